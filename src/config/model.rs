@@ -1,0 +1,196 @@
+//! The configuration as the rest of the node sees it: typed, complete, checked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::catalog::Builtin;
+use crate::units::{ByteSize, CpuShare, Level, ServiceName};
+
+/// Everything the node was told. Only `config` makes one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeConfig {
+    pub node: NodeSection,
+    pub supervisor: Supervisor,
+    pub health_checks: HealthChecks,
+    pub api: Api,
+    pub monitoring: Monitoring,
+    /// Built-in and foreign, enabled or not.
+    pub services: BTreeMap<ServiceName, Service>,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSection {
+    pub name: String,
+    /// Absolute.
+    pub data_dir: PathBuf,
+    /// Absolute, and short enough that every socket below it fits `sockaddr_un` (107 bytes).
+    pub runtime_dir: PathBuf,
+}
+
+/// `[process_management.supervisor]`: the defaults of every service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Supervisor {
+    pub restart_policy: RestartPolicy,
+    /// How many restarts within `restart_window` are tried before the service is `failed`.
+    pub max_restarts: u32,
+    pub restart_window: Duration,
+    /// The delay before the second restart in a row; the first is immediate, each further one
+    /// waits twice as long, up to `backoff_max`.
+    pub backoff_initial: Duration,
+    pub backoff_max: Duration,
+    /// A run that was ready this long resets the back-off.
+    pub stable_after: Duration,
+    pub start_timeout: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+/// `[process_management.health_checks]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HealthChecks {
+    pub interval: Duration,
+    /// Shorter than `interval`.
+    pub timeout: Duration,
+    /// Failed checks in a row after which the service is restarted.
+    pub unhealthy_threshold: u32,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Api {
+    pub address: IpAddr,
+    /// 0: any free port.
+    pub http_port: u16,
+}
+
+/// `[monitoring]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Monitoring {
+    pub log_level: Level,
+    pub log_format: LogFormat,
+    /// Lines a second and service that are kept in the long run; 0: no limit.
+    pub log_rate: u32,
+    /// Lines that may come at once beyond the rate.
+    pub log_burst: u32,
+    /// Lines kept in memory for each service, for `logs`.
+    pub log_buffer_lines: u32,
+}
+
+/// What the console shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+/// When a service that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    /// Not after exit code 0.
+    OnFailure,
+    Never,
+}
+
+/// One `[services.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    pub kind: Kind,
+    pub enabled: bool,
+    /// 1..=64
+    pub instances: u16,
+    /// Enabled or not, all exist; no cycles among the enabled ones.
+    pub depends_on: Vec<ServiceName>,
+    pub restart_policy: RestartPolicy,
+    pub max_restarts: u32,
+    pub start_timeout: Duration,
+    pub stop_timeout: Duration,
+    /// How long the service is out of service before SIGTERM; zero: not at all.
+    pub drain: Duration,
+    pub readiness: Readiness,
+    /// The service must send `WATCHDOG=1` at least this often.
+    pub watchdog: Option<Duration>,
+    pub notify_access: NotifyAccess,
+    /// Descriptors kept for the service over its restarts (`FDSTORE=1`), at most 64.
+    pub fd_store_max: u16,
+    /// Whether a foreign service is also handed the service's shared socket, as fd 4.
+    pub shared_socket: bool,
+    pub resources: Resources,
+    pub log_rate: u32,
+    pub log_burst: u32,
+}
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    Builtin(Builtin, FileLimits),
+    Foreign(Foreign),
+}
+
+/// Limits that built-in services enforce on what they store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileLimits {
+    /// `storage.max_block`, `ledger.max_entry`; zero where the service has no such limit.
+    pub max_item: u64,
+    /// `storage.resources.disk`; zero: no quota.
+    pub quota: u64,
+}
+
+/// Any program.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Foreign {
+    pub command: Command,
+    pub environment: BTreeMap<String, String>,
+    /// Absolute; none: the service's data folder.
+    pub working_directory: Option<PathBuf>,
+}
+
+/// A program and its arguments. The program is an absolute path, or a bare name looked up in PATH
+/// when it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    pub program: String,
+    pub arguments: Vec<String>,
+}
+
+/// How the node knows that a service may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// The program was executed.
+    Started,
+    /// It said `READY=1` (sd_notify).
+    Notify,
+    /// `grpc.health.v1` on its own socket answers SERVING for "".
+    Grpc,
+    /// Something accepts connections on this TCP port of the loopback interface.
+    Port(u16),
+}
+
+/// Whose sd_notify messages count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyAccess {
+    /// The service's first process only.
+    Main,
+    /// Every process of the service.
+    All,
+}
+
+/// `[services.NAME.resources]`; none: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    pub memory: Option<ByteSize>,
+    pub cpu_cores: Option<CpuShare>,
+    /// Processes and threads.
+    pub max_tasks: Option<u64>,
+    /// RLIMIT_NOFILE
+    pub max_files: Option<u64>,
+    /// RLIMIT_CORE
+    pub max_core: Option<ByteSize>,
+    /// RLIMIT_FSIZE
+    pub max_file_size: Option<ByteSize>,
+    /// RLIMIT_STACK
+    pub max_stack: Option<ByteSize>,
+}

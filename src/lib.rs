@@ -1,0 +1,11 @@
+//! `blackhole-node`: one binary that turns a bare-metal Linux server into a node.
+//!
+//! The rooms, in reading order. The flow is one circle:
+//! `config -> plan -> decide -> act -> linux -> (kernel) -> observe -> decide`.
+
+pub mod catalog;
+pub mod units;
+
+pub mod config;
+
+pub mod rpc;
