@@ -7,5 +7,7 @@ pub mod catalog;
 pub mod units;
 
 pub mod config;
+pub mod decide;
+pub mod plan;
 
 pub mod rpc;

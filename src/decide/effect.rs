@@ -1,0 +1,88 @@
+//! What is to be done: the only way out of the core.
+
+use std::time::Duration;
+
+use super::event::SpawnFailure;
+use super::phase::{Ended, StopReason, Verdict};
+use crate::units::{InstanceId, Pid, RunId, ServiceName, Signal};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Answered by `Spawned` or `SpawnFailed`.
+    Spawn {
+        instance: InstanceId,
+        run: RunId,
+    },
+    /// To the run's first process.
+    Signal {
+        run: RunId,
+        signal: Signal,
+    },
+    /// SIGKILL to every process of the run.
+    KillGroup {
+        run: RunId,
+    },
+    /// As `KillGroup`, and answered by `GroupEmpty` when nothing is left.
+    Clear {
+        run: RunId,
+    },
+    /// The run is over: release what was held for it.
+    Forget {
+        run: RunId,
+    },
+    Announce(Announcement),
+    /// For the log and for `why`.
+    Note(Remark),
+}
+
+/// What the outside (service manager, operator) is told of the node as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcement {
+    /// Every service reached what it can reach; once in a life.
+    Ready,
+    Stopping,
+    /// Nothing runs any more: the node may end.
+    Stopped,
+}
+
+/// Something an operator may want to read later.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remark {
+    pub instance: InstanceId,
+    pub run: Option<RunId>,
+    pub kind: RemarkKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RemarkKind {
+    Waiting {
+        on: Vec<ServiceName>,
+    },
+    Starting,
+    Ready {
+        pid: Pid,
+        after: Duration,
+    },
+    StartFailed(SpawnFailure),
+    Ended(Ended),
+    Restarting {
+        delay: Duration,
+        attempt: u32,
+    },
+    Unhealthy {
+        why: String,
+        strikes: u32,
+        threshold: u32,
+    },
+    /// A check went unanswered for want of processor time and does not count.
+    Starved,
+    Stopping(StopReason),
+    /// SIGTERM was not enough within the grace.
+    Killing,
+    /// SIGKILL was not enough: a process hangs in the kernel.
+    Unkillable,
+    /// Processes were left when the first one ended.
+    LeftOvers,
+    Failed(Verdict),
+    Stopped,
+}

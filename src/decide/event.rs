@@ -1,0 +1,101 @@
+//! What can happen: the only way into the state.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::units::{ExitStatus, InstanceId, Pid, RunId};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Time went on: what is due at or before now is done.
+    Tick,
+    Command(Command),
+    News {
+        run: RunId,
+        news: News,
+    },
+}
+
+/// What an operator asks for. Instances that the node does not have are passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Also starts what they need.
+    Start(BTreeSet<InstanceId>),
+    Stop(BTreeSet<InstanceId>),
+    Restart(BTreeSet<InstanceId>),
+    Shutdown(Urgency),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// In reverse order of dependencies, each with its grace.
+    Orderly,
+    /// Everything is killed at once.
+    Now,
+}
+
+/// What is learnt about one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// The process exists; its program may not be executed yet.
+    Spawned {
+        pid: Pid,
+    },
+    /// No process came to be.
+    SpawnFailed(SpawnFailure),
+    /// The program was executed.
+    Executed,
+    /// The process exists, could not execute its program, and is ending.
+    ExecFailed(SpawnFailure),
+    /// Its TCP port accepts connections.
+    PortOpen,
+    Checked(Check),
+    Notice(Notice),
+    /// The first process ended and was reaped.
+    Exited {
+        facts: ExitFacts,
+        group: GroupState,
+    },
+    /// No process of the run is left.
+    GroupEmpty,
+}
+
+/// Why nothing was started, in words for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpawnFailure(pub String);
+
+/// The outcome of one health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    Healthy,
+    Failed(String),
+    /// It did not answer, but it was given no processor time to answer with, or we ourselves were
+    /// late: nothing is learnt.
+    Starved,
+}
+
+/// What a service says through its notify socket (sd_notify(3)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Ready,
+    Stopping,
+    Watchdog,
+    WatchdogTrigger,
+    ExtendTimeout(Duration),
+    Status(String),
+}
+
+/// What the kernel tells at the end of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitFacts {
+    pub status: ExitStatus,
+    /// How many processes of the run the kernel killed for want of memory.
+    pub oom_kills: u64,
+}
+
+/// Whether processes of the run are left after its first one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupState {
+    Empty,
+    Populated,
+}

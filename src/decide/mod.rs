@@ -1,0 +1,43 @@
+//! The pure core: `step` takes the state, the time and one event, and answers with effects.
+//!
+//! No I/O, no clock, no randomness of its own, no locks, no outside crate. The same function runs
+//! in production, in the simulator (`tests/sim.rs`) and in the transition table
+//! (`docs/lifecycle.md`). Every piece of news names the run it is about; news about a run that has
+//! ended is dropped in exactly one place, [`step`].
+//!
+//! ```text
+//!            needs met          ready             exit, group empty
+//!  Waiting ------------> Starting -----> Ready ---------------------> (settle)
+//!     ^                     |  exit        | stop, unhealthy             |
+//!     |                     v              v                             |
+//!     |                 (settle) <--- Stopping: drain, term, kill        |
+//!     |                     |              | exit, group not empty       |
+//!     |                     |              v                             |
+//!     |                     |          Clearing --- group empty -------->|
+//!     +----- Backoff <------+--------------------------------------------+
+//!                           +--> Stopped | Failed(why)
+//! ```
+
+mod chance;
+mod effect;
+mod event;
+mod invariants;
+mod node;
+mod order;
+mod phase;
+mod restart;
+mod settle;
+mod step;
+mod stop;
+mod view;
+
+pub use chance::Chance;
+pub use effect::{Announcement, Effect, Remark, RemarkKind};
+pub use event::{
+    Check, Command, Event, ExitFacts, GroupState, News, Notice, SpawnFailure, Urgency,
+};
+pub use invariants::broken_invariant;
+pub use node::{Goal, Instance, Node, Wanted};
+pub use phase::{Ended, Ending, Phase, Rung, StopReason, Verdict};
+pub use step::step;
+pub use view::{Hold, NodePhase};

@@ -1,0 +1,126 @@
+//! The one value that holds all supervision state. Owned by one task, changed only by `step`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::chance::Chance;
+use super::effect::{Effect, Remark, RemarkKind};
+use super::phase::{Ended, Phase};
+use crate::plan::Rules;
+use crate::units::{InstanceId, RunId, Tick};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub(super) instances: BTreeMap<InstanceId, Instance>,
+    /// Which instance a live run belongs to: the inverse of `Phase::run`.
+    pub(super) runs: BTreeMap<RunId, InstanceId>,
+    pub(super) next_run: RunId,
+    pub(super) chance: Chance,
+    pub(super) goal: Goal,
+    pub(super) announced: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    Run,
+    Shutdown,
+}
+
+/// One instance: what it should do, where it stands, and its past as far as it matters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    pub rules: Rules,
+    pub wanted: Wanted,
+    pub phase: Phase,
+    /// Restarts in a row without a stable run between them; sets the next delay.
+    pub attempt: u32,
+    /// When counted restarts were decided, oldest first, none older than the window.
+    pub recent: VecDeque<Tick>,
+    /// Starts that followed an end nobody asked for, since the node began.
+    pub restarts: u64,
+    pub last: Option<Ended>,
+    /// What the service last said of itself (`STATUS=`).
+    pub status_text: String,
+    pub last_check: Option<(Tick, bool)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Up,
+    /// Up, and the run that is ending is followed by another whatever its policy says: an operator
+    /// asked for it.
+    Anew,
+    Down,
+}
+
+impl Node {
+    /// Every instance wanted up and waiting; nothing happens before the first `step`.
+    pub fn new(rules: impl IntoIterator<Item = (InstanceId, Rules)>, seed: u64) -> Self {
+        let instances = rules.into_iter().map(|(id, rules)| (id, Instance::new(rules))).collect();
+        Self {
+            instances,
+            runs: BTreeMap::new(),
+            next_run: RunId::FIRST,
+            chance: Chance::seeded(seed),
+            goal: Goal::Run,
+            announced: false,
+        }
+    }
+
+    pub fn instances(&self) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+        self.instances.iter()
+    }
+
+    pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    pub fn goal(&self) -> Goal {
+        self.goal
+    }
+
+    /// The instance whose live run this is.
+    pub fn owner(&self, run: RunId) -> Option<&InstanceId> {
+        self.runs.get(&run)
+    }
+
+    /// The next time at which a `Tick` is due.
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.instances.values().filter_map(|instance| instance.phase.deadline()).min()
+    }
+}
+
+impl Instance {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            wanted: Wanted::Up,
+            phase: Phase::Waiting,
+            attempt: 0,
+            recent: VecDeque::new(),
+            restarts: 0,
+            last: None,
+            status_text: String::new(),
+            last_check: None,
+        }
+    }
+
+    /// An operator's start: what went wrong before no longer counts.
+    pub(super) fn forgive(&mut self) {
+        self.attempt = 0;
+        self.recent.clear();
+    }
+}
+
+/// The effects of one step, in the order in which they are to be done.
+#[derive(Debug, Default)]
+pub(super) struct Out(pub(super) Vec<Effect>);
+
+impl Out {
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    pub(super) fn note(&mut self, id: &InstanceId, run: Option<RunId>, kind: RemarkKind) {
+        self.0.push(Effect::Note(Remark { instance: id.clone(), run, kind }));
+    }
+}

@@ -1,0 +1,151 @@
+//! Who waits for whom: starts follow the dependencies, stops go against them.
+
+use super::effect::{Announcement, Effect, RemarkKind};
+use super::node::{Goal, Node, Out, Wanted};
+use super::phase::{Phase, StopReason};
+use super::stop::begin_stop;
+use super::view::Hold;
+use crate::units::{InstanceId, RunId, Tick};
+
+/// After every event: lets everything go on that no longer has to wait.
+pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Out) {
+    rest_what_is_unwanted(node, out);
+    stop_what_nobody_needs(node, now, out);
+    start_what_may_start(node, now, out);
+    announce(node, out);
+}
+
+/// Unwanted instances without a process rest at once.
+fn rest_what_is_unwanted(node: &mut Node, out: &mut Out) {
+    for (id, instance) in &mut node.instances {
+        let idle = matches!(instance.phase, Phase::Waiting | Phase::Backoff { .. });
+        if instance.wanted == Wanted::Down && idle {
+            instance.phase = Phase::Stopped;
+            out.note(id, None, RemarkKind::Stopped);
+        }
+    }
+}
+
+/// Unwanted instances with a process are stopped once all that need them, and are unwanted too,
+/// rest. One that is needed by something that stays up is stopped all the same: its operator said so.
+fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Out) {
+    let due: Vec<InstanceId> = node
+        .instances
+        .iter()
+        .filter(|(_, instance)| instance.wanted == Wanted::Down)
+        .filter(|(_, i)| matches!(i.phase, Phase::Starting { .. } | Phase::Ready { .. }))
+        .filter(|(id, _)| node.stops_first(id).is_empty())
+        .map(|(id, _)| id.clone())
+        .collect();
+    let reason = match node.goal {
+        Goal::Run => StopReason::Operator,
+        Goal::Shutdown => StopReason::Shutdown,
+    };
+    for id in due {
+        if let Some(instance) = node.instances.get_mut(&id) {
+            begin_stop(&id, instance, reason.clone(), now, out);
+        }
+    }
+}
+
+fn start_what_may_start(node: &mut Node, now: Tick, out: &mut Out) {
+    if node.goal == Goal::Shutdown {
+        return;
+    }
+    let due: Vec<InstanceId> = node
+        .instances
+        .iter()
+        .filter(|(_, instance)| instance.phase == Phase::Waiting)
+        .filter(|(id, _)| node.holds(id).is_empty())
+        .map(|(id, _)| id.clone())
+        .collect();
+    for id in due {
+        let run = node.next_run;
+        node.next_run = run.next();
+        spawn(node, &id, run, now, out);
+    }
+}
+
+fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Out) {
+    let Some(instance) = node.instances.get_mut(id) else { return };
+    let deadline = now + instance.rules.start_timeout;
+    instance.phase = Phase::Starting { run, since: now, pid: None, exec_failure: None, deadline };
+    instance.status_text.clear();
+    instance.last_check = None;
+    node.runs.insert(run, id.clone());
+    out.note(id, Some(run), RemarkKind::Starting);
+    out.push(Effect::Spawn { instance: id.clone(), run });
+}
+
+fn announce(node: &mut Node, out: &mut Out) {
+    match node.goal {
+        Goal::Run if !node.announced && node.is_settled() => {
+            node.announced = true;
+            out.push(Effect::Announce(Announcement::Ready));
+        }
+        Goal::Shutdown if node.instances.values().all(|i| i.phase.is_at_rest()) => {
+            out.push(Effect::Announce(Announcement::Stopped));
+        }
+        Goal::Run | Goal::Shutdown => {}
+    }
+}
+
+impl Node {
+    /// What keeps a waiting instance from starting, in the order of its `needs`; empty: nothing.
+    ///
+    /// A need is met when all its instances are ready. One that rests because it was stopped on
+    /// purpose, or has done its work, holds nobody back; one that failed does.
+    pub fn holds(&self, id: &InstanceId) -> Vec<Hold> {
+        let Some(instance) = self.instances.get(id) else { return Vec::new() };
+        let needs = instance.rules.needs.iter();
+        needs
+            .filter_map(|service| {
+                let blocking = self.instances.iter().find(|(other, state)| {
+                    let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
+                    other.service == *service && !met
+                });
+                blocking.map(|(other, state)| Hold { on: other.clone(), phase: state.phase.word() })
+            })
+            .collect()
+    }
+
+    /// The unwanted instances that must rest before this one is stopped.
+    pub fn stops_first(&self, id: &InstanceId) -> Vec<InstanceId> {
+        self.instances
+            .iter()
+            .filter(|(_, other)| other.rules.needs.contains(&id.service))
+            .filter(|(_, other)| other.wanted == Wanted::Down && !other.phase.is_at_rest())
+            .map(|(other, _)| other.clone())
+            .collect()
+    }
+
+    /// Whether nothing is on its way up: every instance is ready, rests, or is held by one that
+    /// rests without being able to serve.
+    fn is_settled(&self) -> bool {
+        self.instances.iter().all(|(id, instance)| match instance.phase {
+            Phase::Ready { .. } | Phase::Stopped | Phase::Failed(_) => true,
+            Phase::Waiting => self.is_held_for_good(id),
+            Phase::Starting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Clearing { .. }
+            | Phase::Backoff { .. } => false,
+        })
+    }
+
+    /// Whether a chain of needs leads to a failed instance. Ends because needs have no cycles.
+    fn is_held_for_good(&self, id: &InstanceId) -> bool {
+        self.holds(id).iter().any(|hold| match self.instances.get(&hold.on) {
+            Some(other) => match other.phase {
+                Phase::Failed(_) => true,
+                Phase::Waiting => self.is_held_for_good(&hold.on),
+                Phase::Stopped
+                | Phase::Starting { .. }
+                | Phase::Ready { .. }
+                | Phase::Stopping { .. }
+                | Phase::Clearing { .. }
+                | Phase::Backoff { .. } => false,
+            },
+            None => false,
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Questions to the state. Nothing here changes it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::node::{Goal, Instance, Node, Wanted};
+use super::phase::{Phase, Rung};
+use crate::units::{InstanceId, Pid, RunId, Tick, human_duration};
+
+/// What keeps an instance from starting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub on: InstanceId,
+    /// The phase word of the one waited for.
+    pub phase: &'static str,
+}
+
+/// The node as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodePhase {
+    Starting,
+    Ready,
+    /// Something that is wanted up is not ready.
+    Degraded,
+    Stopping,
+}
+
+impl NodePhase {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Node {
+    pub fn phase(&self) -> NodePhase {
+        let serves = |i: &Instance| match i.phase {
+            Phase::Ready { .. } => true,
+            Phase::Stopped => true,
+            Phase::Waiting
+            | Phase::Starting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Clearing { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed(_) => i.wanted == Wanted::Down,
+        };
+        match self.goal {
+            Goal::Shutdown => NodePhase::Stopping,
+            Goal::Run if !self.announced => NodePhase::Starting,
+            Goal::Run if self.instances.values().all(serves) => NodePhase::Ready,
+            Goal::Run => NodePhase::Degraded,
+        }
+    }
+
+    /// The instances that a service's or an instance's name stands for; empty: there is none.
+    pub fn named(&self, name: &str) -> BTreeSet<InstanceId> {
+        let fits = |id: &&InstanceId| id.service.as_str() == name || id.to_string() == name;
+        self.instances.keys().filter(fits).cloned().collect()
+    }
+
+    /// Why an instance is not ready, or how its run before ended; empty: nothing to say.
+    pub fn reason(&self, id: &InstanceId, now: Tick) -> String {
+        let Some(instance) = self.instances.get(id) else { return String::new() };
+        let last = || instance.last.as_ref().map(ToString::to_string).unwrap_or_default();
+        match &instance.phase {
+            Phase::Failed(verdict) => verdict.to_string(),
+            Phase::Waiting => {
+                let holds = self.holds(id);
+                let on: Vec<String> =
+                    holds.iter().map(|hold| format!("{} ({})", hold.on, hold.phase)).collect();
+                format!("waits for {}", on.join(", "))
+            }
+            Phase::Backoff { until, attempt } => {
+                let left = human_duration(until.since(now));
+                format!("restart {attempt} in {left}; last: {}", last())
+            }
+            Phase::Stopping { rung, reason, .. } => format!("{reason}{}", rung_words(*rung)),
+            Phase::Clearing { .. } => "ending what its first process left behind".to_owned(),
+            Phase::Ready { strikes, .. } if *strikes > 0 => {
+                let threshold = instance.rules.unhealthy_threshold;
+                format!("{strikes} of {threshold} health checks failed")
+            }
+            Phase::Ready { .. } if instance.wanted == Wanted::Down => {
+                let first: Vec<String> =
+                    self.stops_first(id).iter().map(ToString::to_string).collect();
+                format!("stops after {}", first.join(", "))
+            }
+            Phase::Ready { .. } | Phase::Starting { .. } if instance.restarts > 0 => {
+                format!("last run: {}", last())
+            }
+            Phase::Stopped if instance.last.is_some() => last(),
+            Phase::Ready { .. } | Phase::Starting { .. } | Phase::Stopped => String::new(),
+        }
+    }
+}
+
+fn rung_words(rung: Rung) -> &'static str {
+    match rung {
+        Rung::OwnAccord | Rung::Term => "",
+        Rung::Drain => " (draining)",
+        Rung::Kill => " (killed: it did not end within its stop timeout)",
+        Rung::Unkillable => " (cannot be killed: a process hangs in the kernel)",
+    }
+}
+
+impl Instance {
+    pub fn pid(&self) -> Option<Pid> {
+        match self.phase {
+            Phase::Starting { pid, .. } | Phase::Stopping { pid, .. } => pid,
+            Phase::Ready { pid, .. } => Some(pid),
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Clearing { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed(_) => None,
+        }
+    }
+
+    pub fn run(&self) -> Option<RunId> {
+        self.phase.run()
+    }
+
+    /// How long the present run has lasted; zero without one.
+    pub fn uptime(&self, now: Tick) -> Duration {
+        match self.phase {
+            Phase::Starting { since, .. } => now.since(since),
+            Phase::Ready { spawned, .. } | Phase::Stopping { spawned, .. } => now.since(spawned),
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Clearing { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed(_) => Duration::ZERO,
+        }
+    }
+
+    /// From the spawn of the present run to its readiness.
+    pub fn ready_after(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Ready { spawned, since, .. } => Some(since.since(spawned)),
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Starting { .. }
+            | Phase::Stopping { .. }
+            | Phase::Clearing { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed(_) => None,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The core under seeded histories: processes that crash, hang, leave children behind, refuse to
+//! start; operators that start, stop and restart; news that comes late, doubled or never. First
+//! safety with faults, then the faults end and everything must come up, and stop, in bounded time.
+//!
+//! `SIM_SEED=17 cargo test --test sim -- --nocapture` replays one history and prints it;
+//! `SIM_SEEDS=100000` runs more of them.
+
+#[path = "sim/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+
+use world::World;
+
+/// Histories in one run of the tests, when `SIM_SEEDS` says nothing else.
+const SEEDS: u64 = 2_000;
+
+#[test]
+fn every_history_is_safe_under_faults_and_alive_after_them() {
+    if let Some(seed) = number_from("SIM_SEED") {
+        World::new(seed).loud().live();
+        return;
+    }
+    let seeds = number_from("SIM_SEEDS").unwrap_or(SEEDS);
+    let mut seen = BTreeSet::new();
+    let mut steps = 0;
+    for seed in 0..seeds {
+        let mut world = World::new(seed);
+        world.live();
+        steps += world.steps();
+        seen.extend(world.seen());
+    }
+    println!("{seeds} histories, {steps} steps, {} kinds of remark seen", seen.len());
+    let never: Vec<_> = world::REMARKS.iter().filter(|kind| !seen.contains(**kind)).collect();
+    assert!(never.is_empty(), "no history ever led to: {never:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in 0..50 {
+        let (mut one, mut other) = (World::new(seed), World::new(seed));
+        one.live();
+        other.live();
+        assert_eq!(one.log(), other.log(), "seed {seed}");
+    }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}

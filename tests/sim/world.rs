@@ -1,0 +1,566 @@
+//! The simulated world: fake processes, a virtual clock, a queue of news with random delays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use blackhole_node::decide::{
+    Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice,
+    Phase, RemarkKind, SpawnFailure, Urgency, broken_invariant, step,
+};
+use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
+use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
+
+/// Every kind of remark; together the histories must lead to each of them.
+pub const REMARKS: [&str; 14] = [
+    "Starting",
+    "Ready",
+    "StartFailed",
+    "Ended",
+    "Restarting",
+    "Unhealthy",
+    "Starved",
+    "Stopping",
+    "Killing",
+    "Unkillable",
+    "LeftOvers",
+    "Failed",
+    "Stopped",
+    "Announced",
+];
+
+/// How long the world is full of faults, and how long it may take to heal or to stop.
+const FAULTY: Duration = Duration::from_secs(600);
+const HEALING: Duration = Duration::from_secs(900);
+const STOPPING: Duration = Duration::from_secs(900);
+
+#[derive(Debug)]
+struct Process {
+    instance: InstanceId,
+    pid: Pid,
+    main_alive: bool,
+    others: bool,
+    end_is_due: bool,
+    ignores_term: bool,
+    cannot_be_killed_until: Tick,
+    forgotten: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    Faulty,
+    Fair,
+}
+
+pub struct World {
+    seed: u64,
+    node: Node,
+    now: Tick,
+    chance: Chance,
+    weather: Weather,
+    queue: BTreeMap<(Tick, u64), Event>,
+    order: u64,
+    next_trouble: Tick,
+    processes: BTreeMap<RunId, Process>,
+    /// Runs whose spawn failed: they never had a process.
+    stillborn: BTreeSet<RunId>,
+    next_pid: i32,
+    shutting_down: bool,
+    stopped: bool,
+    loud: bool,
+    log: Vec<String>,
+    seen: BTreeSet<&'static str>,
+    steps: u64,
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::seeded(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xb1ac);
+        let rules = services(&mut chance);
+        Self {
+            seed,
+            node: Node::new(rules, seed),
+            now: Tick::ZERO,
+            chance,
+            weather: Weather::Faulty,
+            queue: BTreeMap::new(),
+            order: 0,
+            next_trouble: Tick::ZERO,
+            processes: BTreeMap::new(),
+            stillborn: BTreeSet::new(),
+            next_pid: 100,
+            shutting_down: false,
+            stopped: false,
+            loud: false,
+            log: Vec::new(),
+            seen: BTreeSet::new(),
+            steps: 0,
+        }
+    }
+
+    pub fn loud(mut self) -> Self {
+        self.loud = true;
+        self
+    }
+
+    pub fn log(&self) -> &[String] {
+        &self.log
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    pub fn seen(&self) -> BTreeSet<&'static str> {
+        self.seen.clone()
+    }
+
+    /// A whole life: faults, healing, stop.
+    pub fn live(&mut self) {
+        self.apply(Event::Tick);
+        // Some nodes are told to stop in the middle of their troubles.
+        let stops_early = self.one_in(4);
+        self.run_until(Tick::ZERO + FAULTY);
+        if !stops_early {
+            self.heal();
+        }
+        self.shut_down();
+    }
+
+    fn heal(&mut self) {
+        self.weather = Weather::Fair;
+        for process in self.processes.values_mut() {
+            process.cannot_be_killed_until = Tick::ZERO;
+            process.ignores_term = false;
+        }
+        let everything = self.node.instances().map(|(id, _)| id.clone()).collect();
+        self.apply(Event::Command(Command::Restart(everything)));
+        self.run_until(self.now + HEALING);
+        for (id, instance) in self.node.instances() {
+            let ready = matches!(instance.phase, Phase::Ready { .. });
+            let reason = self.node.reason(id, self.now);
+            assert!(ready, "{}: {id} is {} ({reason})", self.place(), instance.phase.word());
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.shutting_down = true;
+        let urgency = if self.one_in(5) { Urgency::Now } else { Urgency::Orderly };
+        self.apply(Event::Command(Command::Shutdown(urgency)));
+        self.weather = Weather::Fair;
+        self.run_until(self.now + STOPPING);
+        assert!(self.stopped, "{}: the node did not stop", self.place());
+        assert!(self.seen.contains("Announced"), "{}: never announced", self.place());
+    }
+
+    fn run_until(&mut self, end: Tick) {
+        while !self.stopped {
+            let heard = self.queue.keys().next().map(|(at, _)| *at);
+            let due = self.node.next_deadline();
+            let trouble = (self.weather == Weather::Faulty).then_some(self.next_trouble);
+            let times = [heard, due, trouble, Some(end)];
+            let Some(next) = times.into_iter().flatten().min() else { return };
+            if next >= end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(next);
+            if trouble == Some(next) {
+                self.next_trouble = self.now + ms(1 + self.chance.below(3_000));
+                self.make_trouble();
+            } else if heard == Some(next) {
+                let (_, event) = self.queue.pop_first().expect("it was there a line above");
+                self.apply(event);
+            } else {
+                // The loop may be late.
+                self.now = self.now + ms(self.chance.below(30));
+                self.apply(Event::Tick);
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.steps += 1;
+        self.say(format!("{:>9}ms {event:?}", self.now.0.as_millis()));
+        let effects = step(&mut self.node, self.now, event);
+        let broken = broken_invariant(&self.node, self.now);
+        assert_eq!(broken, None, "{}", self.place());
+        for effect in effects {
+            self.say(format!("            -> {effect:?}"));
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn { instance, run } => self.spawn(&instance, run),
+            Effect::Signal { run, signal } => self.signal(run, signal),
+            Effect::KillGroup { run } => self.kill(run),
+            Effect::Clear { run } => self.clear(run),
+            Effect::Forget { run } => self.forget(run),
+            Effect::Announce(announcement) => self.announce(announcement),
+            Effect::Note(remark) => {
+                self.seen.insert(word(&remark.kind));
+            }
+        }
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        match announcement {
+            Announcement::Ready => {}
+            Announcement::Stopping => {
+                self.seen.insert("Announced");
+            }
+            Announcement::Stopped => {
+                let left = self.processes.values().filter(|p| p.main_alive || p.others).count();
+                assert_eq!(left, 0, "{}: orphans", self.place());
+                assert!(self.shutting_down, "{}: stopped by itself", self.place());
+                self.stopped = true;
+            }
+        }
+    }
+
+    fn spawn(&mut self, id: &InstanceId, run: RunId) {
+        assert!(!self.shutting_down, "{}: a spawn in a shutdown", self.place());
+        for (other, process) in &self.processes {
+            let left = process.main_alive || process.others;
+            assert!(process.instance != *id || !left, "{}: {run} beside {other}", self.place());
+        }
+        self.assert_needs_are_met(id);
+        if self.trouble(12) {
+            let failure = SpawnFailure("no memory for a process".to_owned());
+            self.stillborn.insert(run);
+            return self.tell(run, 0, News::SpawnFailed(failure));
+        }
+        let pid = Pid(self.next_pid);
+        self.next_pid += 1;
+        let faulty = self.weather == Weather::Faulty;
+        let process = Process {
+            instance: id.clone(),
+            pid,
+            main_alive: true,
+            others: self.trouble(6),
+            end_is_due: false,
+            ignores_term: self.trouble(5),
+            cannot_be_killed_until: Tick::ZERO,
+            forgotten: false,
+        };
+        self.processes.insert(run, process);
+        if !faulty || !self.one_in(20) {
+            self.tell(run, 0, News::Spawned { pid });
+        } else {
+            let late = self.chance.below(5);
+            self.tell(run, late, News::Spawned { pid });
+        }
+        if self.trouble(15) {
+            self.tell(run, 1, News::ExecFailed(SpawnFailure("no such file".to_owned())));
+            return self.end_main(run, 2, ExitStatus::Code(127));
+        }
+        self.grow_up(id, run);
+    }
+
+    fn assert_needs_are_met(&self, id: &InstanceId) {
+        let rules = &self.node.instance(id).expect("only known instances are spawned").rules;
+        for (other, state) in self.node.instances() {
+            let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
+            let needed = rules.needs.contains(&other.service);
+            assert!(met || !needed, "{}: {id} started before {other}", self.place());
+        }
+    }
+
+    /// The process begins its work: signs of readiness, and perhaps an early end.
+    fn grow_up(&mut self, id: &InstanceId, run: RunId) {
+        self.tell(run, 1, News::Executed);
+        if self.trouble(4) {
+            let after = self.chance.below(2_000);
+            let status = self.some_end();
+            self.end_main(run, after, status);
+        }
+        if self.trouble(8) {
+            return;
+        }
+        let after = 2 + self.chance.below(400);
+        let readiness = self.node.instance(id).expect("spawned a moment ago").rules.readiness;
+        match readiness {
+            Readiness::Started => {}
+            Readiness::Notify => self.tell(run, after, News::Notice(Notice::Ready)),
+            Readiness::Grpc => self.tell(run, after, News::Checked(Check::Healthy)),
+            Readiness::Port(_) => self.tell(run, after, News::PortOpen),
+        }
+    }
+
+    fn some_end(&mut self) -> ExitStatus {
+        match self.chance.below(5) {
+            0 => ExitStatus::Code(0),
+            1 => ExitStatus::Signal { number: Signal(11), core: Core::Dumped },
+            2 => ExitStatus::Signal { number: Signal::KILL, core: Core::None },
+            _ => ExitStatus::Code(1),
+        }
+    }
+
+    fn end_main(&mut self, run: RunId, after: u64, status: ExitStatus) {
+        let oom_kills = u64::from(self.trouble(10));
+        let at = self.now + ms(after);
+        let Some(process) = self.processes.get_mut(&run) else { return };
+        if !process.main_alive || process.end_is_due {
+            return;
+        }
+        process.end_is_due = true;
+        let group = if process.others { GroupState::Populated } else { GroupState::Empty };
+        let facts = ExitFacts { status, oom_kills };
+        self.order += 1;
+        let news = News::Exited { facts, group };
+        self.queue.insert((at, self.order), Event::News { run, news });
+        // From here on the process is as good as gone: what the core can still do does not matter.
+        process.main_alive = false;
+    }
+
+    fn signal(&mut self, run: RunId, signal: Signal) {
+        if self.stillborn.contains(&run) {
+            return;
+        }
+        let place = self.place();
+        let after = self.chance.below(300);
+        let process = self.processes.get(&run);
+        let process = process.unwrap_or_else(|| panic!("{place}: {signal} to unknown run {run}"));
+        assert!(!process.forgotten, "{place}: {signal} to run {run}, which is over");
+        self.assert_stop_order(run);
+        if !self.processes[&run].ignores_term {
+            self.end_main(run, after, ExitStatus::Signal { number: signal, core: Core::None });
+        }
+    }
+
+    /// In an orderly stop nobody is told to go while somebody who needs it is still there.
+    fn assert_stop_order(&self, run: RunId) {
+        let id = &self.processes[&run].instance;
+        let Some(instance) = self.node.instance(id) else { return };
+        let asked = match &instance.phase {
+            Phase::Stopping { reason, .. } => reason.to_string(),
+            _ => return,
+        };
+        if asked != "the node stops" {
+            return;
+        }
+        for (other, state) in self.node.instances() {
+            let needs_it = state.rules.needs.contains(&id.service);
+            let gone = state.phase.is_at_rest();
+            assert!(!needs_it || gone, "{}: {id} stops before {other}", self.place());
+        }
+    }
+
+    fn kill(&mut self, run: RunId) {
+        if self.stillborn.contains(&run) {
+            return;
+        }
+        let place = self.place();
+        let stuck = self.trouble(10).then(|| self.now + ms(self.chance.below(20_000)));
+        let now = self.now;
+        let process = self.processes.get_mut(&run);
+        let process = process.unwrap_or_else(|| panic!("{place}: kill of unknown run {run}"));
+        assert!(!process.forgotten, "{place}: kill of run {run}, which is over");
+        if let Some(until) = stuck {
+            process.cannot_be_killed_until = until;
+        }
+        if now >= process.cannot_be_killed_until {
+            process.others = false;
+            let status = ExitStatus::Signal { number: Signal::KILL, core: Core::None };
+            self.end_main(run, 1, status);
+        }
+    }
+
+    fn clear(&mut self, run: RunId) {
+        let after = if self.trouble(8) { 7_000 } else { self.chance.below(50) };
+        let process = self.processes.get_mut(&run).expect("only known runs are cleared");
+        assert!(!process.main_alive && !process.forgotten);
+        process.others = false;
+        self.tell(run, after, News::GroupEmpty);
+    }
+
+    fn forget(&mut self, run: RunId) {
+        let place = self.place();
+        if self.stillborn.contains(&run) {
+            return;
+        }
+        let process = self.processes.get_mut(&run).expect("only known runs are forgotten");
+        let left = process.main_alive || process.others;
+        assert!(!left, "{place}: run {run} is forgotten with processes left");
+        assert!(!process.forgotten, "{place}: run {run} is forgotten twice");
+        process.forgotten = true;
+    }
+
+    /// Something goes wrong, or an operator does something.
+    fn make_trouble(&mut self) {
+        let Some(run) = self.some_run() else { return };
+        match self.chance.below(14) {
+            0 | 1 => {
+                let status = self.some_end();
+                self.end_main(run, 0, status);
+            }
+            2 => {
+                self.end_main(run, 0, ExitStatus::Signal { number: Signal::KILL, core: Core::None })
+            }
+            3..=6 => {
+                let failed = Check::Failed("no answer within 5s".to_owned());
+                let check = [Check::Healthy, failed.clone(), failed, Check::Starved];
+                let which = usize::try_from(self.chance.below(4)).unwrap_or(0);
+                self.tell(run, 0, News::Checked(check[which].clone()));
+            }
+            7 => {
+                let notices = [
+                    Notice::Ready,
+                    Notice::Stopping,
+                    Notice::Watchdog,
+                    Notice::WatchdogTrigger,
+                    Notice::ExtendTimeout(ms(5_000)),
+                    Notice::Status("busy".to_owned()),
+                ];
+                let which = usize::try_from(self.chance.below(6)).unwrap_or(0);
+                self.tell(run, 0, News::Notice(notices[which].clone()));
+            }
+            8 | 9 => self.repeat_old_news(run),
+            _ => self.operator_acts(),
+        }
+    }
+
+    /// News about some run, old or new, that may have been told before.
+    fn repeat_old_news(&mut self, run: RunId) {
+        let process = &self.processes[&run];
+        let status = ExitStatus::Code(3);
+        let facts = ExitFacts { status, oom_kills: 0 };
+        let pid = process.pid;
+        if process.forgotten {
+            let news = [
+                News::Exited { facts, group: GroupState::Empty },
+                News::GroupEmpty,
+                News::Spawned { pid },
+                News::Notice(Notice::Stopping),
+                News::Executed,
+            ];
+            for news in news {
+                self.tell(run, 0, news);
+            }
+        } else {
+            self.tell(run, 0, News::Executed);
+            self.tell(run, 0, News::PortOpen);
+        }
+    }
+
+    fn operator_acts(&mut self) {
+        let ids: Vec<InstanceId> = self.node.instances().map(|(id, _)| id.clone()).collect();
+        let count = u64::try_from(ids.len()).unwrap_or(1);
+        let which = usize::try_from(self.chance.below(count)).unwrap_or(0);
+        let chosen = BTreeSet::from([ids[which].clone()]);
+        let command = match self.chance.below(4) {
+            0 => Command::Stop(chosen),
+            1 => Command::Restart(chosen),
+            _ => Command::Start(chosen),
+        };
+        self.apply(Event::Command(command));
+    }
+
+    fn some_run(&mut self) -> Option<RunId> {
+        let count = u64::try_from(self.processes.len()).unwrap_or(0);
+        let which = usize::try_from(self.chance.below(count.max(1))).unwrap_or(0);
+        // The newest runs are the interesting ones.
+        let recent = which % 8;
+        self.processes.keys().rev().nth(recent).or(self.processes.keys().next()).copied()
+    }
+
+    fn tell(&mut self, run: RunId, after: u64, news: News) {
+        self.order += 1;
+        self.queue.insert((self.now + ms(after), self.order), Event::News { run, news });
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.chance.below(n) == 0
+    }
+
+    fn trouble(&mut self, one_in: u64) -> bool {
+        self.weather == Weather::Faulty && self.one_in(one_in)
+    }
+
+    fn say(&mut self, line: String) {
+        if self.loud {
+            println!("{line}");
+        }
+        self.log.push(line);
+    }
+
+    fn place(&self) -> String {
+        format!("SIM_SEED={} at {}ms", self.seed, self.now.0.as_millis())
+    }
+}
+
+fn word(kind: &RemarkKind) -> &'static str {
+    match kind {
+        RemarkKind::Waiting { .. } => "Waiting",
+        RemarkKind::Starting => "Starting",
+        RemarkKind::Ready { .. } => "Ready",
+        RemarkKind::StartFailed(_) => "StartFailed",
+        RemarkKind::Ended(_) => "Ended",
+        RemarkKind::Restarting { .. } => "Restarting",
+        RemarkKind::Unhealthy { .. } => "Unhealthy",
+        RemarkKind::Starved => "Starved",
+        RemarkKind::Stopping(_) => "Stopping",
+        RemarkKind::Killing => "Killing",
+        RemarkKind::Unkillable => "Unkillable",
+        RemarkKind::LeftOvers => "LeftOvers",
+        RemarkKind::Failed(_) => "Failed",
+        RemarkKind::Stopped => "Stopped",
+    }
+}
+
+/// Two to seven services with random rules; each needs some of those before it.
+fn services(chance: &mut Chance) -> Vec<(InstanceId, Rules)> {
+    let names = ["identity", "storage", "ledger", "gateway", "web", "queue", "cron"];
+    let count = usize::try_from(2 + chance.below(6)).unwrap_or(2);
+    let mut all = Vec::new();
+    for (position, name) in names[..count].iter().enumerate() {
+        let service: ServiceName = name.parse().expect("a name from the list above");
+        let earlier = names[..position].iter();
+        let needs: Vec<ServiceName> = earlier
+            .filter(|_| chance.below(3) == 0)
+            .map(|name| name.parse().expect("a name from the list above"))
+            .collect();
+        let rules = rules(needs, chance);
+        for index in 0..=u16::try_from(chance.below(3)).unwrap_or(0) {
+            all.push((InstanceId::new(service.clone(), index), rules.clone()));
+        }
+    }
+    all
+}
+
+fn rules(needs: Vec<ServiceName>, chance: &mut Chance) -> Rules {
+    let readiness = match chance.below(4) {
+        0 => Readiness::Started,
+        1 => Readiness::Notify,
+        2 => Readiness::Port(9000),
+        _ => Readiness::Grpc,
+    };
+    let policy = match chance.below(4) {
+        0 => RestartPolicy::OnFailure,
+        1 => RestartPolicy::Never,
+        _ => RestartPolicy::Always,
+    };
+    let restart = RestartRules {
+        policy,
+        max_restarts: u32::try_from(chance.below(7)).unwrap_or(5),
+        window: Duration::from_secs(1 + chance.below(300)),
+        backoff_initial: ms(100 + chance.below(1000)),
+        backoff_max: Duration::from_secs(2 + chance.below(60)),
+        stable_after: Duration::from_secs(chance.below(60)),
+    };
+    Rules {
+        needs,
+        readiness,
+        restart,
+        start_timeout: ms(1_000 + chance.below(5_000)),
+        stop_timeout: ms(500 + chance.below(5_000)),
+        drain: ms(chance.below(3) * 400),
+        watchdog: None,
+        unhealthy_threshold: 1 + u32::try_from(chance.below(3)).unwrap_or(1),
+    }
+}
