@@ -1,0 +1,129 @@
+//! The plan itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::launch::{Channel, LaunchPlan, launch_plan};
+use super::rules::{RestartRules, Rules};
+use crate::config::{NodeConfig, Service};
+use crate::units::{ByteSize, InstanceId, ServiceName};
+
+/// Everything that is to be run, and with what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub instances: BTreeMap<InstanceId, InstancePlan>,
+    /// Every listening socket that some instance is handed.
+    pub sockets: BTreeMap<SocketId, SocketPlace>,
+    /// Configured, but off.
+    pub disabled: Vec<ServiceName>,
+    pub runtime_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstancePlan {
+    pub rules: Rules,
+    pub launch: LaunchPlan,
+    /// The socket that is this instance's alone.
+    pub socket: PathBuf,
+    pub memory_limit: Option<ByteSize>,
+    pub log_rate: u32,
+    pub log_burst: u32,
+}
+
+/// Which listener: an instance's own, the one all instances of a service share, or the API's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SocketId {
+    Instance(InstanceId),
+    Shared(ServiceName),
+    Api,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketPlace {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+impl Plan {
+    pub fn of(config: &NodeConfig) -> Self {
+        let enabled = || config.services.iter().filter(|(_, service)| service.enabled);
+        let running: BTreeSet<&ServiceName> = enabled().map(|(name, _)| name).collect();
+        let mut instances = BTreeMap::new();
+        for (name, service) in enabled() {
+            for index in 0..service.instances {
+                let id = InstanceId::new(name.clone(), index);
+                let plan = instance_plan(config, name, service, &id, &running);
+                instances.insert(id, plan);
+            }
+        }
+        let disabled = config.services.iter().filter(|(_, service)| !service.enabled);
+        Self {
+            sockets: sockets(config, &instances),
+            disabled: disabled.map(|(name, _)| name.clone()).collect(),
+            runtime_dir: config.node.runtime_dir.clone(),
+            instances,
+        }
+    }
+}
+
+fn instance_plan(
+    config: &NodeConfig,
+    name: &ServiceName,
+    service: &Service,
+    id: &InstanceId,
+    running: &BTreeSet<&ServiceName>,
+) -> InstancePlan {
+    let supervisor = &config.supervisor;
+    let restart = RestartRules {
+        policy: service.restart_policy,
+        max_restarts: service.max_restarts,
+        window: supervisor.restart_window,
+        backoff_initial: supervisor.backoff_initial,
+        backoff_max: supervisor.backoff_max,
+        stable_after: supervisor.stable_after,
+    };
+    let needs = service.depends_on.iter().filter(|need| running.contains(need));
+    let rules = Rules {
+        needs: needs.cloned().collect(),
+        readiness: service.readiness,
+        restart,
+        start_timeout: service.start_timeout,
+        stop_timeout: service.stop_timeout,
+        drain: service.drain,
+        watchdog: service.watchdog,
+        unhealthy_threshold: config.health_checks.unhealthy_threshold,
+    };
+    InstancePlan {
+        rules,
+        launch: launch_plan(config, name, service, id),
+        socket: socket_path(&config.node.runtime_dir, &id.to_string()),
+        memory_limit: service.resources.memory,
+        log_rate: service.log_rate,
+        log_burst: service.log_burst,
+    }
+}
+
+fn sockets(
+    config: &NodeConfig,
+    instances: &BTreeMap<InstanceId, InstancePlan>,
+) -> BTreeMap<SocketId, SocketPlace> {
+    let mut sockets = BTreeMap::new();
+    for passed in instances.values().flat_map(|plan| &plan.launch.passed) {
+        let Channel::Listener(id) = &passed.channel else { continue };
+        let unix = |name: &str| SocketPlace::Unix(socket_path(&config.node.runtime_dir, name));
+        let place = match id {
+            SocketId::Instance(instance) => unix(&instance.to_string()),
+            SocketId::Shared(service) => unix(service.as_str()),
+            SocketId::Api => {
+                SocketPlace::Tcp(SocketAddr::new(config.api.address, config.api.http_port))
+            }
+        };
+        sockets.insert(id.clone(), place);
+    }
+    sockets
+}
+
+fn socket_path(runtime_dir: &Path, name: &str) -> PathBuf {
+    runtime_dir.join("sockets").join(format!("{name}.sock"))
+}

@@ -1,0 +1,197 @@
+//! What starting one instance takes: program, environment, descriptors, limits.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::build::SocketId;
+use crate::catalog::{Builtin, Extras};
+use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Service};
+use crate::units::{ByteSize, InstanceId, ServiceName};
+
+/// Where foreign programs are looked for; also their PATH, unless they are given another.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Marks every process below a node, so that a later start finds what an earlier one left behind.
+pub const MARK: &str = "BLACKHOLE_SUPERVISED";
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchPlan {
+    pub program: Program,
+    /// Complete but for what depends on the run (`LISTEN_*`, `NOTIFY_SOCKET`, `WATCHDOG_PID`, ...).
+    pub environment: BTreeMap<String, String>,
+    pub working_directory: PathBuf,
+    /// The service's own folder, made before its first start.
+    pub data_dir: PathBuf,
+    /// What it is handed from fd 3 on, in this order.
+    pub passed: Vec<Passed>,
+    pub notify: Option<NotifyPlan>,
+    pub limits: Vec<Limit>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Program {
+    /// This binary, with a launch sheet.
+    Own {
+        builtin: Builtin,
+        settings: Settings,
+    },
+    Foreign {
+        program: String,
+        arguments: Vec<String>,
+    },
+}
+
+/// What a built-in service is told beyond its name and folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes; see `StorageSettings` and `LedgerSettings` in `launch.proto`.
+    pub max_item: u64,
+    pub quota: u64,
+    pub log_level: &'static str,
+    pub drain: Duration,
+}
+
+/// One descriptor a service is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// Its name in `LISTEN_FDNAMES`.
+    pub name: &'static str,
+    pub channel: Channel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Channel {
+    /// A listening socket that outlives the run.
+    Listener(SocketId),
+    /// One end of a fresh socket pair; on the other the orchestrator serves `StatusFeed`.
+    Status,
+    /// The sealed launch sheet.
+    Sheet,
+}
+
+/// How the service may talk to us (sd_notify).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotifyPlan {
+    pub access: NotifyAccess,
+    pub fd_store_max: u16,
+    pub watchdog: Option<Duration>,
+}
+
+/// An rlimit, soft and hard alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub kind: LimitKind,
+    pub value: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitKind {
+    Files,
+    Core,
+    FileSize,
+    Stack,
+}
+
+pub(super) fn launch_plan(
+    config: &NodeConfig,
+    name: &ServiceName,
+    service: &Service,
+    id: &InstanceId,
+) -> LaunchPlan {
+    let data_dir = config.node.data_dir.join("services").join(name.as_str());
+    let environment = environment(config, service, id, &data_dir);
+    let (program, working_directory, passed, notify) = match &service.kind {
+        Kind::Builtin(builtin, limits) => {
+            let settings = Settings {
+                max_item: limits.max_item,
+                quota: limits.quota,
+                log_level: config.monitoring.log_level.as_str(),
+                drain: service.stop_timeout.mul_f64(0.8),
+            };
+            let program = Program::Own { builtin: *builtin, settings };
+            (program, data_dir.clone(), passed_to_builtin(*builtin, id), None)
+        }
+        Kind::Foreign(foreign) => {
+            let program = Program::Foreign {
+                program: foreign.command.program.clone(),
+                arguments: foreign.command.arguments.clone(),
+            };
+            let folder = foreign.working_directory.clone().unwrap_or_else(|| data_dir.clone());
+            (program, folder, passed_to_foreign(service, id), Some(notify_plan(service)))
+        }
+    };
+    let limits = limits(service);
+    LaunchPlan { program, environment, working_directory, data_dir, passed, notify, limits }
+}
+
+fn environment(
+    config: &NodeConfig,
+    service: &Service,
+    id: &InstanceId,
+    data_dir: &Path,
+) -> BTreeMap<String, String> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut all = BTreeMap::from([
+        ("PATH".to_owned(), SEARCH_PATH.to_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ("HOME".to_owned(), text(data_dir)),
+        ("STATE_DIRECTORY".to_owned(), text(data_dir)),
+        ("BLACKHOLE_NODE".to_owned(), config.node.name.clone()),
+        ("BLACKHOLE_SERVICE".to_owned(), id.service.to_string()),
+        ("BLACKHOLE_INSTANCE".to_owned(), id.to_string()),
+    ]);
+    if let Kind::Foreign(Foreign { environment, .. }) = &service.kind {
+        all.extend(environment.clone());
+    }
+    all.insert(MARK.to_owned(), text(&config.node.runtime_dir));
+    all
+}
+
+fn passed_to_builtin(builtin: Builtin, id: &InstanceId) -> Vec<Passed> {
+    let listener = |name, socket| Passed { name, channel: Channel::Listener(socket) };
+    let mut passed = vec![
+        listener("grpc", SocketId::Instance(id.clone())),
+        listener("shared", SocketId::Shared(id.service.clone())),
+    ];
+    match builtin.entry().extras {
+        Extras::None => {}
+        Extras::ApiAndStatus => {
+            passed.push(listener("http", SocketId::Api));
+            passed.push(Passed { name: "status", channel: Channel::Status });
+        }
+    }
+    passed.push(Passed { name: "sheet", channel: Channel::Sheet });
+    passed
+}
+
+fn passed_to_foreign(service: &Service, id: &InstanceId) -> Vec<Passed> {
+    let listener = |name, socket| Passed { name, channel: Channel::Listener(socket) };
+    let mut passed = vec![listener("socket", SocketId::Instance(id.clone()))];
+    if service.shared_socket {
+        passed.push(listener("shared", SocketId::Shared(id.service.clone())));
+    }
+    passed
+}
+
+fn notify_plan(service: &Service) -> NotifyPlan {
+    NotifyPlan {
+        access: service.notify_access,
+        fd_store_max: service.fd_store_max,
+        watchdog: service.watchdog.filter(|_| service.readiness == Readiness::Notify),
+    }
+}
+
+fn limits(service: &Service) -> Vec<Limit> {
+    let resources = &service.resources;
+    let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
+    [
+        (LimitKind::Files, resources.max_files),
+        (LimitKind::Core, bytes(resources.max_core)),
+        (LimitKind::FileSize, bytes(resources.max_file_size)),
+        (LimitKind::Stack, bytes(resources.max_stack)),
+    ]
+    .into_iter()
+    .filter_map(|(kind, value)| value.map(|value| Limit { kind, value }))
+    .collect()
+}
