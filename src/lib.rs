@@ -9,5 +9,3 @@ pub mod units;
 pub mod config;
 pub mod decide;
 pub mod plan;
-
-pub mod rpc;

@@ -1,5 +1,6 @@
 //! The transition table: every phase against every kind of event, written to `docs/lifecycle.md`.
 //! A change of behaviour is a change of that file; `LIFECYCLE_WRITE=1` writes it anew.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -137,8 +138,11 @@ fn command(command: fn(BTreeSet<InstanceId>) -> Command) -> Event {
     Event::Command(command(BTreeSet::from([web()])))
 }
 
+/// Makes an event that is about this run, if it is about one.
+type Make = fn(RunId) -> Event;
+
 /// Events in words; those about a run are made for the run that is live in the scene.
-fn events() -> Vec<(&'static str, fn(RunId) -> Event)> {
+fn events() -> Vec<(&'static str, Make)> {
     fn about(run: RunId, news: News) -> Event {
         Event::News { run, news }
     }
@@ -213,10 +217,10 @@ fn table() -> String {
     let mut page = String::from(
         "# The life of an instance\n\n\
          Written by `tests/lifecycle_table.rs` from the code; do not edit.\n\n\
-         The instance is `web-0`: it needs `db`, tells its readiness by `READY=1`, has the policy\n\
-         `always`, two restarts in five minutes, a drain of 2 s and a threshold of one failed check.\n\
-         A cell is the next phase and what is done; `-` is no change; `(stays)` is a change within\n\
-         the phase.\n\n",
+         The instance is `web-0`: it needs `db`, tells its readiness by `READY=1`, has the\n\
+         policy `always`, two restarts in five minutes, a drain of 2 s and a threshold of one\n\
+         failed check. A cell is the next phase and what is done; `-` is no change; `(stays)`\n\
+         is a change within the phase.\n\n",
     );
     let names: Vec<&str> = scenes().into_iter().map(|(name, _)| name).collect();
     writeln!(page, "| event | {} |", names.join(" | ")).unwrap();

@@ -4,6 +4,7 @@
 //!
 //! `SIM_SEED=17 cargo test --test sim -- --nocapture` replays one history and prints it;
 //! `SIM_SEEDS=100000` runs more of them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "sim/world.rs"]
 mod world;

@@ -102,7 +102,7 @@ pub struct Service {
     pub enabled: bool,
     /// 1..=64
     pub instances: u16,
-    /// Enabled or not, all exist; no cycles among the enabled ones.
+    /// All exist, and those of an enabled service are enabled; no cycles among the enabled ones.
     pub depends_on: Vec<ServiceName>,
     pub restart_policy: RestartPolicy,
     pub max_restarts: u32,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::event::SpawnFailure;
 use super::phase::{Ended, StopReason, Verdict};
-use crate::units::{InstanceId, Pid, RunId, ServiceName, Signal};
+use crate::units::{InstanceId, Pid, RunId, Signal};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -55,9 +55,6 @@ pub struct Remark {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum RemarkKind {
-    Waiting {
-        on: Vec<ServiceName>,
-    },
     Starting,
     Ready {
         pid: Pid,

@@ -39,6 +39,10 @@ fn instance_is_sound(id: &InstanceId, instance: &Instance, now: Tick) -> Option<
     if instance.recent.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
         return Some(format!("{id} was restarted more than {limit} times within its window"));
     }
+    let ending = matches!(instance.phase, Phase::Stopping { .. } | Phase::Clearing { .. });
+    if instance.wanted == Wanted::Anew && !ending {
+        return Some(format!("{id} is wanted anew, but no run of it is ending"));
+    }
     let must_end = match instance.phase {
         Phase::Starting { .. }
         | Phase::Stopping { .. }

@@ -27,7 +27,8 @@ fn rest_what_is_unwanted(node: &mut Node, out: &mut Out) {
 }
 
 /// Unwanted instances with a process are stopped once all that need them, and are unwanted too,
-/// rest. One that is needed by something that stays up is stopped all the same: its operator said so.
+/// rest. One that is needed by something that stays up is stopped all the same: its operator said
+/// so.
 fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Out) {
     let due: Vec<InstanceId> = node
         .instances
@@ -133,7 +134,7 @@ impl Node {
     }
 
     /// Whether a chain of needs leads to a failed instance. Ends because needs have no cycles.
-    fn is_held_for_good(&self, id: &InstanceId) -> bool {
+    pub fn is_held_for_good(&self, id: &InstanceId) -> bool {
         self.holds(id).iter().any(|hold| match self.instances.get(&hold.on) {
             Some(other) => match other.phase {
                 Phase::Failed(_) => true,

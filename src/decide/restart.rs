@@ -90,7 +90,8 @@ fn counted(instance: &mut Instance, ended: &Ended, now: Tick, chance: &mut Chanc
 }
 
 /// The first restart is immediate; the n-th after it waits `initial * 2^(n-1)`, at most `max`,
-/// plus up to a quarter of that by chance, so that services that fell together do not rise together.
+/// plus up to a quarter of that by chance, so that services that fell together do not rise
+/// together.
 fn backoff(rules: &RestartRules, attempt: u32, chance: &mut Chance) -> Duration {
     let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);

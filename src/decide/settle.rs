@@ -3,7 +3,7 @@
 use super::chance::Chance;
 use super::effect::{Effect, RemarkKind};
 use super::event::{ExitFacts, GroupState, SpawnFailure};
-use super::node::{Goal, Instance, Out};
+use super::node::{Goal, Instance, Out, Wanted};
 use super::phase::{Ended, Ending, Phase, StopReason};
 use super::restart::{Next, after};
 use super::stop::KILL_PATIENCE;
@@ -80,7 +80,11 @@ pub(super) fn settle(
             instance.phase = Phase::Stopped;
             out.note(id, run, RemarkKind::Stopped);
         }
-        Next::Anew => instance.phase = Phase::Waiting,
+        Next::Anew => {
+            // Asked for once: what ends after this follows its policy again.
+            instance.wanted = Wanted::Up;
+            instance.phase = Phase::Waiting;
+        }
         Next::AtOnce => {
             instance.restarts += 1;
             instance.phase = Phase::Waiting;

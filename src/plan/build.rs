@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::launch::{Channel, LaunchPlan, launch_plan};
 use super::rules::{RestartRules, Rules};
-use crate::config::{NodeConfig, Service};
-use crate::units::{ByteSize, InstanceId, ServiceName};
+use crate::config::{NodeConfig, Resources, Service};
+use crate::units::{InstanceId, ServiceName};
 
 /// Everything that is to be run, and with what.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +26,31 @@ pub struct InstancePlan {
     pub launch: LaunchPlan,
     /// The socket that is this instance's alone.
     pub socket: PathBuf,
-    pub memory_limit: Option<ByteSize>,
+    pub resources: Resources,
     pub log_rate: u32,
     pub log_burst: u32,
+}
+
+/// The period over which `cpu.max` is kept, in microseconds (kernel doc cgroup-v2, its default).
+const CPU_PERIOD_US: u64 = 100_000;
+
+impl InstancePlan {
+    /// Interface files of cgroup v2 and what belongs into them; nothing for what has no limit.
+    pub fn group_limits(&self) -> Vec<(&'static str, String)> {
+        let limits = &self.resources;
+        let cpu = limits.cpu_cores.map(|share| {
+            let quota = u64::from(share.millis()) * CPU_PERIOD_US / 1000;
+            format!("{quota} {CPU_PERIOD_US}")
+        });
+        [
+            ("memory.max", limits.memory.map(|size| size.0.to_string())),
+            ("cpu.max", cpu),
+            ("pids.max", limits.max_tasks.map(|tasks| tasks.to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(file, value)| value.map(|value| (file, value)))
+        .collect()
+    }
 }
 
 /// Which listener: an instance's own, the one all instances of a service share, or the API's.
@@ -98,7 +120,7 @@ fn instance_plan(
         rules,
         launch: launch_plan(config, name, service, id),
         socket: socket_path(&config.node.runtime_dir, &id.to_string()),
-        memory_limit: service.resources.memory,
+        resources: service.resources,
         log_rate: service.log_rate,
         log_burst: service.log_burst,
     }

@@ -9,4 +9,4 @@ pub use build::{InstancePlan, Plan, SocketId, SocketPlace};
 pub use launch::{
     Channel, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program, SEARCH_PATH, Settings,
 };
-pub use rules::{Readiness, RestartPolicy, RestartRules, Rules};
+pub use rules::{NotifyAccess, Readiness, RestartPolicy, RestartRules, Rules};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::units::ServiceName;
 
-pub use crate::config::{Readiness, RestartPolicy};
+pub use crate::config::{NotifyAccess, Readiness, RestartPolicy};
 
 /// The rules one instance lives by.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blackhole_node::decide::{
     Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice,
-    Phase, RemarkKind, SpawnFailure, Urgency, broken_invariant, step,
+    Phase, RemarkKind, SpawnFailure, StopReason, Urgency, broken_invariant, step,
 };
 use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
 use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
@@ -337,13 +337,7 @@ impl World {
     fn assert_stop_order(&self, run: RunId) {
         let id = &self.processes[&run].instance;
         let Some(instance) = self.node.instance(id) else { return };
-        let asked = match &instance.phase {
-            Phase::Stopping { reason, .. } => reason.to_string(),
-            _ => return,
-        };
-        if asked != "the node stops" {
-            return;
-        }
+        let Phase::Stopping { reason: StopReason::Shutdown, .. } = &instance.phase else { return };
         for (other, state) in self.node.instances() {
             let needs_it = state.rules.needs.contains(&id.service);
             let gone = state.phase.is_at_rest();
@@ -496,7 +490,6 @@ impl World {
 
 fn word(kind: &RemarkKind) -> &'static str {
     match kind {
-        RemarkKind::Waiting { .. } => "Waiting",
         RemarkKind::Starting => "Starting",
         RemarkKind::Ready { .. } => "Ready",
         RemarkKind::StartFailed(_) => "StartFailed",

@@ -1,0 +1,87 @@
+//! What one decision costs in a node of 10, 100 and 500 services. A round is a crash, its
+//! immediate restart and the readiness of the new run; the ratio is to the smallest node.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use blackhole_node::decide::{Effect, Event, ExitFacts, GroupState, News, Node, Notice, step};
+use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
+use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
+
+const ROUNDS: u32 = 2_000;
+const EVENTS_A_ROUND: u32 = 3;
+
+fn main() {
+    let mut smallest = None;
+    println!("services  ns/event  ratio");
+    for services in [10, 100, 500] {
+        let took = crash_and_restart(services);
+        let per_event = took.as_nanos() / u128::from(ROUNDS * EVENTS_A_ROUND);
+        let base = *smallest.get_or_insert(per_event.max(1));
+        let tenths = per_event * 10 / base;
+        println!("{services:>8}  {per_event:>8}  {}.{}", tenths / 10, tenths % 10);
+    }
+}
+
+fn crash_and_restart(services: u16) -> Duration {
+    let names = (0..services).map(|n| format!("s{n}-0").parse::<InstanceId>().expect("a name"));
+    let mut node = Node::new(names.map(|id| (id, rules())).collect::<Vec<_>>(), 1);
+    let mut now = Tick::from_millis(1);
+    let mut live = spawned(&step(&mut node, now, Event::Tick));
+    for run in live.clone() {
+        come_up(&mut node, now, run);
+    }
+    #[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+    let start = Instant::now();
+    for round in 0..ROUNDS {
+        now = now + Duration::from_millis(10);
+        let index = usize::try_from(round).unwrap_or(0) % live.len();
+        let status = ExitStatus::Signal { number: Signal::KILL, core: Core::None };
+        let facts = ExitFacts { status, oom_kills: 0 };
+        let news = News::Exited { facts, group: GroupState::Empty };
+        let effects = step(&mut node, now, Event::News { run: live[index], news });
+        live[index] = spawned(&effects)[0];
+        come_up(&mut node, now, live[index]);
+    }
+    let took = start.elapsed();
+    black_box(node);
+    took
+}
+
+fn come_up(node: &mut Node, now: Tick, run: RunId) {
+    step(node, now, Event::News { run, news: News::Spawned { pid: Pid(7) } });
+    step(node, now, Event::News { run, news: News::Notice(Notice::Ready) });
+}
+
+fn spawned(effects: &[Effect]) -> Vec<RunId> {
+    let run = |effect: &Effect| match effect {
+        Effect::Spawn { run, .. } => Some(*run),
+        Effect::Signal { .. }
+        | Effect::KillGroup { .. }
+        | Effect::Clear { .. }
+        | Effect::Forget { .. }
+        | Effect::Announce(_)
+        | Effect::Note(_) => None,
+    };
+    effects.iter().filter_map(run).collect()
+}
+
+fn rules() -> Rules {
+    Rules {
+        needs: Vec::new(),
+        readiness: Readiness::Notify,
+        restart: RestartRules {
+            policy: RestartPolicy::Always,
+            max_restarts: 5,
+            window: Duration::from_secs(300),
+            backoff_initial: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            stable_after: Duration::from_secs(30),
+        },
+        start_timeout: Duration::from_secs(30),
+        stop_timeout: Duration::from_secs(10),
+        drain: Duration::ZERO,
+        watchdog: None,
+        unhealthy_threshold: 3,
+    }
+}
