@@ -9,3 +9,5 @@ pub mod units;
 pub mod config;
 pub mod decide;
 pub mod plan;
+
+pub mod linux;

@@ -1,0 +1,12 @@
+//! Control groups, version 2: where the hierarchy is, and single operations on a group.
+//!
+//! Nothing here enables controllers or looks above the group that it was given.
+//! Source: Documentation/admin-guide/cgroup-v2.rst of the kernel.
+
+mod group;
+mod hierarchy;
+#[cfg(test)]
+mod tests;
+
+pub use group::Group;
+pub use hierarchy::Hierarchy;

@@ -1,0 +1,19 @@
+//! The only unsafe code and the only system calls: owned types and single operations on the kernel.
+//! No policy here, and no other room is known but `units`. Needs Linux 5.4 at least.
+
+mod error;
+#[cfg(test)]
+mod testing;
+mod watch;
+
+pub mod cgroupfs;
+pub mod fds;
+pub mod inherited;
+pub mod members;
+pub mod notify;
+pub mod pidfd;
+pub mod process;
+pub mod procfs;
+pub mod spawn;
+
+pub use error::Error;

@@ -1,0 +1,152 @@
+//! A process held by a descriptor: it cannot be mistaken for a later process of the same number.
+//! Knows nothing of services.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+use tokio::io::Interest;
+
+use super::error::{Error, failed};
+use super::watch;
+use crate::units::{Core, ExitStatus, Pid, Signal};
+
+/// One process (`pidfd_open(2)`). Dropping it does nothing to the process.
+#[derive(Debug)]
+pub struct Pidfd(OwnedFd);
+
+/// Whether a signal found its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Delivered,
+    AlreadyGone,
+}
+
+/// What there was to collect of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// It ended and is gone from the process table.
+    Ended(ExitStatus),
+    StillRunning,
+    /// Its end is another process's news (an adopted service), or was collected before.
+    NotOurChild,
+}
+
+impl Pidfd {
+    /// `None` when there is no such process. The number may have been used anew meanwhile: compare
+    /// `procfs::stat`'s start time after this call.
+    pub fn open(pid: Pid) -> Result<Option<Self>, Error> {
+        let Some(raw) = kernel_pid(pid) else { return Ok(None) };
+        match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self(fd))),
+            Err(Errno::SRCH) => Ok(None),
+            Err(reason) => Err(failed("open a pidfd for process", pid)(reason)),
+        }
+    }
+
+    /// Waits until the process has ended, whoever its parent is. One waiter at a time.
+    pub async fn exited(&self) -> Result<(), Error> {
+        let waited = watch::ready(self.0.as_fd(), Interest::READABLE).await;
+        waited.map_err(failed("wait for", "a pidfd"))
+    }
+
+    /// Collects how the process ended; never waits. A child that ended stays a zombie until this
+    /// has said `Ended`.
+    pub fn reap(&self) -> Result<Reaped, Error> {
+        collect(WaitId::PidFd(self.0.as_fd())).map_err(failed("collect", "the child of a pidfd"))
+    }
+
+    /// Signals 1 to 31. Reaches a zombie too, without effect.
+    pub fn send(&self, signal: Signal) -> Result<Sent, Error> {
+        match rustix::process::pidfd_send_signal(&self.0, kernel_signal(signal)?) {
+            Ok(()) => Ok(Sent::Delivered),
+            Err(Errno::SRCH) => Ok(Sent::AlreadyGone),
+            Err(reason) => Err(failed("send through a pidfd", signal)(reason)),
+        }
+    }
+}
+
+impl From<OwnedFd> for Pidfd {
+    /// `fd` must be a pidfd, such as one from `clone3` or from systemd's descriptor store.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// `waitid(2)` without waiting.
+pub(super) fn collect(whom: WaitId<'_>) -> Result<Reaped, Errno> {
+    match rustix::process::waitid(whom, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(Some(status)) => Ok(Reaped::Ended(exit_status(&status))),
+        Ok(None) => Ok(Reaped::StillRunning),
+        Err(Errno::CHILD) => Ok(Reaped::NotOurChild),
+        Err(reason) => Err(reason),
+    }
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    match status.terminating_signal() {
+        Some(number) => {
+            let core = if status.dumped() { Core::Dumped } else { Core::None };
+            ExitStatus::Signal { number: Signal(number), core }
+        }
+        None => ExitStatus::Code(status.exit_status().unwrap_or_default()),
+    }
+}
+
+/// `None` for numbers that are no process and that system calls take for something else.
+pub(super) fn kernel_pid(pid: Pid) -> Option<rustix::process::Pid> {
+    if pid.0 > 0 { rustix::process::Pid::from_raw(pid.0) } else { None }
+}
+
+/// The signals that have names; the rest belong to the C library.
+pub(super) fn kernel_signal(signal: Signal) -> Result<rustix::process::Signal, Error> {
+    rustix::process::Signal::from_named_raw(signal.0).ok_or(Error::Signal { signal })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::process::own_pid;
+    use crate::linux::spawn::{Child, spawn};
+    use crate::linux::testing::Output;
+
+    #[tokio::test]
+    async fn a_process_that_is_gone_takes_no_signal_and_is_no_error() {
+        let output = Output::new();
+        let Child { pidfd, .. } = spawn(&output.shell("exit 7")).unwrap();
+        pidfd.exited().await.unwrap();
+        assert_eq!(pidfd.reap().unwrap(), Reaped::Ended(ExitStatus::Code(7)));
+        assert_eq!(pidfd.send(Signal::TERM).unwrap(), Sent::AlreadyGone);
+        assert_eq!(pidfd.reap().unwrap(), Reaped::NotOurChild);
+        // Still so for whoever asks later.
+        pidfd.exited().await.unwrap();
+    }
+
+    #[test]
+    fn no_process_is_none_and_not_an_error() {
+        for nobody in [Pid(i32::MAX), Pid(0), Pid(-1)] {
+            assert!(Pidfd::open(nobody).unwrap().is_none(), "{nobody}");
+        }
+    }
+
+    #[test]
+    fn another_ones_child_cannot_be_collected() {
+        let init = Pidfd::open(Pid(1)).unwrap().unwrap();
+        assert_eq!(init.reap().unwrap(), Reaped::NotOurChild);
+    }
+
+    #[test]
+    fn a_number_that_is_no_signal_is_refused() {
+        let own = Pidfd::open(own_pid()).unwrap().unwrap();
+        for wrong in [0, -1, 32, 65] {
+            let refused = own.send(Signal(wrong)).unwrap_err();
+            assert!(matches!(refused, Error::Signal { .. }), "{refused}");
+        }
+    }
+}
