@@ -11,3 +11,5 @@ pub mod decide;
 pub mod plan;
 
 pub mod linux;
+
+pub mod rpc;

@@ -1,0 +1,46 @@
+//! Clients over Unix sockets.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::codegen::http::Uri;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A channel to the gRPC server at `path`. It connects at the first call, within 1 s, and again
+/// after the connection was lost.
+pub fn channel_to(path: &Path) -> Channel {
+    let path = path.to_owned();
+    let connect = move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    };
+    endpoint().connect_with_connector_lazy(service_fn(connect))
+}
+
+/// A channel over this one connection. The call that finds it lost fails, and every further one
+/// ends as UNAVAILABLE.
+pub fn channel_over(stream: StdStream) -> io::Result<Channel> {
+    stream.set_nonblocking(true)?;
+    let only = Arc::new(Mutex::new(Some(stream)));
+    let connect = move |_: Uri| {
+        let taken = only.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move {
+            let lost = || io::Error::new(io::ErrorKind::NotConnected, "the connection was lost");
+            UnixStream::from_std(taken.ok_or_else(lost)?).map(TokioIo::new)
+        }
+    };
+    Ok(endpoint().connect_with_connector_lazy(service_fn(connect)))
+}
+
+/// The address is only what HTTP/2 asks for as `:authority`; the connector ignores it.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT)
+}

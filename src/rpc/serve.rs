@@ -1,0 +1,217 @@
+//! Serves gRPC over passed Unix sockets until told to end, then drains.
+//!
+//! tonic's own server hands its connections to tasks that nobody owns and knows no end of a drain;
+//! here each connection is a joined task, and the time after the end was told is limited.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::service::Routes;
+
+use super::connections::{Bounds, Ending, serve_each};
+use super::deadline;
+use super::in_flight::InFlight;
+
+/// Bounds that every gRPC endpoint of the node shares.
+pub mod limits {
+    use std::time::Duration;
+
+    /// Bytes of one message, where a service does not allow less.
+    pub const MESSAGE: usize = 4 << 20;
+    /// Calls at once on one connection.
+    pub const STREAMS: u32 = 256;
+    /// Bytes of one request's headers, as RFC 9113 section 10.5.1 counts them.
+    pub const HEADERS: u32 = 16 << 10;
+    /// Connections at once on one endpoint.
+    pub const CONNECTIONS: usize = 1024;
+    /// From the connection to its first byte.
+    pub const FIRST_BYTE: Duration = Duration::from_secs(10);
+    /// After the end was told, a connection without calls has this long to say good-bye; its peer
+    /// may be stopped.
+    pub const FAREWELL: Duration = Duration::from_millis(200);
+    /// The pause after `accept` failed for want of descriptors or memory.
+    pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+}
+
+/// What is served on.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub listeners: Vec<StdListener>,
+    /// Already connected; each is served as one connection.
+    pub connected: Vec<StdStream>,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    /// The socket's folder and mode decide.
+    Anyone,
+    /// Only processes of this process's user, or of root (`SO_PEERCRED`).
+    SameUserOrRoot,
+}
+
+/// Why serving could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot use the passed {what} socket: {source}")]
+    Socket { what: &'static str, source: io::Error },
+}
+
+/// Serves `routes` until `told` returns, then for at most `drain` what is in flight.
+///
+/// Without listeners it returns when the connected streams are closed by their peers. Idle
+/// connections are closed at once when the drain begins.
+pub async fn serve(
+    sockets: Sockets,
+    routes: Routes,
+    peers: Peers,
+    drain: Duration,
+    told: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let listeners: Vec<UnixListener> =
+        sockets.listeners.into_iter().map(listener).collect::<Result<_, _>>()?;
+    let connected = sockets.connected.into_iter().map(stream).collect::<Result<_, _>>()?;
+    let routes = routes.prepare();
+    let mut turn = 0;
+    let accept = async move || {
+        if listeners.is_empty() {
+            return None;
+        }
+        loop {
+            turn += 1;
+            let accepted = poll_fn(|context| {
+                let from = (0..listeners.len()).map(|n| &listeners[(n + turn) % listeners.len()]);
+                for listener in from {
+                    if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                        return Poll::Ready(accepted);
+                    }
+                }
+                Poll::Pending
+            });
+            match accepted.await {
+                Ok((stream, _)) if may_call(&stream, peers) => return Some(stream),
+                Ok(_) => {}
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    };
+    let bounds = Bounds { connections: limits::CONNECTIONS, drain };
+    let one = |stream, ending| connection(stream, routes.clone(), ending);
+    serve_each(bounds, connected, accept, one, told).await;
+    Ok(())
+}
+
+/// Waits a little after a failed `accept`, unless only the one connection was at fault.
+pub async fn pause_after(error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::warn!(%error, "cannot accept a connection");
+        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    }
+}
+
+fn listener(socket: StdListener) -> Result<UnixListener, ServeError> {
+    let ready = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+    ready.map_err(|source| ServeError::Socket { what: "listening", source })
+}
+
+fn stream(socket: StdStream) -> Result<UnixStream, ServeError> {
+    let ready = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
+    ready.map_err(|source| ServeError::Socket { what: "connected", source })
+}
+
+fn may_call(stream: &UnixStream, peers: Peers) -> bool {
+    match peers {
+        Peers::Anyone => true,
+        Peers::SameUserOrRoot => match stream.peer_cred() {
+            Ok(peer) if is_allowed(peer.uid()) => true,
+            Ok(peer) => {
+                tracing::warn!(uid = peer.uid(), "refused a caller of another user");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "refused a caller whose user is unknown");
+                false
+            }
+        },
+    }
+}
+
+fn is_allowed(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+async fn connection(stream: UnixStream, routes: Routes, mut ending: Ending) {
+    // hyper ends no connection in its handshake, so it gets none that has not begun to speak.
+    tokio::select! {
+        begun = first_byte(&stream) => if begun.is_err() { return },
+        () = ending.begun() => return,
+        () = tokio::time::sleep(limits::FIRST_BYTE) => return,
+    }
+    let in_flight = InFlight::default();
+    let counted = in_flight.clone();
+    let answer = service_fn(move |request| {
+        let call = call(routes.clone(), request);
+        counted.clone().until_answered(call)
+    });
+    let serving = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS)
+        .max_header_list_size(limits::HEADERS)
+        .serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = ending.begun() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = in_flight.none_for_a_while() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Waits until there is something to read, the end included; takes nothing.
+async fn first_byte(stream: &UnixStream) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        let peek = || Ok(recv(stream, &mut [0_u8; 1], RecvFlags::PEEK)?);
+        match stream.try_io(Interest::READABLE, peek) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One call, ended with DEADLINE_EXCEEDED when it has no answer within the caller's timeout.
+async fn call(
+    mut routes: Routes,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let Some(limit) = deadline::from_headers(request.headers()) else {
+        return routes.call(request).await;
+    };
+    match tokio::time::timeout(limit, routes.call(request)).await {
+        Ok(answered) => answered,
+        Err(_) => Ok(Status::deadline_exceeded("the caller's deadline has passed").into_http()),
+    }
+}
