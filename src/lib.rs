@@ -13,3 +13,4 @@ pub mod plan;
 pub mod linux;
 
 pub mod rpc;
+pub mod telemetry;

@@ -1,0 +1,393 @@
+//! The log book: one ring for every service and one for the node itself, and the way from a line
+//! to both the ring and the console. Knows no process and no pipe.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::clock::{Clock, Stamp};
+use super::console::{Chunk, Console, Sent};
+use super::escape;
+use super::intake::Intake;
+use super::rate::Bucket;
+use super::reader::{AtEnd, Query, Reader};
+use super::recognise::Recogniser;
+use super::record::{NODE, OwnedRecord, Part, Source, Stream};
+use super::render::{Frame, Style};
+use super::ring::{Head, Ring};
+use crate::units::{Level, Pid, ServiceName};
+
+/// Lines of the node itself that are kept.
+const NODE_LINES: u32 = 4096;
+
+/// How many bytes a line is taken to have when a ring's bytes follow from its lines.
+const USUAL_LINE: usize = 256;
+
+/// The most bytes of one service that are kept, unless more are asked for.
+const RING_BYTES_MAX: usize = 4 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BookError {
+    #[error("service {service:?} is not registered with the log book")]
+    NotRegistered { service: String },
+}
+
+/// What the book has to know of the node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub node_id: String,
+    /// The orchestrator's own process.
+    pub pid: Pid,
+    pub style: Style,
+    /// Lines of the node itself below this level are not recorded. Services choose their own.
+    pub node_level: Level,
+}
+
+/// The bounds of one service's logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Kept in memory; counts as at least 1.
+    pub lines: usize,
+    /// Kept in memory; counts as at least `LINE_MAX`.
+    pub bytes: usize,
+    /// Lines a second in the long run, over all instances; 0: no limit.
+    pub rate: u32,
+    /// Lines at once.
+    pub burst: u32,
+}
+
+impl Limits {
+    /// With 256 bytes a line, but at most 4 MiB.
+    pub fn new(lines: u32, rate: u32, burst: u32) -> Self {
+        let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+        let bytes = lines.saturating_mul(USUAL_LINE).min(RING_BYTES_MAX);
+        Self { lines, bytes, rate, burst }
+    }
+}
+
+/// A handle on the book; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogBook(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    console: Option<Console>,
+    clock: Arc<dyn Clock>,
+    node: Arc<Source>,
+    node_frame: Frame,
+    /// Held for one reading or one batch at a time, never over an await.
+    log: Mutex<Log>,
+    /// The number of the newest reading.
+    news: watch::Sender<u64>,
+}
+
+/// Everything that is kept.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// The number of the newest reading.
+    pub(super) order: u64,
+    /// The node's own is the first. None is ever removed, so an index stays valid.
+    pub(super) shelves: Vec<Shelf>,
+    pub(super) closed: bool,
+}
+
+/// What is kept of one service.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    pub(super) service: Box<str>,
+    pub(super) ring: Ring,
+    pub(super) bucket: Bucket,
+    /// Lines dropped by the rate limit.
+    pub(super) over_rate: u64,
+    /// Lines that are in the ring but did not reach the console.
+    pub(super) not_shown: Arc<AtomicU64>,
+}
+
+impl LogBook {
+    /// Without a console, lines are only kept.
+    pub fn new(settings: Settings, console: Option<Console>, clock: Arc<dyn Clock>) -> Self {
+        let node = Arc::new(Source::node(settings.pid));
+        let node_frame = Frame::new(settings.style, &settings.node_id, &node, Stream::Node);
+        let node_shelf = Shelf::new(NODE, Limits::new(NODE_LINES, 0, 0), &*clock);
+        let log = Mutex::new(Log { order: 0, shelves: vec![node_shelf], closed: false });
+        let news = watch::Sender::new(0);
+        Self(Arc::new(Inner { settings, console, clock, node, node_frame, log, news }))
+    }
+
+    /// Makes room for `service`, or changes its limits; what is kept of it stays.
+    pub fn register(&self, service: &ServiceName, limits: Limits) {
+        let mut log = self.lock();
+        match log.shelves.iter_mut().find(|shelf| *shelf.service == *service.as_str()) {
+            Some(shelf) => {
+                shelf.ring.set_bounds(limits.lines, limits.bytes);
+                shelf.bucket.set(limits.rate, limits.burst, self.0.clock.tick());
+            }
+            None => log.shelves.push(Shelf::new(service.as_str(), limits, &*self.0.clock)),
+        }
+    }
+
+    /// The way in for one stream of one run of a registered service.
+    pub fn intake(&self, source: Source, stream: Stream) -> Result<Intake, BookError> {
+        let log = self.lock();
+        let shelf = log.shelves.iter().position(|shelf| shelf.service == source.service);
+        let Some(shelf) = shelf else {
+            return Err(BookError::NotRegistered { service: source.service.into() });
+        };
+        let not_shown = Arc::clone(&log.shelves[shelf].not_shown);
+        let settings = &self.0.settings;
+        let frame = Frame::new(settings.style, &settings.node_id, &source, stream);
+        let frame = self.0.console.is_some().then_some(frame);
+        drop(log);
+        Ok(Intake::new(self.clone(), shelf, source, stream, frame, not_shown))
+    }
+
+    /// Records something that the orchestrator has to say, and shows it. Never waits.
+    pub fn node_line(&self, level: Level, message: &str, fields: &[(&str, serde_json::Value)]) {
+        if level < self.0.settings.node_level {
+            return;
+        }
+        let line = structured_line(level, message, fields);
+        let stamp = Stamp::of(self.0.clock.wall());
+        let (order, lost) = {
+            let mut log = self.lock();
+            let order = log.next_order();
+            let head = Head {
+                unix_us: stamp.unix_us(),
+                order,
+                source: Arc::clone(&self.0.node),
+                stream: Stream::Node,
+                part: Part::WHOLE,
+            };
+            log.shelves[0].ring.push(head, &line);
+            (order, Arc::clone(&log.shelves[0].not_shown))
+        };
+        self.announce(order);
+        if let Some(console) = &self.0.console {
+            let mut bytes = console.buffer();
+            let mut recogniser = Recogniser::default();
+            let found = recogniser.recognise(&line, Part::WHOLE);
+            self.0.node_frame.render(&mut bytes, &stamp, &found);
+            if console.offer(Chunk { bytes, lines: 1, lost }) == Sent::Gone {
+                self.tell_console_gone();
+            }
+        }
+    }
+
+    /// Everything that `query` asks for, in the order in which it was read.
+    pub fn query(&self, query: Query) -> Vec<OwnedRecord> {
+        let mut reader = self.read(query, AtEnd::Stop);
+        std::iter::from_fn(|| reader.next_kept()).collect()
+    }
+
+    /// Like `query`, a few records at a time; `AtEnd::Follow` goes on with new ones.
+    pub fn read(&self, query: Query, at_end: AtEnd) -> Reader {
+        Reader::new(self.clone(), query, at_end, self.0.news.subscribe())
+    }
+
+    /// How many lines of `service` were dropped by its rate limit or not shown by a slow console.
+    pub fn dropped(&self, service: &ServiceName) -> u64 {
+        let log = self.lock();
+        let shelf = log.shelves.iter().find(|shelf| *shelf.service == *service.as_str());
+        shelf.map_or(0, |shelf| shelf.over_rate + shelf.not_shown.load(Ordering::Relaxed))
+    }
+
+    pub fn console(&self) -> Option<&Console> {
+        self.0.console.as_ref()
+    }
+
+    /// Ends every reader that follows, once it has given what is kept.
+    pub fn close(&self) {
+        let order = {
+            let mut log = self.lock();
+            log.closed = true;
+            log.order
+        };
+        self.announce(order);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Log> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    /// Wakes the readers that follow.
+    pub(super) fn announce(&self, order: u64) {
+        self.0.news.send_replace(order);
+    }
+
+    /// Says once that the console was given up.
+    pub(super) fn tell_console_gone(&self) {
+        let reason = self.0.console.as_ref().and_then(Console::take_gone);
+        if let Some(reason) = reason {
+            let message = "the console was given up; logs are only kept in memory";
+            self.node_line(Level::Warn, message, &[("error", reason.to_string().into())]);
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn next_order(&mut self) -> u64 {
+        self.order += 1;
+        self.order
+    }
+}
+
+impl Shelf {
+    fn new(service: &str, limits: Limits, clock: &dyn Clock) -> Self {
+        Self {
+            service: service.into(),
+            ring: Ring::new(limits.lines, limits.bytes),
+            bucket: Bucket::new(limits.rate, limits.burst, clock.tick()),
+            over_rate: 0,
+            not_shown: Arc::default(),
+        }
+    }
+}
+
+/// A line as `Recogniser` takes it apart again. The fields are nested, so that none of them can be
+/// taken for the level or the message.
+pub(super) fn structured_line(
+    level: Level,
+    message: &str,
+    fields: &[(&str, serde_json::Value)],
+) -> Vec<u8> {
+    let mut line = format!("{{\"level\":\"{level}\",\"message\":").into_bytes();
+    escape::json_string(&mut line, message.as_bytes());
+    line.extend_from_slice(b",\"fields\":{");
+    for (index, (key, value)) in fields.iter().enumerate() {
+        if index > 0 {
+            line.push(b',');
+        }
+        escape::json_string(&mut line, key.as_bytes());
+        line.push(b':');
+        line.extend_from_slice(value.to_string().as_bytes());
+    }
+    line.extend_from_slice(b"}}");
+    line
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::clock::fixed::FixedClock;
+    use super::super::reader::Scope;
+    use super::*;
+    use crate::units::RunId;
+    use std::time::Duration;
+
+    pub const ALL: Query = Query { scope: Scope::All, tail: None, since: None };
+
+    pub fn book(clock: &Arc<FixedClock>) -> LogBook {
+        let settings = Settings {
+            node_id: "node-1".to_owned(),
+            pid: Pid(1),
+            style: Style::Json,
+            node_level: Level::Info,
+        };
+        LogBook::new(settings, None, Arc::clone(clock) as Arc<dyn Clock>)
+    }
+
+    /// Registers the service of `instance` without a rate limit.
+    pub fn intake(book: &LogBook, instance: &str, lines: u32) -> Intake {
+        let id: crate::units::InstanceId = instance.parse().unwrap();
+        book.register(&id.service, Limits::new(lines, 0, 0));
+        book.intake(Source::instance(&id, RunId(1), Pid(7)), Stream::Stdout).unwrap()
+    }
+
+    pub fn messages(records: Vec<OwnedRecord>) -> Vec<String> {
+        records.into_iter().map(|record| record.message).collect()
+    }
+
+    fn scope(name: &str) -> Query {
+        Query { scope: name.parse().unwrap(), ..ALL }
+    }
+
+    #[test]
+    fn what_the_node_says_is_kept_with_its_fields() {
+        let book = book(&FixedClock::new());
+        let fields = [("level", "x".into()), ("message", 7.into()), ("a \"b\"", true.into())];
+        book.node_line(Level::Warn, "careful\n", &fields);
+        book.node_line(Level::Debug, "below the level", &[]);
+        let [record] = <[_; 1]>::try_from(book.query(scope("node"))).unwrap();
+        assert_eq!((record.level, record.message.as_str()), (Level::Warn, "careful\n"));
+        assert_eq!((record.service.as_str(), record.run, record.pid), ("node", RunId(0), Pid(1)));
+        assert_eq!(record.unix_us, 1_705_314_600_000_000);
+        let fields: Vec<_> = record.fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(fields, [("a \"b\"", "true"), ("level", "\"x\""), ("message", "7")]);
+    }
+
+    #[test]
+    fn records_of_several_services_come_in_the_order_of_reading() {
+        let book = book(&FixedClock::new());
+        let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
+        let mut second = intake(&book, "web-1", 100);
+        web.take_in(b"1\n2\n");
+        db.take_in(b"3\nhalf a ");
+        book.node_line(Level::Info, "4", &[]);
+        second.take_in(b"5\n");
+        web.take_in(b"6\n");
+        db.take_in(b"line\n");
+        let expected = ["1", "2", "3", "4", "5", "6", "half a line"];
+        assert_eq!(messages(book.query(ALL)), expected);
+        assert_eq!(messages(book.query(scope("web"))), ["1", "2", "5", "6"]);
+        assert_eq!(messages(book.query(scope("web-1"))), ["5"]);
+        assert_eq!(messages(book.query(scope("db"))), ["3", "half a line"]);
+        assert!(book.query(scope("unknown")).is_empty());
+    }
+
+    #[test]
+    fn the_tail_is_the_newest_over_all_rings() {
+        let book = book(&FixedClock::new());
+        let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
+        let mut second = intake(&book, "web-1", 100);
+        web.take_in(b"1\n2\n3\n");
+        db.take_in(b"4\n");
+        second.take_in(b"5\n6\n");
+        let tail = |name: &str, n| messages(book.query(Query { tail: Some(n), ..scope(name) }));
+        assert_eq!(tail("", 4), ["3", "4", "5", "6"]);
+        assert_eq!(tail("", 0), [""; 0]);
+        assert_eq!(tail("web", 3), ["3", "5", "6"]);
+        assert_eq!(tail("web-0", 2), ["2", "3"]);
+        assert_eq!(tail("", u32::MAX).len(), 6);
+    }
+
+    #[test]
+    fn since_takes_what_was_read_at_or_after() {
+        let clock = FixedClock::new();
+        let book = book(&clock);
+        let mut web = intake(&book, "web-0", 100);
+        web.take_in(b"early\n");
+        clock.advance(Duration::from_secs(1));
+        let since = Some(clock.wall());
+        web.take_in(b"just\n");
+        clock.advance(Duration::from_secs(1));
+        web.take_in(b"late\n");
+        assert_eq!(messages(book.query(Query { since, ..ALL })), ["just", "late"]);
+        let tail = Some(5);
+        assert_eq!(messages(book.query(Query { since, tail, ..ALL })), ["just", "late"]);
+    }
+
+    #[test]
+    fn registering_again_changes_the_limits_and_keeps_the_lines() {
+        let book = book(&FixedClock::new());
+        let mut web = intake(&book, "web-0", 100);
+        web.take_in(b"1\n2\n3\n");
+        book.register(&"web".parse().unwrap(), Limits::new(2, 1, 1));
+        assert_eq!(messages(book.query(ALL)), ["2", "3"]);
+        web.take_in(b"4\n5\n");
+        assert_eq!(messages(book.query(ALL)), ["3", "4"]);
+        assert_eq!(book.dropped(&"web".parse().unwrap()), 1);
+    }
+
+    #[test]
+    fn a_service_that_is_not_registered_has_no_way_in() {
+        let book = book(&FixedClock::new());
+        let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
+        let refused = book.intake(source, Stream::Stdout).unwrap_err();
+        assert_eq!(refused.to_string(), "service \"web\" is not registered with the log book");
+    }
+}

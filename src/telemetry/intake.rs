@@ -1,0 +1,387 @@
+//! The way of a stream's bytes into the book: split, limited, kept, rendered, handed to the
+//! console. Knows no pipe; whoever reads one calls this once for each read.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::book::{LogBook, Shelf, structured_line};
+use super::clock::Stamp;
+use super::console::{Chunk, Sent};
+use super::rate::Unsaid;
+use super::recognise::Recogniser;
+use super::record::{Part, Source, Stream};
+use super::render::Frame;
+use super::ring::Head;
+use super::split::Splitter;
+use crate::units::{Level, Tick};
+
+/// One stream of one run.
+#[derive(Debug)]
+pub struct Intake {
+    book: LogBook,
+    shelf: usize,
+    splitter: Splitter,
+    lane: Lane,
+    not_shown: Arc<AtomicU64>,
+    /// Lines that the console did not take and of which it was not told yet.
+    untold: u64,
+}
+
+/// What the lines of the stream have in common, and what was rendered of them.
+#[derive(Debug)]
+struct Lane {
+    source: Arc<Source>,
+    stream: Stream,
+    /// None: there is no console.
+    frame: Option<Frame>,
+    recogniser: Recogniser,
+    unsaid: Unsaid,
+    rendered: Vec<u8>,
+    /// Records in `rendered`.
+    lines: u64,
+}
+
+/// One reading at work: the lane, and the service's shelf while the book is locked.
+struct Reading<'a> {
+    lane: &'a mut Lane,
+    shelf: &'a mut Shelf,
+    stamp: Stamp,
+    now: Tick,
+    order: u64,
+}
+
+impl Intake {
+    pub(super) fn new(
+        book: LogBook,
+        shelf: usize,
+        source: Source,
+        stream: Stream,
+        frame: Option<Frame>,
+        not_shown: Arc<AtomicU64>,
+    ) -> Self {
+        let lane = Lane {
+            source: Arc::new(source),
+            stream,
+            frame,
+            recogniser: Recogniser::default(),
+            unsaid: Unsaid::default(),
+            rendered: Vec::new(),
+            lines: 0,
+        };
+        Self { book, shelf, splitter: Splitter::default(), lane, not_shown, untold: 0 }
+    }
+
+    /// Takes what one read gave. Call `hand_over` after it.
+    pub fn take_in(&mut self, data: &[u8]) {
+        self.read(|splitter, reading| {
+            reading.say_overdue();
+            splitter.feed(data, |line, part| reading.line(line, part));
+        });
+    }
+
+    /// How long until dropped lines have to be told of; none: there are none.
+    pub fn notice_due(&self) -> Option<Duration> {
+        self.lane.unsaid.waits_for(self.book.clock().tick())
+    }
+
+    /// Tells of dropped lines now. Call `hand_over` after it.
+    pub fn say_dropped(&mut self) {
+        self.read(|_, reading| reading.say_dropped());
+    }
+
+    /// The stream has ended: half a line is a line, and nothing stays unsaid. Call `hand_over`
+    /// after it.
+    pub fn finish(&mut self) {
+        self.read(|splitter, reading| {
+            splitter.finish(|line, part| reading.line(line, part));
+            reading.say_dropped();
+        });
+    }
+
+    /// Gives what was rendered to the console. Waits at most `console::PATIENCE` for room.
+    pub async fn hand_over(&mut self) {
+        let bytes = std::mem::take(&mut self.lane.rendered);
+        let (Some(console), false) = (self.book.console(), bytes.is_empty()) else {
+            return;
+        };
+        let lines = std::mem::take(&mut self.lane.lines);
+        let chunk = Chunk { bytes, lines, lost: Arc::clone(&self.not_shown) };
+        match console.send(chunk).await {
+            Sent::Queued => self.untold = 0,
+            Sent::Dropped => self.untold += lines,
+            Sent::Gone => {
+                self.lane.frame = None;
+                self.book.tell_console_gone();
+            }
+        }
+    }
+
+    fn read(&mut self, work: impl FnOnce(&mut Splitter, &mut Reading<'_>)) {
+        let (stamp, now) = (Stamp::of(self.book.clock().wall()), self.book.clock().tick());
+        self.begin_rendering(&stamp);
+        let mut log = self.book.lock();
+        let order = log.next_order();
+        let shelf = &mut log.shelves[self.shelf];
+        shelf.bucket.refill(now);
+        let mut reading = Reading { lane: &mut self.lane, shelf, stamp, now, order };
+        work(&mut self.splitter, &mut reading);
+        drop(log);
+        self.book.announce(order);
+    }
+
+    /// Gets a buffer, and begins with what the console has missed.
+    fn begin_rendering(&mut self, stamp: &Stamp) {
+        let (Some(console), true) = (self.book.console(), self.lane.rendered.is_empty()) else {
+            return;
+        };
+        self.lane.rendered = console.buffer();
+        if self.untold > 0 {
+            let message = format!("{} lines not shown: the console was too slow", self.untold);
+            let line = structured_line(Level::Warn, &message, &[("lines", self.untold.into())]);
+            self.lane.render(stamp, &line, Part::WHOLE);
+        }
+    }
+}
+
+impl Lane {
+    fn render(&mut self, stamp: &Stamp, line: &[u8], part: Part) {
+        if let Some(frame) = &self.frame {
+            frame.render(&mut self.rendered, stamp, &self.recogniser.recognise(line, part));
+        }
+    }
+}
+
+impl Reading<'_> {
+    fn line(&mut self, line: &[u8], part: Part) {
+        if !self.shelf.bucket.take() {
+            self.shelf.over_rate += 1;
+            self.lane.unsaid.drop_one(self.now);
+            return;
+        }
+        if let Some(lines) = self.lane.unsaid.before_a_line(self.now) {
+            self.notice(lines);
+        }
+        self.record(line, part);
+    }
+
+    fn say_overdue(&mut self) {
+        if let Some(lines) = self.lane.unsaid.overdue(self.now) {
+            self.notice(lines);
+        }
+    }
+
+    fn say_dropped(&mut self) {
+        if let Some(lines) = self.lane.unsaid.take(self.now) {
+            self.notice(lines);
+        }
+    }
+
+    fn notice(&mut self, lines: u64) {
+        let message = format!("{lines} lines dropped by the rate limit");
+        let line = structured_line(Level::Warn, &message, &[("lines", lines.into())]);
+        self.record(&line, Part::WHOLE);
+    }
+
+    fn record(&mut self, line: &[u8], part: Part) {
+        let head = Head {
+            unix_us: self.stamp.unix_us(),
+            order: self.order,
+            source: Arc::clone(&self.lane.source),
+            stream: self.lane.stream,
+            part,
+        };
+        self.shelf.ring.push(head, line);
+        self.lane.lines += 1;
+        self.lane.render(&self.stamp, line, part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::book::tests::{ALL, book, intake, messages};
+    use super::super::book::{Limits, Settings};
+    use super::super::clock::fixed::FixedClock;
+    use super::super::console::{Console, Flushed};
+    use super::super::render::{Colour, Style};
+    use super::*;
+    use crate::units::{Pid, RunId};
+    use rustix::pipe::pipe;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn shown_book(fd: OwnedFd, queue: usize) -> LogBook {
+        let settings = Settings {
+            node_id: "node-1".to_owned(),
+            pid: Pid(1),
+            style: Style::Pretty(Colour::Never),
+            node_level: Level::Info,
+        };
+        let console = Console::start(fd, queue).unwrap();
+        LogBook::new(settings, Some(console), FixedClock::new())
+    }
+
+    fn read_all(fd: OwnedFd) -> std::thread::JoinHandle<String> {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            File::from(fd).read_to_string(&mut text).unwrap();
+            text
+        })
+    }
+
+    async fn close(book: &LogBook) -> Flushed {
+        book.console().unwrap().close(LONG).await
+    }
+
+    #[test]
+    fn lines_over_the_rate_are_dropped_and_counted_exactly() {
+        let clock = FixedClock::new();
+        let book = book(&clock);
+        let mut web = intake(&book, "web-0", 1000);
+        let service = "web".parse().unwrap();
+        book.register(&service, Limits::new(1000, 10, 3));
+        web.take_in(b"1\n2\n3\n4\n5\n");
+        assert_eq!(book.dropped(&service), 2);
+        assert_eq!(web.notice_due(), Some(Duration::from_secs(1)));
+        clock.advance(Duration::from_millis(100));
+        web.take_in(b"6\n7\n");
+        assert_eq!(web.notice_due(), Some(Duration::from_secs(1)));
+        web.take_in(b"8");
+        web.finish();
+        assert_eq!(web.notice_due(), None);
+        let notice = |n| format!("{n} lines dropped by the rate limit");
+        let seen = book.query(ALL);
+        assert_eq!(seen[3].level, Level::Warn);
+        assert_eq!(seen[3].fields["lines"], "2");
+        assert_eq!(messages(seen), ["1", "2", "3", &notice(2), "6", &notice(2)]);
+        assert_eq!(book.dropped(&service), 4);
+    }
+
+    #[test]
+    fn both_streams_of_all_instances_share_one_bucket() {
+        let book = book(&FixedClock::new());
+        let (mut first, mut second) = (intake(&book, "web-0", 100), intake(&book, "web-1", 100));
+        book.register(&"web".parse().unwrap(), Limits::new(100, 1, 3));
+        first.take_in(b"1\n2\n");
+        second.take_in(b"3\n4\n");
+        assert_eq!(messages(book.query(ALL)), ["1", "2", "3"]);
+        assert_eq!((first.notice_due(), second.notice_due()), (None, Some(Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn a_flood_of_drops_alone_is_told_of_every_second() {
+        let clock = FixedClock::new();
+        let book = book(&clock);
+        let mut web = intake(&book, "web-0", 100);
+        book.register(&"web".parse().unwrap(), Limits { rate: 1, ..Limits::new(100, 1, 1) });
+        web.take_in(b"1\n");
+        for _ in 0..20 {
+            clock.advance(Duration::from_millis(99));
+            web.take_in(b"x\nx\n");
+        }
+        web.say_dropped();
+        let seen = book.query(ALL);
+        let told: u64 =
+            seen.iter().filter_map(|r| r.fields.get("lines")?.parse::<u64>().ok()).sum();
+        let shown = seen.iter().filter(|record| record.fields.is_empty()).count() as u64;
+        assert_eq!((told + shown, told), (41, book.dropped(&"web".parse().unwrap())));
+        assert!(seen.len() < 8);
+    }
+
+    #[test]
+    fn bytes_of_any_kind_are_kept_and_shown_as_text() {
+        let book = book(&FixedClock::new());
+        let mut web = intake(&book, "web-0", 100);
+        web.take_in(b"bad \xff\xfe\nnul \0\n\x1b[31mred\x1b[0m\r\n");
+        let expected = ["bad \u{fffd}\u{fffd}", "nul \0", "\x1b[31mred\x1b[0m"];
+        assert_eq!(messages(book.query(ALL)), expected);
+    }
+
+    #[test]
+    fn a_line_of_a_mebibyte_is_kept_in_marked_parts() {
+        let book = book(&FixedClock::new());
+        let mut web = intake(&book, "web-0", 100_000);
+        "z".repeat(1 << 20).as_bytes().chunks(1000).for_each(|chunk| web.take_in(chunk));
+        web.finish();
+        let seen = book.query(ALL);
+        assert_eq!(seen.iter().map(|record| record.message.len()).sum::<usize>(), 1 << 20);
+        assert_eq!((seen.len(), seen[0].fields["part"].as_str()), (16, "1"));
+        assert!(seen[..15].iter().all(|record| record.fields["continues"] == "true"));
+        assert!(!seen[15].fields.contains_key("continues"));
+    }
+
+    #[tokio::test]
+    async fn the_console_shows_what_the_ring_keeps() {
+        let (read, write) = pipe().unwrap();
+        let book = shown_book(write, 1 << 20);
+        let reader = read_all(read);
+        let mut web = intake(&book, "web-0", 100);
+        book.node_line(Level::Info, "starting", &[("instance", "web-0".into())]);
+        web.take_in(b"{\"level\":\"error\",\"msg\":\"no\"}\nplain\n");
+        web.hand_over().await;
+        assert_eq!(close(&book).await, Flushed::Everything);
+        let expected = "\
+            10:30:00.000  INFO  node            starting  instance=web-0\n\
+            10:30:00.000  ERROR web-0           no\n\
+            10:30:00.000  INFO  web-0           plain\n";
+        assert_eq!(reader.join().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_console_misses_is_counted_told_and_still_kept() {
+        let (read, write) = pipe().unwrap();
+        let book = shown_book(write, 100_000);
+        let mut web = intake(&book, "web-0", 100_000);
+        let service = "web".parse().unwrap();
+        let mut taken = 0;
+        while book.dropped(&service) == 0 {
+            web.take_in("line\n".repeat(500).as_bytes());
+            web.hand_over().await;
+            taken += 500;
+        }
+        web.take_in("line\n".repeat(1000).as_bytes());
+        web.hand_over().await;
+        assert_eq!(book.dropped(&service), 1500);
+        let reader = read_all(read);
+        assert_eq!(book.console().unwrap().flush(LONG).await, Flushed::Everything);
+        web.take_in(b"after\n");
+        web.hand_over().await;
+        assert_eq!(close(&book).await, Flushed::Everything);
+        let shown = reader.join().unwrap();
+        let note = "1500 lines not shown: the console was too slow  lines=1500\n";
+        assert!(shown.contains(note), "{}", &shown[shown.len() - 300..]);
+        assert_eq!(shown.lines().count(), taken - 500 + 2);
+        assert_eq!(book.query(ALL).len(), taken + 1001);
+    }
+
+    #[tokio::test]
+    async fn a_console_that_goes_away_is_mentioned_once_and_the_rings_go_on() {
+        let (read, write) = pipe().unwrap();
+        drop(read);
+        let book = shown_book(write, 1 << 20);
+        let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
+        web.take_in(b"1\n");
+        web.hand_over().await;
+        assert_eq!(book.console().unwrap().flush(LONG).await, Flushed::Unfinished);
+        for intake in [&mut web, &mut db] {
+            intake.take_in(b"2\n");
+            intake.hand_over().await;
+        }
+        book.node_line(Level::Info, "3", &[]);
+        let gone = "the console was given up; logs are only kept in memory";
+        assert_eq!(messages(book.query(ALL)), ["1", "2", gone, "2", "3"]);
+    }
+
+    #[test]
+    fn the_handle_and_the_intake_may_be_used_by_any_task() {
+        fn is_send<T: Send + 'static>(_: &T) {}
+        let book = book(&FixedClock::new());
+        is_send(&book);
+        is_send(&intake(&book, "web-0", 1));
+        let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(1));
+        is_send(&book.intake(source, Stream::Stderr));
+    }
+}

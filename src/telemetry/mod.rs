@@ -1,0 +1,25 @@
+//! The log plane: what services and the node itself say, from bytes in a pipe to records on the
+//! console and in memory. Knows no process, no supervision state and no configuration file.
+
+pub mod book;
+pub mod clock;
+pub mod console;
+pub mod escape;
+pub mod intake;
+pub mod json;
+pub mod orchestrator_log;
+pub mod rate;
+pub mod reader;
+pub mod recognise;
+pub mod record;
+pub mod render;
+pub mod ring;
+pub mod service_log;
+pub mod split;
+
+pub use book::{BookError, Limits, LogBook, Settings};
+pub use clock::{Clock, SystemClock};
+pub use console::{Console, ConsoleError, Flushed};
+pub use reader::{AtEnd, Query, Reader, Scope};
+pub use record::{OwnedRecord, Source, Stream};
+pub use render::{Colour, Style, is_for_machines};

@@ -1,0 +1,331 @@
+//! Reading the book: what is kept, in the order in which it was read, over several rings; then
+//! what comes. A reader that is too slow is told how many it missed, and holds nobody up.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+
+use super::book::{Log, LogBook, Shelf};
+use super::clock::Stamp;
+use super::recognise::Recogniser;
+use super::record::{NODE, OwnedRecord};
+use super::ring::{Head, Ring};
+use crate::units::{InstanceId, NameError, ServiceName};
+
+/// Records taken out while the book is locked.
+const BATCH: usize = 256;
+
+/// Whose records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every service and the node itself.
+    All,
+    Node,
+    Service(ServiceName),
+    Instance(InstanceId),
+}
+
+impl FromStr for Scope {
+    type Err = NameError;
+
+    /// Empty, `node`, a service or an instance.
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        match name {
+            "" => Ok(Self::All),
+            NODE => Ok(Self::Node),
+            _ => match name.parse() {
+                Ok(service) => Ok(Self::Service(service)),
+                Err(NameError::LooksLikeInstance) => name.parse().map(Self::Instance),
+                Err(wrong) => Err(wrong),
+            },
+        }
+    }
+}
+
+/// Which records.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub scope: Scope,
+    /// How many of the newest to begin with; none: all that are kept.
+    pub tail: Option<u32>,
+    /// Only those read at or after this time.
+    pub since: Option<SystemTime>,
+}
+
+/// What a reader does when it has given everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// Ends with the last record that was there when it began.
+    Stop,
+    /// Waits for more, until the book is closed.
+    Follow,
+}
+
+/// A stream of records. Holds at most one batch of them.
+#[derive(Debug)]
+pub struct Reader {
+    book: LogBook,
+    filter: Filter,
+    /// One for each shelf; shelves that came later begin at their first line.
+    cursors: Vec<Cursor>,
+    /// The last reading to give; none: follow.
+    until: Option<u64>,
+    batch: VecDeque<OwnedRecord>,
+    recogniser: Recogniser,
+    news: WatchStream<u64>,
+}
+
+#[derive(Debug)]
+struct Filter {
+    shelf: Option<Box<str>>,
+    instance: Option<Box<str>>,
+    since_us: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    next: u64,
+    /// Lines that were gone before they could be given, not told yet.
+    skipped: u64,
+}
+
+impl Reader {
+    pub(super) fn new(
+        book: LogBook,
+        query: Query,
+        at_end: AtEnd,
+        news: watch::Receiver<u64>,
+    ) -> Self {
+        let filter = Filter::new(&query);
+        let (cursors, until) = {
+            let log = book.lock();
+            let until = (at_end == AtEnd::Stop).then_some(log.order);
+            (filter.start(&log, query.tail), until)
+        };
+        let news = WatchStream::from_changes(news);
+        let (batch, recogniser) = (VecDeque::new(), Recogniser::default());
+        Self { book, filter, cursors, until, batch, recogniser, news }
+    }
+
+    /// The next record that is already there.
+    pub fn next_kept(&mut self) -> Option<OwnedRecord> {
+        if self.batch.is_empty() {
+            self.fill_batch();
+        }
+        self.batch.pop_front()
+    }
+
+    fn fill_batch(&mut self) {
+        let log = self.book.lock();
+        self.cursors.resize(log.shelves.len(), Cursor::default());
+        while self.batch.len() < BATCH {
+            let Some(shelf) = self.filter.oldest(&log, &mut self.cursors, self.until) else {
+                return;
+            };
+            let cursor = &mut self.cursors[shelf];
+            if let Some(kept) = log.shelves[shelf].ring.get(cursor.next) {
+                let skipped = std::mem::take(&mut cursor.skipped);
+                self.batch.push_back(kept.to_record(&mut self.recogniser, skipped));
+            }
+            cursor.next += 1;
+        }
+    }
+
+    fn is_at_its_end(&self) -> bool {
+        self.until.is_some() || self.book.lock().closed
+    }
+}
+
+impl Stream for Reader {
+    type Item = OwnedRecord;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<OwnedRecord>> {
+        loop {
+            let ends = self.is_at_its_end();
+            if let Some(record) = self.next_kept() {
+                return Poll::Ready(Some(record));
+            }
+            if ends || ready!(Pin::new(&mut self.news).poll_next(cx)).is_none() {
+                return Poll::Ready(None);
+            }
+        }
+    }
+}
+
+impl Filter {
+    fn new(query: &Query) -> Self {
+        let (shelf, instance) = match &query.scope {
+            Scope::All => (None, None),
+            Scope::Node => (Some(NODE.into()), None),
+            Scope::Service(service) => (Some(service.as_str().into()), None),
+            Scope::Instance(id) => (Some(id.service.as_str().into()), Some(id.to_string().into())),
+        };
+        let since_us = query.since.map_or(i64::MIN, |since| Stamp::of(since).unix_us());
+        Self { shelf, instance, since_us }
+    }
+
+    fn takes_shelf(&self, shelf: &Shelf) -> bool {
+        self.shelf.as_ref().is_none_or(|wanted| *wanted == shelf.service)
+    }
+
+    fn takes(&self, head: &Head) -> bool {
+        let instance = self.instance.as_ref().is_none_or(|wanted| *wanted == head.source.instance);
+        instance && head.unix_us >= self.since_us
+    }
+
+    /// Where to begin so that `tail` records are given.
+    fn start(&self, log: &Log, tail: Option<u32>) -> Vec<Cursor> {
+        let Some(tail) = tail else {
+            return log.shelves.iter().map(|shelf| Cursor::at(shelf.ring.first())).collect();
+        };
+        let mut cursors: Vec<_> =
+            log.shelves.iter().map(|shelf| Cursor::at(shelf.ring.next())).collect();
+        for _ in 0..tail {
+            let newest = (0..cursors.len())
+                .filter(|index| self.takes_shelf(&log.shelves[*index]))
+                .filter_map(|index| {
+                    self.before(&log.shelves[index].ring, cursors[index].next, index)
+                })
+                .max();
+            let Some((_, index, sequence)) = newest else {
+                break;
+            };
+            cursors[index].next = sequence;
+        }
+        cursors
+    }
+
+    /// The newest record before `end` that is asked for: its order, its shelf, its number.
+    fn before(&self, ring: &Ring, end: u64, shelf: usize) -> Option<(u64, usize, u64)> {
+        let taken = |sequence: &u64| ring.head(*sequence).is_some_and(|head| self.takes(head));
+        let sequence = (ring.first()..end).rev().find(taken)?;
+        Some((ring.head(sequence)?.order, shelf, sequence))
+    }
+
+    /// Moves every cursor to the next record that is asked for; the shelf with the oldest.
+    fn oldest(&self, log: &Log, cursors: &mut [Cursor], until: Option<u64>) -> Option<usize> {
+        let shelves = log.shelves.iter().zip(cursors).enumerate();
+        let wanted = shelves.filter(|(_, (shelf, _))| self.takes_shelf(shelf));
+        let heads = wanted.filter_map(|(index, (shelf, cursor))| {
+            let head = self.advance(&shelf.ring, cursor)?;
+            until.is_none_or(|until| head.order <= until).then_some((head.order, index))
+        });
+        heads.min().map(|(_, index)| index)
+    }
+
+    fn advance<'a>(&self, ring: &'a Ring, cursor: &mut Cursor) -> Option<&'a Head> {
+        cursor.skipped += ring.first().saturating_sub(cursor.next);
+        cursor.next = cursor.next.max(ring.first());
+        while let Some(head) = ring.head(cursor.next) {
+            if self.takes(head) {
+                return Some(head);
+            }
+            cursor.next += 1;
+        }
+        None
+    }
+}
+
+impl Cursor {
+    fn at(next: u64) -> Self {
+        Self { next, skipped: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::book::tests::{ALL, book, intake, messages};
+    use super::super::clock::fixed::FixedClock;
+    use super::*;
+    use crate::units::Level;
+    use tokio_stream::StreamExt;
+
+    async fn take(reader: &mut Reader, n: usize) -> Vec<OwnedRecord> {
+        reader.take(n).collect().await
+    }
+
+    #[test]
+    fn a_scope_is_nothing_the_node_a_service_or_an_instance() {
+        assert_eq!("".parse(), Ok(Scope::All));
+        assert_eq!("node".parse(), Ok(Scope::Node));
+        assert_eq!("web".parse(), Ok(Scope::Service("web".parse().unwrap())));
+        assert_eq!("web-2".parse(), Ok(Scope::Instance("web-2".parse().unwrap())));
+        assert_eq!("web-02".parse::<Scope>(), Err(NameError::NotAnInstance));
+        assert_eq!("Web".parse::<Scope>(), Err(NameError::Start('W')));
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_what_is_kept_and_then_what_comes() {
+        let book = book(&FixedClock::new());
+        let mut web = intake(&book, "web-0", 100);
+        web.take_in(b"1\n2\n");
+        let mut follower = book.read(Query { tail: Some(1), ..ALL }, AtEnd::Follow);
+        assert_eq!(messages(take(&mut follower, 1).await), ["2"]);
+        let writer = async {
+            tokio::task::yield_now().await;
+            web.take_in(b"3\n");
+            tokio::task::yield_now().await;
+            intake(&book, "new-0", 100).take_in(b"from a service that came later\n");
+            book.close();
+        };
+        let (rest, ()) = tokio::join!(follower.collect::<Vec<_>>(), writer);
+        assert_eq!(messages(rest), ["3", "from a service that came later"]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_is_told_exactly_how_many_it_missed() {
+        let book = book(&FixedClock::new());
+        let (mut web, mut db) = (intake(&book, "web-0", 10), intake(&book, "db-0", 10));
+        let mut follower = book.read(ALL, AtEnd::Follow);
+        web.take_in(b"first\n");
+        assert_eq!(take(&mut follower, 1).await[0].skipped, 0);
+        (0..1000).for_each(|n| web.take_in(format!("{n}\n").as_bytes()));
+        db.take_in(b"on time\n");
+        let seen = take(&mut follower, 11).await;
+        assert_eq!((seen[0].message.as_str(), seen[0].skipped), ("990", 990));
+        assert!(seen[1..].iter().all(|record| record.skipped == 0));
+        assert_eq!(seen[10].message, "on time");
+    }
+
+    #[tokio::test]
+    async fn every_line_is_given_or_counted_as_skipped_however_slow_the_follower() {
+        let book = book(&FixedClock::new());
+        let mut web = intake(&book, "web-0", 300);
+        let mut follower = book.read(ALL, AtEnd::Follow);
+        let (mut given, mut skipped) = (0, 0);
+        for round in 0..200_u64 {
+            web.take_in("x\n".repeat(usize::try_from(round % 50).unwrap() * 9).as_bytes());
+            for _ in 0..round % 7 {
+                let Some(record) = follower.next_kept() else { break };
+                (given, skipped) = (given + 1, skipped + record.skipped);
+            }
+        }
+        while let Some(record) = follower.next_kept() {
+            (given, skipped) = (given + 1, skipped + record.skipped);
+        }
+        let written: u64 = (0..200).map(|round| round % 50 * 9).sum();
+        assert_eq!(given + skipped, written);
+        assert!(skipped > 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_does_not_chase_new_lines() {
+        let book = book(&FixedClock::new());
+        let mut web = intake(&book, "web-0", 10_000);
+        web.take_in("x\n".repeat(1000).as_bytes());
+        let mut reader = book.read(ALL, AtEnd::Stop);
+        let mut seen = 0;
+        while reader.next().await.is_some() {
+            seen += 1;
+            web.take_in(b"new\n");
+            book.node_line(Level::Info, "new", &[]);
+        }
+        assert_eq!(seen, 1000);
+    }
+}
