@@ -1,9 +1,83 @@
 //! From a file, `--set` and the built-in defaults to a `NodeConfig` that holds no nonsense, or to
 //! every error at once, each with its place. Knows no host fact beyond what it is given.
+//!
+//! In reading order: `layers` makes one `tree` of all sources (`toml_text`), `sections` and
+//! `services` read it key by key through `section` and `values`, `dependencies` and `whole` judge
+//! what is only known at the end, `report` tells it all, `show` is the way back.
 
+mod dependencies;
+mod foreign;
+mod layers;
 mod model;
+mod problem;
+mod report;
+mod section;
+mod sections;
+mod services;
+mod show;
+mod toml_text;
+mod tree;
+mod values;
+mod whole;
+
+#[cfg(test)]
+mod mutilation;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
 
 pub use model::{
     Api, Command, FileLimits, Foreign, HealthChecks, Kind, LogFormat, Monitoring, NodeConfig,
     NodeSection, NotifyAccess, Readiness, Resources, RestartPolicy, Service, Supervisor,
 };
+pub use problem::{ConfigErrors, Place, Problem};
+pub use show::show;
+
+use report::Report;
+
+/// The documented configuration file; what is active in it equals the defaults.
+pub const DEFAULTS: &str = include_str!("../../config/blackhole.toml");
+
+/// What the operator gave; later fields win over earlier ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// The file's name, for messages, and its text of at most 1 MiB.
+    pub file: Option<(&'a Path, &'a str)>,
+    /// Each `KEY=VALUE` of `--set`, in order; the value is TOML, or a text where it is not.
+    pub sets: &'a [String],
+    /// `--data-dir`, absolute.
+    pub data_dir: Option<&'a Path>,
+    /// `--runtime-dir`, absolute.
+    pub runtime_dir: Option<&'a Path>,
+}
+
+/// What holds on this host when nothing is written. Judged like everything that is written.
+#[derive(Debug, Clone)]
+pub struct HostDefaults {
+    pub node_name: String,
+    pub data_dir: PathBuf,
+    pub runtime_dir: PathBuf,
+}
+
+/// A configuration that holds, and what its writer should know about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    pub config: NodeConfig,
+    pub remarks: Vec<Problem>,
+}
+
+/// Reads all sources. Everything that is wrong with them is in the one error.
+pub fn load(sources: &Sources<'_>, host: &HostDefaults) -> Result<Loaded, ConfigErrors> {
+    let report = Report::default();
+    let config = read(sources, host, &report);
+    let remarks = report.close()?;
+    Ok(Loaded { config, remarks })
+}
+
+fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> NodeConfig {
+    let tree = layers::tree(sources, host, report);
+    let config = sections::read(&tree, report);
+    whole::check(&config, &tree, report);
+    config
+}

@@ -1,0 +1,264 @@
+//! Reads `[services]`: the keys that every service has, and those of the built-in ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::dependencies::{self, Wish};
+use super::foreign;
+use super::model::{
+    FileLimits, Kind, Monitoring, NotifyAccess, Readiness, Resources, Service, Supervisor,
+};
+use super::problem::{Problem, nearest};
+use super::report::path;
+use super::section::Section;
+use super::sections::{RESTART_POLICIES, log_burst, log_rate};
+use super::tree::{Entry, Table, Value};
+use super::values::{
+    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, cores, duration, flag, or_none, size, whole,
+};
+use crate::catalog::{Builtin, COMING};
+use crate::units::{ByteSize, ServiceName};
+
+/// More would not fit a table of processes that somebody reads.
+const MAX_SERVICES: usize = 256;
+/// The largest amount of memory or disk that is taken for meant.
+const MAX_SIZE: ByteSize = ByteSize::gib(1 << 20);
+/// PID_MAX_LIMIT of 64-bit Linux.
+const MAX_TASKS: u64 = 1 << 22;
+/// The kernel's own bound of `fs.nr_open` is near this.
+const MAX_FILES: u64 = 1 << 30;
+
+const STORAGE_MAX_BLOCK: ByteSize = ByteSize::mib(4);
+const LEDGER_MAX_ENTRY: ByteSize = ByteSize::mib(1);
+
+const NAME_FORM: &str = "lower-case letters, digits and single inner '-', such as my-web";
+
+/// What a service takes from other sections where it says nothing itself.
+#[derive(Debug, Clone, Copy)]
+struct Defaults<'a> {
+    supervisor: &'a Supervisor,
+    monitoring: &'a Monitoring,
+}
+
+/// Every built-in service and every one that was written, enabled or not.
+pub(super) fn read(
+    section: Section<'_>,
+    supervisor: &Supervisor,
+    monitoring: &Monitoring,
+) -> BTreeMap<ServiceName, Service> {
+    let defaults = Defaults { supervisor, monitoring };
+    let mut services = BTreeMap::new();
+    let mut wishes = Vec::new();
+    for builtin in Builtin::ALL {
+        let name = builtin.service_name();
+        let section = section_of(&section, builtin.entry().name);
+        let service = builtin_service(section, builtin, defaults, &name, &mut wishes);
+        services.insert(name, service);
+    }
+    let written = section.table().entries();
+    for (key, entry) in written.filter(|(key, _)| Builtin::from_name(key).is_none()) {
+        let one = section_of(&section, key);
+        if services.len() == MAX_SERVICES {
+            let what = format!("there are more than {MAX_SERVICES} services");
+            section.report().problem(Problem::new(&entry.key_place, one.path(), what));
+            break;
+        }
+        if COMING.contains(&key) {
+            coming(one);
+        } else if let Some(name) = foreign_name(&one, key, entry) {
+            services.insert(name.clone(), foreign_service(one, defaults, &name, &mut wishes));
+        }
+    }
+    dependencies::settle(&mut services, wishes, section.table(), section.report());
+    services
+}
+
+/// The section of one service; an empty one where it is absent or not a section.
+fn section_of<'a>(services: &Section<'a>, name: &str) -> Section<'a> {
+    static NOTHING: Table = Table::EMPTY;
+    let path = path(services.path(), name);
+    let report = services.report();
+    let Some(entry) = services.table().exact(name) else {
+        return Section::of(&NOTHING, services.place().clone(), path, report);
+    };
+    let node = &entry.node;
+    let table = node.table();
+    if table.is_none() && node.value != Value::Broken {
+        let wrong = Wrong::kind(&node.value, &format!("a section [{path}]"));
+        report.problem(wrong.at(&node.place, &path, &node.value));
+    }
+    Section::of(table.unwrap_or(&NOTHING), node.place.clone(), path, report)
+}
+
+/// The name of a foreign service, if this can be one; else the reason is reported.
+fn foreign_name(section: &Section<'_>, key: &str, entry: &Entry) -> Option<ServiceName> {
+    let problem = |what: &str| Problem::new(&entry.key_place, section.path(), what);
+    let name = match key.parse::<ServiceName>() {
+        Ok(name) => name,
+        Err(error) => {
+            let problem = problem(&error.to_string()).allowed(NAME_FORM);
+            section.report().problem(problem.meant(near_builtin(key)));
+            return None;
+        }
+    };
+    let table = entry.node.table()?;
+    if table.get("command").is_none() {
+        let names = Builtin::ALL.map(|builtin| builtin.entry().name).join(", ");
+        let what = "there is no built-in service of this name, and it has no command";
+        let allowed = format!("command = [\"program\", \"argument\"] for a program, or {names}");
+        section.report().missing(problem(what).allowed(allowed).meant(near_builtin(key)));
+    }
+    Some(name)
+}
+
+fn near_builtin(name: &str) -> Option<String> {
+    let names = Builtin::ALL.map(|builtin| builtin.entry().name);
+    nearest(name, names.into_iter()).map(|near| format!("{near:?}"))
+}
+
+/// A service of a later version: it may be named as long as it is not wanted.
+fn coming(mut section: Section<'_>) {
+    let what = "this service is not in this version";
+    let problem = Problem::new(section.place(), section.path(), what);
+    if section.or("enabled", true, flag) {
+        section.report().problem(problem.allowed("enabled = false, or leave the section out"));
+    } else {
+        section.report().remark(problem.allowed("nothing else: the section is ignored"));
+    }
+}
+
+fn builtin_service(
+    mut section: Section<'_>,
+    builtin: Builtin,
+    defaults: Defaults<'_>,
+    name: &ServiceName,
+    wishes: &mut Vec<Wish>,
+) -> Service {
+    let entry = builtin.entry();
+    let limits = Resources {
+        memory: Some(entry.memory),
+        max_files: Some(entry.max_files),
+        ..Resources::default()
+    };
+    match dependencies::written(&mut section, name) {
+        Some(written) => wishes.extend(written),
+        None => wishes.extend(entry.depends_on.iter().map(|on| Wish::of_catalog(name, *on))),
+    }
+    let (resources, quota) = resources(section.section("resources"), limits, Some(builtin));
+    let max_item = max_item(&mut section, builtin);
+    if quota != 0 && quota < max_item {
+        let what = format!("resources.disk is less than one block of {}", ByteSize(max_item));
+        section.clash(["resources", "max_block"], what, "a disk of at least max_block");
+    }
+    let kind = Kind::Builtin(builtin, FileLimits { max_item, quota });
+    let mut service = common(&mut section, kind, defaults, resources);
+    let instances = section.node("instances");
+    if let Some(node) = instances.filter(|_| service.instances != 1) {
+        let what = "a built-in service is the only writer of its data and runs once";
+        section.refuse("instances", node, Wrong::new(what, "1"));
+    }
+    service.readiness = Readiness::Grpc;
+    service.notify_access = NotifyAccess::Main;
+    for key in foreign::KEYS {
+        section.forbid(key, "a built-in service has no such key: it is for foreign programs");
+    }
+    section.finish();
+    service
+}
+
+fn foreign_service(
+    mut section: Section<'_>,
+    defaults: Defaults<'_>,
+    name: &ServiceName,
+    wishes: &mut Vec<Wish>,
+) -> Service {
+    wishes.extend(dependencies::written(&mut section, name).unwrap_or_default());
+    let (resources, _) = resources(section.section("resources"), Resources::default(), None);
+    let kind = Kind::Foreign(foreign::program(&mut section));
+    let mut service = common(&mut section, kind, defaults, resources);
+    foreign::conventions(&mut section, &mut service);
+    section.forbid("max_block", "only services.storage has this key");
+    section.forbid("max_entry", "only services.ledger has this key");
+    section.finish();
+    service
+}
+
+/// The keys of every service; the rest of the value is as for a foreign one that says nothing.
+fn common(
+    section: &mut Section<'_>,
+    kind: Kind,
+    defaults: Defaults<'_>,
+    resources: Resources,
+) -> Service {
+    let Defaults { supervisor, monitoring } = defaults;
+    let time = duration(SOME_TIME);
+    let mut logs = section.section("logs");
+    let (rate, burst) = (
+        logs.or("rate", monitoring.log_rate, log_rate),
+        logs.or("burst", monitoring.log_burst, log_burst),
+    );
+    logs.finish();
+    let policies = choice(&RESTART_POLICIES);
+    Service {
+        kind,
+        enabled: section.or("enabled", true, flag),
+        instances: section.or("instances", 1, whole(1..=64)),
+        depends_on: Vec::new(),
+        restart_policy: section.or("restart_policy", supervisor.restart_policy, policies),
+        max_restarts: section.or("max_restarts", supervisor.max_restarts, whole(0..=1000)),
+        start_timeout: section.or("start_timeout", supervisor.start_timeout, &time),
+        stop_timeout: section.or("stop_timeout", supervisor.stop_timeout, &time),
+        drain: section.or("drain", Duration::ZERO, duration(NO_OR_SOME_TIME)),
+        readiness: Readiness::Started,
+        watchdog: None,
+        notify_access: NotifyAccess::All,
+        fd_store_max: foreign::FD_STORE_MAX,
+        shared_socket: false,
+        resources,
+        log_rate: rate,
+        log_burst: burst,
+    }
+}
+
+/// `storage.max_block` or `ledger.max_entry` in bytes; 0 for a service that has no such limit.
+fn max_item(section: &mut Section<'_>, builtin: Builtin) -> u64 {
+    let (key, default, most) = match builtin {
+        Builtin::Storage => ("max_block", STORAGE_MAX_BLOCK, ByteSize::mib(64)),
+        Builtin::Ledger => ("max_entry", LEDGER_MAX_ENTRY, ByteSize::mib(16)),
+        Builtin::Identity | Builtin::Gateway => {
+            section.forbid("max_block", "only services.storage has this key");
+            section.forbid("max_entry", "only services.ledger has this key");
+            return 0;
+        }
+    };
+    section.or(key, default, size(ByteSize::kib(1)..=most)).0
+}
+
+/// The limits, and the quota in bytes that only storage can keep; 0: none.
+fn resources(
+    mut section: Section<'_>,
+    default: Resources,
+    builtin: Option<Builtin>,
+) -> (Resources, u64) {
+    let core = or_none(size(ByteSize(0)..=MAX_SIZE));
+    let stack = or_none(size(ByteSize::kib(128)..=ByteSize::gib(1024)));
+    let memory = or_none(size(ByteSize::mib(1)..=MAX_SIZE));
+    let file = or_none(size(ByteSize::kib(4)..=MAX_SIZE));
+    let read = Resources {
+        memory: section.or("memory", default.memory, memory),
+        cpu_cores: section.or("cpu_cores", default.cpu_cores, or_none(cores)),
+        max_tasks: section.or("max_tasks", default.max_tasks, or_none(whole(1..=MAX_TASKS))),
+        max_files: section.or("max_files", default.max_files, or_none(whole(16..=MAX_FILES))),
+        max_core: section.or("max_core", default.max_core, core),
+        max_file_size: section.or("max_file_size", default.max_file_size, file),
+        max_stack: section.or("max_stack", default.max_stack, stack),
+    };
+    let quota = if builtin == Some(Builtin::Storage) {
+        section.or("disk", None, or_none(size(ByteSize::mib(1)..=MAX_SIZE)))
+    } else {
+        section.forbid("disk", "only services.storage keeps a quota on disk");
+        None
+    };
+    section.finish();
+    (read, quota.map_or(0, |quota| quota.0))
+}
