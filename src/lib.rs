@@ -13,4 +13,5 @@ pub mod plan;
 pub mod linux;
 
 pub mod rpc;
+pub mod service;
 pub mod telemetry;

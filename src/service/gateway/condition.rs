@@ -1,0 +1,134 @@
+//! What `/health` says of an instance, made from what the orchestrator tells of it.
+
+use serde::Serialize;
+
+use crate::rpc::pb::node::InstanceStatus;
+
+/// Where an instance is in its life, in the orchestrator's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Stopped,
+    Waiting,
+    Starting,
+    Ready,
+    Stopping,
+    Backoff,
+    Failed,
+}
+
+impl Phase {
+    pub const ALL: [Self; 7] = [
+        Self::Stopped,
+        Self::Waiting,
+        Self::Starting,
+        Self::Ready,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Failed,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// None: a word of an orchestrator that is newer than this process.
+    pub fn of(instance: &InstanceStatus) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.word() == instance.phase)
+    }
+}
+
+/// The `status` of an instance or of a service, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    Healthy,
+    /// On purpose: what stopped otherwise is restarted or failed.
+    Stopped,
+    Stopping,
+    Starting,
+    Restarting,
+    Unhealthy,
+    Failed,
+}
+
+impl Condition {
+    pub fn of(instance: &InstanceStatus) -> Self {
+        match Phase::of(instance) {
+            Some(Phase::Ready) if instance.health == "unhealthy" => Self::Unhealthy,
+            Some(Phase::Ready) => Self::Healthy,
+            Some(Phase::Stopped) => Self::Stopped,
+            Some(Phase::Waiting | Phase::Starting) => Self::Starting,
+            Some(Phase::Stopping) => Self::Stopping,
+            Some(Phase::Backoff) => Self::Restarting,
+            Some(Phase::Failed) => Self::Failed,
+            None => Self::Unhealthy,
+        }
+    }
+
+    /// Whether the node as a whole is as it should be with an instance in this condition.
+    pub fn is_wanted(self) -> bool {
+        self <= Self::Stopped
+    }
+
+    /// Why `instance`, which is in this condition, is not healthy; None if it is.
+    pub fn reason(self, instance: &InstanceStatus) -> Option<String> {
+        let plain = match self {
+            Self::Healthy => return None,
+            Self::Unhealthy if Phase::of(instance).is_none() => {
+                return Some(format!("this gateway does not know the phase {:?}", instance.phase));
+            }
+            Self::Stopped => "it was stopped",
+            Self::Stopping => "it is stopping",
+            Self::Starting => "it is not ready yet",
+            Self::Restarting => "it waits for its restart",
+            Self::Unhealthy => "its health checks fail",
+            Self::Failed => "it failed",
+        };
+        let told = &instance.reason;
+        Some(if told.is_empty() { plain.to_owned() } else { told.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(phase: &str, health: &str) -> InstanceStatus {
+        InstanceStatus { phase: phase.into(), health: health.into(), ..InstanceStatus::default() }
+    }
+
+    #[test]
+    fn every_phase_has_its_condition() {
+        let of = |phase, health| Condition::of(&instance(phase, health));
+        assert_eq!(of("ready", "healthy"), Condition::Healthy);
+        assert_eq!(of("ready", "unknown"), Condition::Healthy);
+        assert_eq!(of("ready", "unhealthy"), Condition::Unhealthy);
+        assert_eq!(of("starting", "unknown"), Condition::Starting);
+        assert_eq!(of("waiting", "unknown"), Condition::Starting);
+        assert_eq!(of("stopping", "healthy"), Condition::Stopping);
+        assert_eq!(of("backoff", "unhealthy"), Condition::Restarting);
+        assert_eq!(of("failed", "unhealthy"), Condition::Failed);
+        assert_eq!(of("stopped", "unknown"), Condition::Stopped);
+        assert_eq!(of("hibernating", "healthy"), Condition::Unhealthy);
+    }
+
+    #[test]
+    fn what_is_not_healthy_always_has_a_reason() {
+        for phase in ["stopped", "waiting", "starting", "stopping", "backoff", "failed", "new"] {
+            let silent = instance(phase, "unknown");
+            assert_ne!(Condition::of(&silent).reason(&silent).unwrap(), "", "{phase}");
+        }
+        let told = InstanceStatus { reason: "exit code 1".into(), ..instance("failed", "") };
+        assert_eq!(Condition::of(&told).reason(&told).as_deref(), Some("exit code 1"));
+        let fine = InstanceStatus { reason: "last run: SIGKILL".into(), ..instance("ready", "") };
+        assert_eq!(Condition::of(&fine).reason(&fine), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! The orchestrator's status, asked for once for all who want it at about the same time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::rpc::pb::node::status_feed_client::StatusFeedClient;
+use crate::rpc::pb::node::{InstanceStatus, NodeInfo, NodeStatus, StatusFeedRequest};
+use crate::units::human_duration;
+
+/// How old an answer may be, and how long one is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Freshness {
+    /// From the wish for an answer to giving up.
+    pub answer: Duration,
+    /// How long an answer is given again.
+    pub good: Duration,
+    /// How long a failure is given again.
+    pub failed: Duration,
+}
+
+impl Freshness {
+    pub const USUAL: Self = Self {
+        answer: Duration::from_secs(2),
+        good: Duration::from_secs(1),
+        failed: Duration::from_millis(200),
+    };
+}
+
+/// Why the status is not known.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FeedError {
+    #[error("the orchestrator did not answer within {}", human_duration(*.0))]
+    Silent(Duration),
+    #[error("the orchestrator cannot be asked: {}: {}", .0.code(), .0.message())]
+    Refused(Box<Status>),
+    #[error("the orchestrator's answer does not say which node it is about")]
+    NoNode,
+}
+
+/// A complete answer of the orchestrator.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub node: NodeInfo,
+    pub instances: Vec<InstanceStatus>,
+    /// Services that the configuration names but leaves off.
+    pub disabled: Vec<String>,
+}
+
+impl TryFrom<NodeStatus> for Snapshot {
+    type Error = FeedError;
+
+    fn try_from(status: NodeStatus) -> Result<Self, FeedError> {
+        let NodeStatus { node, instances, disabled } = status;
+        Ok(Self { node: node.ok_or(FeedError::NoNode)?, instances, disabled })
+    }
+}
+
+type Told = Result<Arc<Snapshot>, FeedError>;
+
+#[derive(Debug)]
+struct Answer {
+    at: Instant,
+    told: Told,
+}
+
+#[derive(Debug)]
+pub struct Feed {
+    orchestrator: StatusFeedClient<Channel>,
+    freshness: Freshness,
+    /// Held while the orchestrator is asked: who comes meanwhile waits for the same answer.
+    last: Mutex<Option<Answer>>,
+}
+
+impl Feed {
+    pub fn new(orchestrator: Channel, freshness: Freshness) -> Self {
+        let orchestrator = StatusFeedClient::new(orchestrator);
+        Self { orchestrator, freshness, last: Mutex::new(None) }
+    }
+
+    /// A status that is fresh enough, or why there is none.
+    pub async fn latest(&self) -> Told {
+        let deadline = Instant::now() + self.freshness.answer;
+        let silent = |_| FeedError::Silent(self.freshness.answer);
+        let mut last = timeout_at(deadline, self.last.lock()).await.map_err(silent)?;
+        if let Some(answer) = last.as_ref().filter(|answer| self.is_fresh(answer)) {
+            return answer.told.clone();
+        }
+        let told = timeout_at(deadline, self.ask()).await.map_err(silent).flatten();
+        log_change(last.as_ref().is_none_or(|answer| answer.told.is_ok()), &told);
+        *last = Some(Answer { at: Instant::now(), told: told.clone() });
+        told
+    }
+
+    fn is_fresh(&self, answer: &Answer) -> bool {
+        let keep = if answer.told.is_ok() { self.freshness.good } else { self.freshness.failed };
+        answer.at.elapsed() < keep
+    }
+
+    async fn ask(&self) -> Told {
+        let answer = self.orchestrator.clone().get(StatusFeedRequest {}).await;
+        let status = answer.map_err(|status| FeedError::Refused(Box::new(status)))?.into_inner();
+        Snapshot::try_from(status).map(Arc::new)
+    }
+}
+
+fn log_change(answered_before: bool, told: &Told) {
+    match told {
+        Err(error) if answered_before => tracing::warn!(%error, "the status is not known"),
+        Ok(_) if !answered_before => tracing::info!("the orchestrator answers again"),
+        Ok(_) | Err(_) => {}
+    }
+}

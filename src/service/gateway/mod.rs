@@ -1,0 +1,124 @@
+//! The built-in service `gateway`: what the node shows to the outside over HTTP/1.1. So far that is
+//! `GET /health` for people and load balancers and `GET /metrics` for Prometheus.
+//!
+//! It knows only what the orchestrator tells over the status connection.
+
+mod condition;
+mod feed;
+mod health;
+mod http;
+mod metrics;
+mod patience;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::future::{Future, pending};
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::rpc::connections::{Bounds, serve_each};
+use crate::rpc::{Ending, client, limits, pause_after};
+use feed::{Feed, Freshness};
+use http::Site;
+use patience::{Patience, Patient};
+
+/// Bytes of one request's line and headers; larger ones are answered with 431.
+const HEAD_MOST: usize = 16 << 10;
+
+/// Why the gateway cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("cannot use the passed HTTP listener: {0}")]
+    Listener(#[source] io::Error),
+    #[error("cannot use the passed status connection: {0}")]
+    Status(#[source] io::Error),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    patience: Patience,
+    freshness: Freshness,
+    drain: Duration,
+}
+
+/// Serves HTTP/1.1 on `http` until `told` returns, then for at most `drain` what is in flight. Idle
+/// connections are closed at once when the drain begins. `status` is connected to the
+/// orchestrator's `StatusFeed`; while that does not answer, both pages say so with 503.
+pub async fn serve(
+    http: StdListener,
+    status: StdStream,
+    drain: Duration,
+    told: impl Future<Output = ()>,
+) -> Result<(), GatewayError> {
+    let times = Times { patience: Patience::USUAL, freshness: Freshness::USUAL, drain };
+    serve_with(times, http, status, told).await
+}
+
+async fn serve_with(
+    times: Times,
+    http: StdListener,
+    status: StdStream,
+    told: impl Future<Output = ()>,
+) -> Result<(), GatewayError> {
+    let ready = http.set_nonblocking(true).and_then(|()| TcpListener::from_std(http));
+    let listener = ready.map_err(GatewayError::Listener)?;
+    let orchestrator = client::channel_over(status).map_err(GatewayError::Status)?;
+    let site = Arc::new(Site::new(Feed::new(orchestrator, times.freshness)));
+    let bounds = Bounds { connections: limits::CONNECTIONS, drain: times.drain };
+    let accept = async move || Some(accept(&listener).await);
+    let one = |stream, ending| connection(stream, times.patience, Arc::clone(&site), ending);
+    // The orchestrator gives a connection up on which it is asked nothing at first.
+    let greeting = async {
+        site.greet().await;
+        pending().await
+    };
+    tokio::select! {
+        () = serve_each(bounds, Vec::new(), accept, one, told) => Ok(()),
+        never = greeting => never,
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, patience: Patience, site: Arc<Site>, mut ending: Ending) {
+    // Without this the last part of a page could wait for the client's delayed acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let serving = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(HEAD_MOST)
+        .max_buf_size(HEAD_MOST)
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, patience)),
+            service_fn(move |request| Arc::clone(&site).answer(request)),
+        );
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = ending.begun() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,95 @@
+//! The built-in service `ledger`: an append-only log of signed entries, each bound to the one
+//! before by its hash, in one file.
+//!
+//! `data_dir/ledger.log` is laid out as [`frame`] says, and an entry in it as [`entry`] says. At
+//! the start the whole file is read and every checksum, hash and link is checked; signatures were
+//! checked when the entries came, and `Verify` checks them again. A write that a power cut tore
+//! was answered to nobody: it is cut off, with a warning. Anything else that is wrong with the
+//! file is an error, and the service does not start. Damage that came later to the last write of
+//! all cannot be told from a torn one, and is cut off too.
+//!
+//! Knows nothing of who may append: every author with a valid signature may.
+
+mod author;
+mod entry;
+mod error;
+mod face;
+mod frame;
+mod opening;
+mod pen;
+mod scan;
+mod steps;
+mod store;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+pub use error::LedgerError;
+pub use face::Face;
+pub use pen::Tally;
+
+use super::disk::Disk;
+use super::launch::Launch;
+use crate::rpc::pb::ledger::ledger_server::LedgerServer;
+use crate::rpc::pb::node::launch_sheet::Settings;
+use opening::{Loaded, Opening};
+
+/// Bytes of a message beside its payload: author, hashes, signature and framing need a few
+/// hundred; the rest lets a payload that is a little too large have an answer that says so.
+const MESSAGE_ROOM: usize = 64 << 10;
+
+/// A ledger that is ready to be served.
+#[derive(Debug)]
+pub struct Opened {
+    pub server: LedgerServer<Face>,
+    /// Ends when `server` and all its clones are dropped and what was queued is durable; the
+    /// caller joins it. It keeps one blocking thread of the runtime.
+    pub writer: JoinHandle<Tally>,
+}
+
+/// Opens, and where it is not there yet makes, the ledger of this launch. It takes as long as
+/// reading the whole file does, and can be cancelled.
+pub async fn open(launch: &Launch) -> Result<Opened, LedgerError> {
+    let most = max_entry(launch)?;
+    let disk = Disk::default();
+    let store = Arc::new(load(&disk, &launch.data_dir).await?);
+    let (queue, queued) = mpsc::channel(pen::QUEUE);
+    let writing = Arc::clone(&store);
+    let writer = tokio::task::spawn_blocking(move || pen::write_until_closed(writing, queued));
+    let server = LedgerServer::new(Face::new(store, queue, disk, most))
+        .max_decoding_message_size(most + MESSAGE_ROOM)
+        // Entries of a time when more was allowed can still be read.
+        .max_encoding_message_size(frame::PAYLOAD_MOST + MESSAGE_ROOM);
+    Ok(Opened { server, writer })
+}
+
+async fn load(disk: &Disk, folder: &Path) -> Result<store::Store, LedgerError> {
+    let folder = folder.to_owned();
+    let run = disk.run(move || Opening::begin(&folder)).await;
+    let begun = run.map_err(|_| LedgerError::Ending)??;
+    let checked = steps::in_steps(disk, begun, Opening::step).await?;
+    let run = disk.run(move || checked.finish()).await;
+    let Loaded { store, cut } = run.map_err(|_| LedgerError::Ending)??;
+    let (path, head) = (store.path().display(), store.head());
+    if cut > 0 {
+        tracing::warn!(%path, bytes = cut, entries = head.length, "cut off a torn write");
+    }
+    tracing::info!(%path, entries = head.length, bytes = head.end, "the ledger is whole");
+    Ok(store)
+}
+
+fn max_entry(launch: &Launch) -> Result<usize, LedgerError> {
+    let said = match &launch.sheet.settings {
+        Some(Settings::Ledger(settings)) => settings.max_entry_bytes,
+        Some(Settings::Storage(_) | Settings::Identity(_) | Settings::Gateway(_)) | None => 0,
+    };
+    let most = usize::try_from(said).ok().filter(|most| (1..=frame::PAYLOAD_MOST).contains(most));
+    let allowed = format!("from 1 to {} bytes", frame::PAYLOAD_MOST);
+    Ok(most.ok_or_else(|| Launch::refuse("ledger.max_entry_bytes", said, &allowed))?)
+}

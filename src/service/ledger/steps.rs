@@ -1,0 +1,35 @@
+//! Long work on the file, done in steps on blocking threads: it ends soon after its caller left,
+//! and does not keep a process from ending.
+
+use super::error::LedgerError;
+use crate::service::disk::Disk;
+
+/// Bytes of the file that one step looks at, or one entry where that is larger.
+pub const STEP: u64 = 512 << 10;
+
+/// Whether there is another step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    More,
+    Done,
+}
+
+/// Calls `step` until it is done, and gives the work back.
+pub async fn in_steps<W: Send + 'static>(
+    disk: &Disk,
+    mut work: W,
+    step: fn(&mut W) -> Result<Progress, LedgerError>,
+) -> Result<W, LedgerError> {
+    loop {
+        let stepped = disk.run(move || {
+            let progress = step(&mut work);
+            (work, progress)
+        });
+        let (back, progress) = stepped.await.map_err(|_| LedgerError::Ending)?;
+        work = back;
+        match progress? {
+            Progress::More => {}
+            Progress::Done => return Ok(work),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What runs in a child: the built-in services, and the life that they share. Knows nothing of how
+//! the node decides; it is told by the launch sheet and by signals.
+
+mod clock;
+pub mod did;
+mod disk;
+mod folder;
+pub mod gateway;
+pub mod identity;
+mod launch;
+pub mod ledger;
+mod life;
+mod page;
+pub mod storage;
+
+use std::process::ExitCode;
+
+pub use folder::FileError;
+pub use launch::LaunchError;
+pub use life::ServiceError;
+
+/// The life of the built-in service `name`: takes what the node passed, serves until SIGTERM or
+/// SIGINT, drains and ends. Exit code 0: it was told to end; 1: it could not begin or go on, and
+/// the last line on stderr says why.
+pub fn main(name: &str) -> ExitCode {
+    match life::live(name) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!("{error}");
+            } else {
+                // For the person who ran it by hand: there is no log yet.
+                eprintln!("blackhole-node: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
