@@ -10,7 +10,9 @@ pub mod config;
 pub mod decide;
 pub mod plan;
 
+pub mod act;
 pub mod linux;
+pub mod observe;
 
 pub mod rpc;
 pub mod service;

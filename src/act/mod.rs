@@ -1,0 +1,207 @@
+//! Effects become deeds: spawn, signal, kill, clear, forget, and the sweep before the first of
+//! them. Decides nothing; knows nothing of what observers see.
+
+mod environment;
+mod error;
+mod fd_store;
+mod sockets;
+mod spawn;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::ActError;
+pub use sweep::{Swept, sweep};
+
+use crate::config::NodeConfig;
+use crate::decide::SpawnFailure;
+use crate::linux::cgroupfs::Group;
+use crate::linux::fds;
+use crate::linux::members::Members;
+use crate::linux::notify::NotifySocket;
+use crate::linux::pidfd::Pidfd;
+use crate::linux::process;
+use crate::linux::spawn::ExecReport;
+use crate::plan::{Plan, SocketId};
+use crate::units::{InstanceId, Pid, RunId, Signal};
+use fd_store::FdStore;
+use sockets::Sockets;
+
+/// Everything the orchestrator holds for what runs.
+#[derive(Debug)]
+pub struct Act {
+    plan: Plan,
+    node_name: String,
+    executable: OwnedFd,
+    /// Where the groups of the instances are made; none: the host has no cgroup v2 for us.
+    base: Option<Arc<Group>>,
+    groups: BTreeMap<InstanceId, Arc<Group>>,
+    sockets: Sockets,
+    stores: BTreeMap<InstanceId, FdStore>,
+    runs: BTreeMap<RunId, LiveRun>,
+}
+
+/// A run that was spawned and is not forgotten.
+#[derive(Debug)]
+pub struct LiveRun {
+    pub instance: InstanceId,
+    pub pid: Pid,
+    pub pidfd: Arc<Pidfd>,
+    pub members: Members,
+    /// Processor time that its group had used before it began.
+    pub cpu_before: Duration,
+    notify_socket: Option<PathBuf>,
+    group: GroupUse,
+}
+
+/// Linux kills whatever is cloned into a group that was killed before (see `Group::kill`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GroupUse {
+    Fresh,
+    /// Not for another run.
+    Killed,
+}
+
+/// What a fresh process brings with it, for the observers.
+#[derive(Debug)]
+pub struct Newborn {
+    pub pid: Pid,
+    pub pidfd: Arc<Pidfd>,
+    pub members: Members,
+    pub exec: ExecReport,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub notify: Option<NotifySocket>,
+    /// Our end of the status channel, where the service was handed one.
+    pub status: Option<UnixStream>,
+}
+
+impl Act {
+    /// Binds what can be bound; what cannot is tried again by each spawn that needs it.
+    pub fn new(
+        config: &NodeConfig,
+        plan: Plan,
+        base: Option<Arc<Group>>,
+    ) -> Result<Self, ActError> {
+        let executable = fds::own_executable().map_err(ActError::Executable)?;
+        let mut sockets = Sockets::default();
+        for (id, place) in &plan.sockets {
+            let _tried_again_at_spawn = sockets.bind(id, place);
+        }
+        Ok(Self {
+            plan,
+            node_name: config.node.name.clone(),
+            executable,
+            base,
+            groups: BTreeMap::new(),
+            sockets,
+            stores: BTreeMap::new(),
+            runs: BTreeMap::new(),
+        })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn run(&self, run: RunId) -> Option<&LiveRun> {
+        self.runs.get(&run)
+    }
+
+    /// Whether a child of ours is the first process of a run.
+    pub fn owns(&self, pid: Pid) -> bool {
+        self.runs.values().any(|run| run.pid == pid)
+    }
+
+    /// Where the API listens, once it does.
+    pub fn api(&self) -> Option<SocketAddr> {
+        self.sockets.tcp_address(&SocketId::Api)
+    }
+
+    pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<Newborn, SpawnFailure> {
+        spawn::spawn(self, id, run).map_err(|error| SpawnFailure(error.to_string()))
+    }
+
+    /// To the first process of the run; one that is gone needs no signal.
+    pub fn signal(&self, run: RunId, signal: Signal) -> Result<(), ActError> {
+        let Some(live) = self.runs.get(&run) else { return Ok(()) };
+        live.pidfd.send(signal).map_err(ActError::Signal)?;
+        Ok(())
+    }
+
+    /// SIGKILL to every process of the run.
+    pub fn kill_group(&mut self, run: RunId) -> Result<(), ActError> {
+        let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
+        live.group = GroupUse::Killed;
+        live.members.kill().map_err(ActError::Kill)?;
+        // On a host without groups a member is found by its mark, which a program can take off; its
+        // process group it can leave too, but few do both.
+        if live.members.group().is_none() {
+            process::signal_process_group(live.pid, Signal::KILL).map_err(ActError::Signal)?;
+        }
+        live.pidfd.send(Signal::KILL).map_err(ActError::Signal)?;
+        Ok(())
+    }
+
+    /// What is to be cleared of the run; from here on its group counts as killed.
+    pub fn begin_clear(&mut self, run: RunId) -> Option<Members> {
+        let live = self.runs.get_mut(&run)?;
+        live.group = GroupUse::Killed;
+        Some(live.members.clone())
+    }
+
+    /// Drops what was held for the run. Its sockets and stored descriptors stay for the next.
+    pub fn forget(&mut self, run: RunId) {
+        let Some(live) = self.runs.remove(&run) else { return };
+        if let Some(path) = live.notify_socket {
+            let _gone_already = std::fs::remove_file(path);
+        }
+        if live.group == GroupUse::Killed {
+            let spent = self.groups.remove(&live.instance);
+            let _left_for_the_next_sweep = spent.map(|group| group.remove());
+        }
+    }
+
+    /// Keeps descriptors for the next run of the instance (`FDSTORE=1`). Those beyond the
+    /// instance's limit are closed; returns how many those were.
+    pub fn store(&mut self, id: &InstanceId, name: &str, fds: Vec<OwnedFd>) -> usize {
+        let limit = self.plan.instances.get(id).and_then(|plan| plan.launch.notify);
+        let limit = limit.map_or(0, |notify| usize::from(notify.fd_store_max));
+        self.stores.entry(id.clone()).or_default().keep(name, fds, limit)
+    }
+
+    /// Closes the kept descriptors of this name (`FDSTOREREMOVE=1`).
+    pub fn unstore(&mut self, id: &InstanceId, name: &str) {
+        if let Some(store) = self.stores.get_mut(id) {
+            store.remove(name);
+        }
+    }
+
+    /// Takes away what stands in the file system, after everything has ended.
+    pub fn put_away(&mut self) {
+        self.sockets.remove_files();
+        for group in std::mem::take(&mut self.groups).into_values() {
+            let _left_for_the_next_sweep = group.remove();
+        }
+        if let Some(base) = self.base.take() {
+            let _left_for_the_next_sweep = base.remove();
+        }
+    }
+
+    fn group_of(&mut self, id: &InstanceId) -> Result<Option<Arc<Group>>, ActError> {
+        let Some(base) = &self.base else { return Ok(None) };
+        if let Some(group) = self.groups.get(id) {
+            return Ok(Some(Arc::clone(group)));
+        }
+        let services = base.create("services").map_err(ActError::Group)?;
+        let group = Arc::new(services.create(&id.to_string()).map_err(ActError::Group)?);
+        self.groups.insert(id.clone(), Arc::clone(&group));
+        Ok(Some(group))
+    }
+}

@@ -1,0 +1,288 @@
+//! From a launch plan to a process.
+
+use std::ffi::CString;
+use std::fs::{self, DirBuilder};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+
+use super::environment::{marks, of_run};
+use super::error::ActError;
+use super::{Act, GroupUse, LiveRun, Newborn};
+use crate::catalog::Builtin;
+use crate::linux::cgroupfs::Group;
+use crate::linux::fds::{self, SocketAccess};
+use crate::linux::members::Members;
+use crate::linux::notify::NotifySocket;
+use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
+use crate::plan::{Channel, InstancePlan, LaunchPlan, LimitKind, Program, SEARCH_PATH};
+use crate::rpc::pb::node as pb;
+use crate::rpc::pb::node::launch_sheet::Settings;
+use crate::units::{InstanceId, RunId};
+
+pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newborn, ActError> {
+    let plan = act.plan.instances.get(id).ok_or_else(|| ActError::Unplanned(id.clone()))?.clone();
+    let launch = &plan.launch;
+    make_folder(&launch.data_dir)?;
+    bind_listeners(act, launch)?;
+    let group = act.group_of(id)?;
+    if let Some(group) = &group {
+        set_limits(group, &plan)?;
+    }
+    let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
+    let notify = notify_socket(act, launch, id, run)?;
+    let passing = Passing::prepare(act, launch, id, run)?;
+    let (stdout, stdout_end) = log_pipe()?;
+    let (stderr, stderr_end) = log_pipe()?;
+    let notify_path = notify.as_ref().map(|(_, path)| path.clone());
+    let child = {
+        let (names, passed) = passing.descriptors(act, launch, id);
+        let environment = of_run(launch, run, notify_path.as_deref(), &names)?;
+        let (program, arguments) = program(act, launch, id)?;
+        kernel::spawn(&Launch {
+            program,
+            arguments,
+            environment,
+            pid_variables: pid_variables(launch),
+            working_directory: Some(c_string(&launch.working_directory, "its working directory")?),
+            stdout: stdout_end.as_fd(),
+            stderr: stderr_end.as_fd(),
+            passed,
+            limits: launch.limits.iter().map(rlimit).collect(),
+            group: group.as_deref(),
+        })
+        .map_err(ActError::Spawn)?
+    };
+    let members = match group {
+        Some(group) => Members::Group(group),
+        None => Members::Marked(marks(&act.plan.runtime_dir, run).into()),
+    };
+    let pidfd = Arc::new(child.pidfd);
+    let live = LiveRun {
+        instance: id.clone(),
+        pid: child.pid,
+        pidfd: Arc::clone(&pidfd),
+        members: members.clone(),
+        cpu_before,
+        notify_socket: notify_path,
+        group: GroupUse::Fresh,
+    };
+    act.runs.insert(run, live);
+    Ok(Newborn {
+        pid: child.pid,
+        pidfd,
+        members,
+        exec: child.exec,
+        stdout,
+        stderr,
+        notify: notify.map(|(socket, _)| socket),
+        status: passing.status.map(|(ours, _)| ours),
+    })
+}
+
+/// What is made afresh for the run and passed to it; listeners and stored descriptors are not.
+struct Passing {
+    /// Our end and the service's.
+    status: Option<(UnixStream, UnixStream)>,
+    sheet: Option<OwnedFd>,
+}
+
+impl Passing {
+    fn prepare(
+        act: &Act,
+        launch: &LaunchPlan,
+        id: &InstanceId,
+        run: RunId,
+    ) -> Result<Self, ActError> {
+        let wants = |channel: &Channel| launch.passed.iter().any(|p| p.channel == *channel);
+        let status = wants(&Channel::Status).then(fds::socket_pair);
+        let sheet = wants(&Channel::Sheet).then(|| {
+            let sheet = sheet(act, launch, id, run);
+            fds::sealed_memory("launch-sheet", &sheet.encode_to_vec())
+        });
+        Ok(Self {
+            status: status.transpose().map_err(ActError::Channel)?,
+            sheet: sheet.transpose().map_err(ActError::Channel)?,
+        })
+    }
+
+    /// Names and descriptors in the order of the plan, then what the instance has stored.
+    fn descriptors<'a>(
+        &'a self,
+        act: &'a Act,
+        launch: &'a LaunchPlan,
+        id: &InstanceId,
+    ) -> (Vec<&'a str>, Vec<BorrowedFd<'a>>) {
+        let mut names = Vec::new();
+        let mut all = Vec::new();
+        for passed in &launch.passed {
+            let fd = match &passed.channel {
+                Channel::Listener(socket) => act.sockets.get(socket),
+                Channel::Status => self.status.as_ref().map(|(_, theirs)| theirs.as_fd()),
+                Channel::Sheet => self.sheet.as_ref().map(AsFd::as_fd),
+            };
+            if let Some(fd) = fd {
+                names.push(passed.name);
+                all.push(fd);
+            }
+        }
+        for (name, fd) in act.stores.get(id).map(|store| store.all()).unwrap_or_default() {
+            names.push(name.as_str());
+            all.push(fd.as_fd());
+        }
+        (names, all)
+    }
+}
+
+/// Most are bound since the node began; one that could not be is tried again here.
+fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
+    for passed in &launch.passed {
+        let Channel::Listener(id) = &passed.channel else { continue };
+        if let Some(place) = act.plan.sockets.get(id) {
+            act.sockets.bind(id, place)?;
+        }
+    }
+    Ok(())
+}
+
+fn sheet(act: &Act, launch: &LaunchPlan, id: &InstanceId, run: RunId) -> pb::LaunchSheet {
+    let Program::Own { builtin, settings } = &launch.program else {
+        return pb::LaunchSheet::default();
+    };
+    let told = match builtin {
+        Builtin::Identity => Settings::Identity(pb::IdentitySettings {}),
+        Builtin::Storage => Settings::Storage(pb::StorageSettings {
+            max_block_bytes: settings.max_item,
+            quota_bytes: settings.quota,
+        }),
+        Builtin::Ledger => {
+            Settings::Ledger(pb::LedgerSettings { max_entry_bytes: settings.max_item })
+        }
+        Builtin::Gateway => {
+            let api = act.api().map(|address| format!("http://{address}")).unwrap_or_default();
+            Settings::Gateway(pb::GatewaySettings { api })
+        }
+    };
+    pb::LaunchSheet {
+        service: id.service.to_string(),
+        instance: id.to_string(),
+        run: run.0,
+        node_name: act.node_name.clone(),
+        node_version: env!("CARGO_PKG_VERSION").to_owned(),
+        data_dir: launch.data_dir.to_string_lossy().into_owned(),
+        log_level: settings.log_level.to_owned(),
+        drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),
+        fd_names: launch.passed.iter().map(|passed| passed.name.to_owned()).collect(),
+        settings: Some(told),
+    }
+}
+
+fn program<'a>(
+    act: &'a Act,
+    launch: &LaunchPlan,
+    id: &InstanceId,
+) -> Result<(kernel::Program<'a>, Vec<CString>), ActError> {
+    match &launch.program {
+        Program::Own { .. } => {
+            let arguments = ["blackhole-node", "service", id.service.as_str()];
+            let arguments = arguments.into_iter().map(|a| c_string(a, "its arguments"));
+            let arguments = arguments.collect::<Result<_, _>>()?;
+            Ok((kernel::Program::Fd(act.executable.as_fd()), arguments))
+        }
+        Program::Foreign { program, arguments } => {
+            let path = find(program, launch)?;
+            let words = std::iter::once(program).chain(arguments);
+            let words =
+                words.map(|word| c_string(word, "its arguments")).collect::<Result<_, _>>()?;
+            Ok((kernel::Program::Path(c_string(&path, "its program")?), words))
+        }
+    }
+}
+
+/// A name without '/' is looked up in the PATH the service is given, as execvp(3) does.
+fn find(program: &str, launch: &LaunchPlan) -> Result<PathBuf, ActError> {
+    if program.contains('/') {
+        return Ok(PathBuf::from(program));
+    }
+    let path = launch.environment.get("PATH").map_or(SEARCH_PATH, String::as_str);
+    let candidates = path.split(':').map(|folder| Path::new(folder).join(program));
+    let executable = |file: &PathBuf| {
+        fs::metadata(file)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let found = candidates.into_iter().find(executable);
+    let not_found = || ActError::NotInPath { program: program.to_owned(), path: path.to_owned() };
+    found.ok_or_else(not_found)
+}
+
+fn pid_variables(launch: &LaunchPlan) -> Vec<&'static str> {
+    let mut names = vec!["LISTEN_PID"];
+    if launch.notify.is_some_and(|notify| notify.watchdog.is_some()) {
+        names.push("WATCHDOG_PID");
+    }
+    names
+}
+
+fn rlimit(limit: &crate::plan::Limit) -> Limit {
+    let resource = match limit.kind {
+        LimitKind::Files => Resource::OpenFiles,
+        LimitKind::Core => Resource::Core,
+        LimitKind::FileSize => Resource::FileSize,
+        LimitKind::Stack => Resource::Stack,
+    };
+    Limit { resource, soft: limit.value, hard: limit.value }
+}
+
+/// Groups are kept over restarts, and so is what they count.
+fn cpu_used(group: &Group) -> Duration {
+    group.cpu_usage().ok().flatten().unwrap_or_default()
+}
+
+/// Writes what the group's controllers can enforce. A controller that is missing here is named
+/// among the node's degradations; one that refuses means no start.
+fn set_limits(group: &Group, plan: &InstancePlan) -> Result<(), ActError> {
+    for (file, value) in plan.group_limits() {
+        if group.read_optional(file).map_err(ActError::Group)?.is_none() {
+            continue;
+        }
+        group.write(file, &value).map_err(|reason| ActError::Limit {
+            file,
+            value: value.clone(),
+            reason,
+        })?;
+    }
+    Ok(())
+}
+
+fn notify_socket(
+    act: &Act,
+    launch: &LaunchPlan,
+    id: &InstanceId,
+    run: RunId,
+) -> Result<Option<(NotifySocket, PathBuf)>, ActError> {
+    if launch.notify.is_none() {
+        return Ok(None);
+    }
+    let path = act.plan.runtime_dir.join("notify").join(format!("{id}.{run}.sock"));
+    let socket = NotifySocket::bind(&path, SocketAccess::Owner).map_err(ActError::Channel)?;
+    Ok(Some((socket, path)))
+}
+
+fn log_pipe() -> Result<(OwnedFd, OwnedFd), ActError> {
+    fds::pipe().map_err(ActError::Channel)
+}
+
+fn make_folder(path: &Path) -> Result<(), ActError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|reason| ActError::Folder { path: path.to_owned(), reason })
+}
+
+fn c_string(text: impl AsRef<std::ffi::OsStr>, what: &'static str) -> Result<CString, ActError> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(text.as_ref().as_bytes()).map_err(|_| ActError::Nul { what })
+}

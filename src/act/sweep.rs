@@ -1,0 +1,76 @@
+//! Before anything is started: ends and clears what an earlier life of this node left behind.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::environment::node_mark;
+use super::error::ActError;
+use crate::linux::cgroupfs::Group;
+use crate::linux::members::Members;
+use crate::units::Pid;
+
+/// How long left-overs may take to die of SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was found and is gone now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    pub processes: usize,
+    pub groups: usize,
+    pub files: usize,
+}
+
+/// Kills every process in the groups below `base` and every process that carries this node's mark,
+/// removes the groups, and empties the folders of sockets. The caller holds the node's lock.
+pub async fn sweep(base: Option<&Arc<Group>>, runtime_dir: &Path) -> Result<Swept, ActError> {
+    let mut swept = Swept::default();
+    if let Some(base) = base {
+        swept.processes += clear(&Members::Group(Arc::clone(base))).await?;
+        swept.groups += remove_groups(base)?;
+    }
+    let marked = Members::Marked([node_mark(runtime_dir)].into());
+    swept.processes += clear(&marked).await?;
+    for folder in ["sockets", "notify"] {
+        swept.files += remove_files(&runtime_dir.join(folder))?;
+    }
+    Ok(swept)
+}
+
+async fn clear(members: &Members) -> Result<usize, ActError> {
+    let found = members.pids().map_err(ActError::Sweep)?;
+    if found.is_empty() && !members.any().map_err(ActError::Sweep)? {
+        return Ok(0);
+    }
+    match timeout(PATIENCE, members.clear()).await {
+        Ok(cleared) => cleared.map_err(ActError::Sweep)?,
+        Err(_) => {
+            let left = members.pids().map_err(ActError::Sweep)?;
+            let pid = left.first().copied().unwrap_or(Pid(0));
+            return Err(ActError::LeftBehind { pid, seconds: PATIENCE.as_secs() });
+        }
+    }
+    Ok(found.len())
+}
+
+fn remove_groups(base: &Group) -> Result<usize, ActError> {
+    let mut removed = 0;
+    for name in base.children().map_err(ActError::Sweep)? {
+        let group = base.child(&name).map_err(ActError::Sweep)?;
+        removed += group.children().map_err(ActError::Sweep)?.len();
+        group.remove().map_err(ActError::Sweep)?;
+    }
+    Ok(removed)
+}
+
+fn remove_files(folder: &Path) -> Result<usize, ActError> {
+    let stale = |reason| ActError::Stale { path: folder.to_owned(), reason };
+    let mut removed = 0;
+    for entry in std::fs::read_dir(folder).map_err(stale)? {
+        std::fs::remove_file(entry.map_err(stale)?.path()).map_err(stale)?;
+        removed += 1;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,36 @@
+//! The door through which time enters.
+
+use std::time::{Duration, Instant};
+
+use crate::units::Tick;
+
+/// The monotonic clock, counted from the start of the node.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub fn now(self) -> Tick {
+        Tick(self.start.elapsed())
+    }
+
+    /// The point at which the runtime's timer must fire for `tick`.
+    pub fn instant(self, tick: Tick) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.start + tick.0)
+    }
+
+    /// The next whole multiple of `interval` after now: checks of many services that share an
+    /// interval share a wake-up.
+    pub fn next_beat(self, interval: Duration) -> tokio::time::Instant {
+        let interval_ns = interval.as_nanos().max(1);
+        let beats = self.start.elapsed().as_nanos() / interval_ns + 1;
+        let at = u64::try_from(beats * interval_ns).unwrap_or(u64::MAX);
+        self.instant(Tick(Duration::from_nanos(at)))
+    }
+}

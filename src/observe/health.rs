@@ -1,0 +1,103 @@
+//! Health by `grpc.health.v1` on a connection of its own: `Watch` for changes as they happen,
+//! `Check` at every interval as the proof of life that a hung process cannot give.
+//!
+//! Semantics of gRFC A17: a server without the health service counts as healthy.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::clock::Clock;
+use super::news::Teller;
+use super::starvation::Scheduling;
+use crate::decide::{Check, News};
+use crate::rpc;
+
+/// The pause before an ended `Watch` is opened again.
+const REOPEN: Duration = Duration::from_millis(100);
+
+/// How one instance is checked.
+#[derive(Debug, Clone)]
+pub struct HealthPlan {
+    pub socket: PathBuf,
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+/// Checks until it is dropped. The first SERVING is told as soon as it comes.
+pub async fn watch(plan: HealthPlan, clock: Clock, scheduling: Scheduling, teller: Teller) {
+    let channel = rpc::client::channel_to(&plan.socket);
+    let changes = tell_changes(HealthClient::new(channel.clone()), &teller);
+    let checks = check_at_every_beat(HealthClient::new(channel), &plan, clock, scheduling, &teller);
+    tokio::join!(changes, checks);
+}
+
+async fn tell_changes(mut client: HealthClient<Channel>, teller: &Teller) {
+    loop {
+        match client.watch(everything()).await {
+            Ok(changes) => {
+                let mut changes = changes.into_inner();
+                while let Ok(Some(change)) = changes.message().await {
+                    teller.tell(News::Checked(verdict(change.status()))).await;
+                }
+            }
+            Err(status) if status.code() == Code::Unimplemented => {
+                return teller.tell(News::Checked(Check::Healthy)).await;
+            }
+            // The next check says what is wrong, if something is.
+            Err(_) => {}
+        }
+        sleep(REOPEN).await;
+    }
+}
+
+async fn check_at_every_beat(
+    mut client: HealthClient<Channel>,
+    plan: &HealthPlan,
+    clock: Clock,
+    mut scheduling: Scheduling,
+    teller: &Teller,
+) {
+    loop {
+        sleep_until(clock.next_beat(plan.interval)).await;
+        scheduling.begin(clock.now());
+        let deadline = clock.instant(clock.now() + plan.timeout);
+        let check = match timeout_at(deadline, client.check(everything())).await {
+            Ok(Ok(answer)) => verdict(answer.into_inner().status()),
+            Ok(Err(status)) => failure(&status),
+            Err(_) if scheduling.was_starved(clock.now(), plan.timeout) => Check::Starved,
+            Err(_) => {
+                let patience = crate::units::human_duration(plan.timeout);
+                Check::Failed(format!("no answer within {patience}"))
+            }
+        };
+        teller.tell(News::Checked(check)).await;
+    }
+}
+
+/// The empty service name asks for the server as a whole.
+fn everything() -> HealthCheckRequest {
+    HealthCheckRequest { service: String::new() }
+}
+
+fn verdict(status: ServingStatus) -> Check {
+    match status {
+        ServingStatus::Serving => Check::Healthy,
+        ServingStatus::NotServing | ServingStatus::Unknown | ServingStatus::ServiceUnknown => {
+            Check::Failed(format!("it reports {}", status.as_str_name()))
+        }
+    }
+}
+
+fn failure(status: &Status) -> Check {
+    if status.code() == Code::Unimplemented {
+        return Check::Healthy;
+    }
+    Check::Failed(format!("{:?}: {}", status.code(), status.message()))
+}

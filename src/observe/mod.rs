@@ -1,0 +1,15 @@
+//! The world becomes events: exits, notify messages, health, ports, signals, logs, usage. Decides
+//! nothing; knows nothing of how effects are carried out.
+
+pub mod clock;
+pub mod exits;
+pub mod health;
+pub mod logs;
+pub mod news;
+pub mod notices;
+pub mod notify;
+pub mod port;
+pub mod signals;
+pub mod starvation;
+pub mod strangers;
+pub mod usage;

@@ -1,0 +1,27 @@
+//! Readiness by an open TCP port: something on the loopback interface accepts connections.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::news::Teller;
+use crate::decide::News;
+
+/// The kernel tells nobody when a port opens; this asks until it is, and then never again.
+const EVERY: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks until the port accepts, tells so, and ends.
+pub async fn wait_until_open(port: u16, teller: Teller) {
+    let mut beat = interval(EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        let attempt = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        if let Ok(Ok(_)) = timeout(PATIENCE, attempt).await {
+            return teller.tell(News::PortOpen).await;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The signals the orchestrator itself is sent.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a signal means to the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// SIGTERM, SIGINT: end; said again: now.
+    End,
+    /// SIGHUP
+    Reload,
+    /// SIGCHLD: some child, ours or a stranger, ended.
+    ChildEnded,
+}
+
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    /// From here on these signals no longer end the process by themselves.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hang_up.recv() => Told::Reload,
+            _ = self.child.recv() => Told::ChildEnded,
+        }
+    }
+}
