@@ -17,3 +17,6 @@ pub mod observe;
 pub mod rpc;
 pub mod service;
 pub mod telemetry;
+
+pub mod cli;
+pub mod control;

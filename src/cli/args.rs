@@ -1,0 +1,267 @@
+//! What may stand on the command line, and the help texts. Knows no verb's work.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::exit;
+use super::since::Since;
+use crate::catalog::Builtin;
+use crate::units::{InstanceId, ServiceName};
+
+/// Run this server as a node: services as supervised processes behind one API.
+///
+/// Without a verb the node runs in the foreground until SIGTERM or SIGINT. Every other verb asks
+/// the running node over its control socket, `<runtime-dir>/control.sock`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "blackhole-node",
+    version,
+    max_term_width = 100,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs",
+    after_long_help = exit::table()
+)]
+pub struct CommandLine {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub verb: Option<AnyVerb>,
+}
+
+/// The options that may stand before or after the verb. `--set` is no global argument of clap's,
+/// which forgets the values before the verb when there are some behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Options {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "BLACKHOLE_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+    /// Where the node keeps its sockets [default: /run/blackhole for root, else
+    /// $XDG_RUNTIME_DIR/blackhole, else DATA-DIR/run]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BLACKHOLE_RUNTIME_DIR",
+        hide_env_values = true
+    )]
+    pub runtime_dir: Option<PathBuf>,
+    /// Where the services keep their data [default: /var/lib/blackhole for root, else
+    /// $XDG_DATA_HOME/blackhole, else ~/.local/share/blackhole]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BLACKHOLE_DATA_DIR",
+        hide_env_values = true
+    )]
+    pub data_dir: Option<PathBuf>,
+    /// Set one configuration key, over the file's value; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment)]
+    pub sets: Vec<String>,
+}
+
+/// `--set` behind the verbs that read a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Settings {
+    /// Set one configuration key, over the file's value; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = assignment)]
+    pub sets: Vec<String>,
+}
+
+/// Everything that can stand in the verb's place.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum AnyVerb {
+    /// Run the node in the foreground; the same as no verb.
+    ///
+    /// It starts every enabled service and ends, with all of them, at SIGTERM or SIGINT.
+    #[command(after_long_help = "Example:\n  blackhole-node run --set api.http_port=8080")]
+    Run(Settings),
+    #[command(hide = true)]
+    Service {
+        #[arg(value_parser = builtin)]
+        name: Builtin,
+    },
+    #[command(flatten)]
+    Verb(Verb),
+}
+
+/// What an operator asks for. All but `config`, `version`, `completions` and `man` need a running
+/// node.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Verb {
+    /// Show how the node and its services are.
+    ///
+    /// With a NAME it shows everything about that service or instance and its newest log lines,
+    /// and exits with 3 when one of its instances is not ready.
+    #[command(after_long_help = "Examples:\n  \
+        blackhole-node status\n  \
+        blackhole-node status storage\n  \
+        blackhole-node status --json | jq '.instances[] | select(.phase != \"ready\")'")]
+    Status(StatusArgs),
+    /// Start services and wait until they are ready.
+    ///
+    /// Prints one line for each instance; exits with 1 when one ended failed. A service that runs
+    /// already is left alone.
+    #[command(after_long_help = "Example:\n  blackhole-node start storage")]
+    Start(ActArgs),
+    /// Stop services, or the whole node, and wait until they are gone.
+    ///
+    /// A service that was stopped stays stopped until it is started. Without a NAME the node stops
+    /// all services and itself; the verb returns when its process has ended.
+    #[command(after_long_help = "Examples:\n  blackhole-node stop storage\n  blackhole-node stop")]
+    Stop(StopArgs),
+    /// Stop services, start them again and wait until they are ready.
+    ///
+    /// Their sockets stay open meanwhile: callers wait and are not refused.
+    #[command(after_long_help = "Example:\n  blackhole-node restart storage-0")]
+    Restart(ActArgs),
+    /// Show what the services and the node itself logged.
+    ///
+    /// Shows all lines that the node keeps in memory, oldest first; `node` is the name of the
+    /// orchestrator's own lines. Lines that were not kept are counted in between.
+    #[command(after_long_help = "Examples:\n  \
+        blackhole-node logs storage --follow\n  \
+        blackhole-node logs --since 10m\n  \
+        blackhole-node logs storage-0 -n 100 --json | jq .fields")]
+    Logs(LogsArgs),
+    /// Check or show the configuration, without a running node.
+    #[command(subcommand, after_long_help = "Example:\n  blackhole-node config check node.toml")]
+    Config(ConfigVerb),
+    /// Show the version of this binary.
+    ///
+    /// The version of a running node stands in `blackhole-node status`.
+    #[command(after_long_help = "Example:\n  blackhole-node version --json")]
+    Version {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completion script of a shell.
+    ///
+    /// Source the script from the shell's start-up file, or save it in the folder where the shell
+    /// looks for completions.
+    #[command(after_long_help = "Example:\n  source <(blackhole-node completions bash)")]
+    Completions { shell: Shell },
+    /// Print the manual page, or write the pages of all verbs.
+    ///
+    /// Without --output the main page goes to standard output. With it the folder is made if it
+    /// is missing and gets one file for each verb.
+    #[command(after_long_help = "Examples:\n  \
+        blackhole-node man | man -l -\n  \
+        blackhole-node man --output /usr/local/share/man/man1")]
+    Man {
+        /// Write all pages into this folder
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// `status`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct StatusArgs {
+    /// A service (storage) or an instance (storage-0)
+    #[arg(value_parser = service_or_instance)]
+    pub name: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every second until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `start` and `restart`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ActArgs {
+    /// Services (storage) or instances (storage-0)
+    #[arg(required = true, value_name = "NAME", value_parser = service_or_instance)]
+    pub names: Vec<String>,
+    /// Return as soon as the node has accepted the command
+    #[arg(long)]
+    pub no_block: bool,
+}
+
+/// `stop`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct StopArgs {
+    /// Services (storage) or instances (storage-0); none: the whole node
+    #[arg(value_name = "NAME", value_parser = service_or_instance)]
+    pub names: Vec<String>,
+    /// Return as soon as the node has accepted the command
+    #[arg(long)]
+    pub no_block: bool,
+}
+
+/// `logs`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct LogsArgs {
+    /// A service (storage), an instance (storage-0), or node
+    #[arg(value_parser = log_source)]
+    pub name: Option<String>,
+    /// Go on with new lines until Ctrl-C; begins with the newest 10 unless told otherwise
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin with the newest N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u32>,
+    /// Only lines since then: 10m (ago), 2026-01-02T03:04:05Z, or "2026-01-02 03:04:05" (UTC)
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Since>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `config check` and `config show`
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ConfigVerb {
+    /// Check a configuration and show every error in it.
+    ///
+    /// Nothing is started or changed. Exits with 78 when there is an error.
+    #[command(after_long_help = "Example:\n  blackhole-node config check /etc/blackhole/node.toml")]
+    Check {
+        /// The file to check, rather than that of --config
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Show the configuration that the node would use, with all defaults.
+    ///
+    /// The file, --set and the built-in defaults are merged, as they are for `run`.
+    #[command(after_long_help = "Example:\n  blackhole-node config show --set api.http_port=9000")]
+    Show(Settings),
+}
+
+fn assignment(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err("write KEY=VALUE, such as api.http_port=8080".to_owned()),
+    }
+}
+
+fn builtin(text: &str) -> Result<Builtin, String> {
+    Builtin::from_name(text).ok_or_else(|| {
+        let known = Builtin::ALL.map(|builtin| builtin.entry().name).join(", ");
+        format!("the built-in services are {known}")
+    })
+}
+
+fn service_or_instance(text: &str) -> Result<String, String> {
+    if text.parse::<InstanceId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    text.parse::<ServiceName>().map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+fn log_source(text: &str) -> Result<String, String> {
+    if text == "node" { Ok(text.to_owned()) } else { service_or_instance(text) }
+}

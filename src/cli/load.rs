@@ -1,0 +1,103 @@
+//! From the command line's options to a loaded configuration: reads the one file, knows this
+//! host's defaults. What the text means is the `config` room's business.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+
+use super::args::Options;
+use super::config::{Answer, Question, What};
+use super::dirs::{Environment, NoHome};
+use crate::config::{ConfigErrors, HostDefaults, Loaded, Sources, load, show};
+
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+/// The node's name where the host's is none that a node can have.
+const NAMELESS: &str = "node";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read the configuration {}: {reason}", path.display())]
+    Read { path: PathBuf, reason: io::Error },
+    #[error("cannot tell which folder {} is: {reason}", path.display())]
+    Folder { path: PathBuf, reason: io::Error },
+    #[error("{0}")]
+    NoHome(#[from] NoHome),
+    #[error("{0}")]
+    Wrong(#[from] ConfigErrors),
+}
+
+/// A configuration and where it came from, in words.
+#[derive(Debug)]
+pub struct FromOptions {
+    pub loaded: Loaded,
+    pub origin: String,
+}
+
+/// Loads what `--config`, `--set`, `--data-dir` and `--runtime-dir` ask for.
+pub fn from_options(options: &Options) -> Result<FromOptions, LoadError> {
+    let environment = Environment::of_this_process();
+    let data_dir = options.data_dir.as_deref().map(whole).transpose()?;
+    let runtime_dir = options.runtime_dir.as_deref().map(whole).transpose()?;
+    let host = HostDefaults {
+        node_name: host_name(),
+        data_dir: match &data_dir {
+            Some(given) => given.clone(),
+            None => environment.data_dir()?,
+        },
+        runtime_dir: environment.runtime_dir(data_dir.as_deref())?,
+    };
+    let text = options.config.as_deref().map(read).transpose()?;
+    let file = options.config.as_deref().zip(text.as_deref());
+    let sources = Sources {
+        file,
+        sets: &options.sets,
+        data_dir: data_dir.as_deref(),
+        runtime_dir: runtime_dir.as_deref(),
+    };
+    let loaded = load(&sources, &host)?;
+    Ok(FromOptions { loaded, origin: origin(options) })
+}
+
+/// What `config check` and `config show` answer.
+pub fn ask(question: &Question) -> Answer {
+    let FromOptions { loaded, origin } =
+        from_options(&question.options).map_err(|error| error.to_string())?;
+    match question.what {
+        What::Show => Ok(show(&loaded.config)),
+        What::Check => {
+            let mut answer = format!("{origin}: ok");
+            for remark in &loaded.remarks {
+                answer.push_str(&format!("\nwarning: {remark}"));
+            }
+            Ok(answer)
+        }
+    }
+}
+
+fn origin(options: &Options) -> String {
+    let file = match &options.config {
+        Some(path) => path.display().to_string(),
+        None => "built-in defaults".to_owned(),
+    };
+    match options.sets.len() {
+        0 => file,
+        1 => format!("{file}, with one --set"),
+        sets => format!("{file}, with {sets} --set"),
+    }
+}
+
+fn read(path: &Path) -> Result<String, LoadError> {
+    fs::read_to_string(path).map_err(|reason| LoadError::Read { path: path.to_owned(), reason })
+}
+
+fn whole(path: &Path) -> Result<PathBuf, LoadError> {
+    absolute(path).map_err(|reason| LoadError::Folder { path: path.to_owned(), reason })
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string(HOSTNAME).unwrap_or_default();
+    let name = name.trim();
+    let usable = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_graphic());
+    if usable { name.to_owned() } else { NAMELESS.to_owned() }
+}

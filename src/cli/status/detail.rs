@@ -1,0 +1,106 @@
+//! Everything about one instance, one fact a line.
+
+use super::super::console::{Paint, printable, rfc3339};
+use super::{colour, uptime};
+use crate::rpc::pb::node::InstanceStatus;
+use crate::units::{ByteSize, human_duration};
+use std::time::Duration;
+
+/// The text of `status NAME` for one instance, without its log lines. Facts that there is nothing
+/// to say about are left out.
+pub fn render(instance: &InstanceStatus, paint: Paint) -> String {
+    let facts = [
+        ("pid", process(instance)),
+        ("uptime", up(instance)),
+        ("restarts", instance.restarts.to_string()),
+        ("memory", memory(instance)),
+        ("cpu", running(instance, || format!("{:.1}%", instance.cpu_percent))),
+        ("socket", printable(&instance.socket)),
+        ("health", health(instance)),
+        ("status", printable(&instance.status_text)),
+        ("reason", printable(&instance.reason)),
+        ("log lines dropped", dropped(instance)),
+    ];
+    let phase = paint.apply(colour(&instance.phase), &printable(&instance.phase));
+    let mut text = format!("{}  {phase}\n", printable(&instance.instance));
+    for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+        text += &format!("{name:>19}: {value}\n");
+    }
+    text
+}
+
+fn running(instance: &InstanceStatus, text: impl FnOnce() -> String) -> String {
+    if instance.pid == 0 { String::new() } else { text() }
+}
+
+fn process(instance: &InstanceStatus) -> String {
+    running(instance, || {
+        format!("{} (run {}, {} tasks)", instance.pid, instance.run, instance.tasks)
+    })
+}
+
+fn up(instance: &InstanceStatus) -> String {
+    let ready = Duration::try_from_secs_f64(instance.ready_seconds).unwrap_or_default();
+    running(instance, || match uptime(instance.uptime_seconds) {
+        up if ready.is_zero() => up,
+        up => format!("{up} (ready after {})", human_duration(ready)),
+    })
+}
+
+fn memory(instance: &InstanceStatus) -> String {
+    let used = ByteSize(instance.memory_bytes);
+    running(instance, || match instance.memory_limit_bytes {
+        0 => format!("{used} (no limit)"),
+        limit => format!("{used} of {}", ByteSize(limit)),
+    })
+}
+
+fn health(instance: &InstanceStatus) -> String {
+    let health = printable(&instance.health);
+    match instance.last_health_check_unix_us {
+        0 => health,
+        at => format!("{health}, checked at {}", rfc3339(at)),
+    }
+}
+
+fn dropped(instance: &InstanceStatus) -> String {
+    match instance.log_lines_dropped {
+        0 => String::new(),
+        count => count.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{failed, ready};
+    use super::*;
+
+    #[test]
+    fn a_running_instance_shows_every_fact() {
+        let expected = "\
+identity-0  ready
+                pid: 1002 (run 7, 12 tasks)
+             uptime: 24h 34m (ready after 42ms)
+           restarts: 1
+             memory: 245MiB of 512MiB
+                cpu: 5.0%
+             socket: /run/blackhole/identity-0.sock
+             health: healthy, checked at 2024-01-15T10:30:00.000000Z
+             status: serving
+             reason: the run before ended with SIGKILL
+  log lines dropped: 3
+";
+        assert_eq!(render(&ready("identity"), Paint::Plain), expected);
+    }
+
+    #[test]
+    fn a_failed_instance_shows_only_what_there_is() {
+        let expected = "\
+ledger-0  \x1b[31mfailed\x1b[0m
+           restarts: 5
+             health: unknown
+             reason: exit code 1\\n5 restarts in 1m
+";
+        assert_eq!(render(&failed("ledger"), Paint::Coloured), expected);
+    }
+}

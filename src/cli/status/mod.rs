@@ -1,0 +1,225 @@
+//! `status`: asks once or every second, and shows the answer as a table, in detail, or as JSON.
+
+mod detail;
+mod json;
+mod table;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::args::StatusArgs;
+use super::console::{Colour, Console, Kind, Paint};
+use super::error::Error;
+use super::exit::ExitCode;
+use super::logs;
+use crate::control::client::Client;
+use crate::rpc::pb::node::{LogsRequest, NodeStatus};
+use crate::units::human_duration;
+
+/// How many log lines `status NAME` shows of each instance.
+const NEWEST_LINES: u32 = 10;
+
+/// Shows the status once.
+pub async fn once(
+    node: &mut Client,
+    args: &StatusArgs,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, Error> {
+    let (text, code) = render(node, args, console.paint).await?;
+    console.out.write_all(text.as_bytes())?;
+    console.out.flush()?;
+    Ok(code)
+}
+
+/// Shows the status again and again until `end`, or until the node is gone, which is an error.
+pub async fn watch(
+    node: &mut Client,
+    args: &StatusArgs,
+    console: &mut Console<'_>,
+    every: Duration,
+    end: impl Future<Output = ()>,
+) -> Result<ExitCode, Error> {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => return Ok(ExitCode::Ok),
+            _ = ticks.tick() => {}
+        }
+        let (text, _) = render(node, args, console.paint).await?;
+        let frame = match (console.kind, args.json) {
+            (Kind::Terminal, false) => redraw(&text),
+            (Kind::Stream, false) => format!("{text}\n"),
+            (Kind::Terminal | Kind::Stream, true) => text,
+        };
+        console.out.write_all(frame.as_bytes())?;
+        console.out.flush()?;
+    }
+}
+
+/// From the top left corner, each line clearing its rest and the last one everything below: no
+/// flicker (ECMA-48 CUP, EL and ED).
+fn redraw(text: &str) -> String {
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+}
+
+async fn render(
+    node: &mut Client,
+    args: &StatusArgs,
+    paint: Paint,
+) -> Result<(String, ExitCode), Error> {
+    let name = args.name.as_deref().unwrap_or_default();
+    let status = node.status(name).await?;
+    let code = if name.is_empty() { ExitCode::Ok } else { readiness(&status) };
+    if args.json {
+        return Ok((json::render(&status), code));
+    }
+    if name.is_empty() {
+        return Ok((table::render(&status, paint), code));
+    }
+    if status.instances.is_empty() {
+        return Ok((format!("{name} is disabled in the configuration\n"), code));
+    }
+    let mut text = String::new();
+    for instance in &status.instances {
+        let separator = if text.is_empty() { "" } else { "\n" };
+        let lines = newest_lines(node, &instance.instance, paint).await?;
+        text += &format!("{separator}{}{lines}", detail::render(instance, paint));
+    }
+    Ok((text, code))
+}
+
+async fn newest_lines(node: &mut Client, instance: &str, paint: Paint) -> Result<String, Error> {
+    let tail = Some(NEWEST_LINES);
+    let request = LogsRequest { name: instance.to_owned(), tail, ..LogsRequest::default() };
+    let mut records = node.logs(request).await?;
+    let mut lines = String::new();
+    while let Some(record) = records.next().await? {
+        lines += &logs::pretty(&record, paint);
+    }
+    Ok(if lines.is_empty() { lines } else { format!("\n{lines}") })
+}
+
+/// LSB: 0 when it runs, 3 when it does not. A service without an instance is a disabled one.
+fn readiness(status: &NodeStatus) -> ExitCode {
+    let all_ready = status.instances.iter().all(|instance| instance.phase == "ready");
+    if all_ready && !status.instances.is_empty() { ExitCode::Ok } else { ExitCode::NotReady }
+}
+
+/// The colour of a node's or an instance's phase.
+fn colour(phase: &str) -> Colour {
+    match phase {
+        "ready" => Colour::Good,
+        "starting" | "backoff" | "waiting" | "stopping" | "degraded" => Colour::Changing,
+        "failed" => Colour::Bad,
+        _ => Colour::None,
+    }
+}
+
+/// Whole seconds: a status is older than a tenth when it is read.
+fn uptime(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    if whole == 0 { "0s".to_owned() } else { human_duration(Duration::from_secs(whole)) }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::rpc::pb::node::{Degradation, InstanceStatus, NodeInfo};
+
+    /// A node in trouble: every kind of line has something to say.
+    pub(crate) fn troubled() -> NodeStatus {
+        let degradation = Degradation {
+            name: "cgroup limits".to_owned(),
+            missing: "the memory controller is not delegated".to_owned(),
+            instead: "rlimits hold".to_owned(),
+        };
+        let node = NodeInfo {
+            name: "alpha".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 4242,
+            phase: "degraded".to_owned(),
+            uptime_seconds: 88_500.7,
+            degradations: vec![degradation],
+            memory_bytes: 125 << 20,
+            cpu_percent: 2.0,
+            api: "http://127.0.0.1:8080".to_owned(),
+            runtime_dir: "/run/blackhole".to_owned(),
+            data_dir: "/var/lib/blackhole".to_owned(),
+        };
+        NodeStatus {
+            node: Some(node),
+            instances: vec![ready("identity"), waiting("storage"), failed("ledger")],
+            disabled: vec!["social".to_owned(), "web".to_owned()],
+        }
+    }
+
+    pub(crate) fn ready(service: &str) -> InstanceStatus {
+        InstanceStatus {
+            service: service.to_owned(),
+            instance: format!("{service}-0"),
+            phase: "ready".to_owned(),
+            pid: 1002,
+            restarts: 1,
+            uptime_seconds: 88_499.0,
+            memory_bytes: 245 << 20,
+            memory_limit_bytes: 512 << 20,
+            cpu_percent: 5.04,
+            socket: format!("/run/blackhole/{service}-0.sock"),
+            reason: "the run before ended with SIGKILL".to_owned(),
+            health: "healthy".to_owned(),
+            last_health_check_unix_us: 1_705_314_600_000_000,
+            status_text: "serving".to_owned(),
+            run: 7,
+            ready_seconds: 0.042,
+            log_lines_dropped: 3,
+            tasks: 12,
+        }
+    }
+
+    fn waiting(service: &str) -> InstanceStatus {
+        InstanceStatus {
+            service: service.to_owned(),
+            instance: format!("{service}-0"),
+            phase: "waiting".to_owned(),
+            reason: "waits for identity".to_owned(),
+            health: "unknown".to_owned(),
+            memory_limit_bytes: 2 << 30,
+            ..InstanceStatus::default()
+        }
+    }
+
+    pub(crate) fn failed(service: &str) -> InstanceStatus {
+        InstanceStatus {
+            phase: "failed".to_owned(),
+            restarts: 5,
+            reason: "exit code 1\n5 restarts in 1m".to_owned(),
+            ..waiting(service)
+        }
+    }
+
+    #[test]
+    fn only_what_is_ready_counts_as_running() {
+        let of = |instances| readiness(&NodeStatus { instances, ..NodeStatus::default() });
+        assert_eq!(of(vec![ready("a"), ready("b")]), ExitCode::Ok);
+        assert_eq!(of(vec![ready("a"), failed("b")]), ExitCode::NotReady);
+        assert_eq!(of(vec![]), ExitCode::NotReady);
+    }
+
+    #[test]
+    fn an_uptime_is_whole_seconds_and_never_nonsense() {
+        assert_eq!(uptime(0.4), "0s");
+        assert_eq!(uptime(4.9), "4s");
+        assert_eq!(uptime(88_500.7), "24h 35m");
+        assert_eq!(uptime(-1.0), "0s");
+        assert_eq!(uptime(f64::NAN), "0s");
+    }
+
+    #[test]
+    fn a_redraw_clears_what_stood_there() {
+        assert_eq!(redraw("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
+}

@@ -1,0 +1,142 @@
+//! The server side of the operator's API: requests become questions to the node's loop, which
+//! alone knows the state. Only the logs are read without it.
+
+use std::pin::Pin;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::rpc::pb::node as pb;
+use pb::control_server::Control;
+use pb::status_feed_server::StatusFeed;
+
+/// How many questions may wait for the loop.
+pub const QUEUE: usize = 64;
+
+/// What the loop is asked, and where the answer goes.
+#[derive(Debug)]
+pub enum Ask {
+    Status {
+        name: String,
+        reply: oneshot::Sender<Result<pb::NodeStatus, Status>>,
+    },
+    Verb {
+        verb: Verb,
+        request: pb::VerbRequest,
+        reply: oneshot::Sender<Result<pb::VerbReply, Status>>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<pb::ShutdownReply>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Stop,
+    Restart,
+}
+
+pub type LogStream = Pin<Box<dyn Stream<Item = Result<pb::LogRecord, Status>> + Send>>;
+
+/// Where log records come from.
+pub trait LogSource: Send + Sync + 'static {
+    /// `NOT_FOUND` when the name stands for nothing.
+    fn records(&self, request: pb::LogsRequest) -> Result<LogStream, Status>;
+}
+
+/// Serves `Control` and `StatusFeed` by asking the loop.
+#[derive(Debug, Clone)]
+pub struct Desk<L> {
+    asks: mpsc::Sender<Ask>,
+    logs: L,
+}
+
+impl<L> Desk<L> {
+    pub fn new(asks: mpsc::Sender<Ask>, logs: L) -> Self {
+        Self { asks, logs }
+    }
+
+    async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Status> {
+        let ending = || Status::unavailable("the node is ending");
+        self.asks.send(ask).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+
+    async fn verb(
+        &self,
+        verb: Verb,
+        request: pb::VerbRequest,
+    ) -> Result<Response<pb::VerbReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let reply = self.ask(Ask::Verb { verb, request, reply }, answer).await??;
+        Ok(Response::new(reply))
+    }
+
+    async fn status_of(&self, name: String) -> Result<Response<pb::NodeStatus>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let status = self.ask(Ask::Status { name, reply }, answer).await??;
+        Ok(Response::new(status))
+    }
+}
+
+#[tonic::async_trait]
+impl<L: LogSource> Control for Desk<L> {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::NodeStatus>, Status> {
+        self.status_of(request.into_inner().name).await
+    }
+
+    async fn start(
+        &self,
+        request: Request<pb::VerbRequest>,
+    ) -> Result<Response<pb::VerbReply>, Status> {
+        self.verb(Verb::Start, request.into_inner()).await
+    }
+
+    async fn stop(
+        &self,
+        request: Request<pb::VerbRequest>,
+    ) -> Result<Response<pb::VerbReply>, Status> {
+        self.verb(Verb::Stop, request.into_inner()).await
+    }
+
+    async fn restart(
+        &self,
+        request: Request<pb::VerbRequest>,
+    ) -> Result<Response<pb::VerbReply>, Status> {
+        self.verb(Verb::Restart, request.into_inner()).await
+    }
+
+    async fn shutdown(
+        &self,
+        _: Request<pb::ShutdownRequest>,
+    ) -> Result<Response<pb::ShutdownReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let reply = self.ask(Ask::Shutdown { reply }, answer).await?;
+        Ok(Response::new(reply))
+    }
+
+    type LogsStream = LogStream;
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<LogStream>, Status> {
+        Ok(Response::new(self.logs.records(request.into_inner())?))
+    }
+}
+
+/// The read-only view that the gateway is given.
+#[derive(Debug, Clone)]
+pub struct Feed<L>(pub Desk<L>);
+
+#[tonic::async_trait]
+impl<L: LogSource> StatusFeed for Feed<L> {
+    async fn get(
+        &self,
+        _: Request<pb::StatusFeedRequest>,
+    ) -> Result<Response<pb::NodeStatus>, Status> {
+        self.0.status_of(String::new()).await
+    }
+}
