@@ -20,3 +20,5 @@ pub mod telemetry;
 
 pub mod cli;
 pub mod control;
+
+pub mod node;

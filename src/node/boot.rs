@@ -1,0 +1,149 @@
+//! Coming up: folders, locks, the sweep, the control socket. After it the loop can begin.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::host::{self, Host};
+use super::logs::{self, LogError};
+use crate::act::{Act, ActError, Swept, sweep};
+use crate::config::NodeConfig;
+use crate::control;
+use crate::linux::fds::{self, SocketAccess};
+use crate::linux::process::{self, PidLock};
+use crate::observe::clock::Clock;
+use crate::observe::signals::Signals;
+use crate::plan::Plan;
+use crate::telemetry::{LogBook, orchestrator_log};
+use crate::units::{Level, Pid};
+
+const LOCK: &str = "node.lock";
+
+/// What the command line and the configuration ask for.
+#[derive(Debug)]
+pub struct Settings {
+    pub config: NodeConfig,
+    /// Where the configuration came from, in words.
+    pub origin: String,
+    /// Warnings of the configuration, one a line.
+    pub remarks: Vec<String>,
+    pub clock: Clock,
+}
+
+/// Why the node did not come up. Nothing runs then.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("cannot begin: {0}")]
+    Runtime(io::Error),
+    #[error("cannot make the folder {}: {reason}", path.display())]
+    Folder { path: PathBuf, reason: io::Error },
+    #[error("{} belongs to uid {owner}, not to us (uid {us}); choose another", path.display())]
+    NotOurs { path: PathBuf, owner: u32, us: u32 },
+    #[error(
+        "others may write into {} (mode {mode:o}); choose another, or take that from them with \
+         chmod go-w",
+        path.display()
+    )]
+    OpenToOthers { path: PathBuf, mode: u32 },
+    #[error(
+        "a node already runs {}{}; see `blackhole-node status`, or give this one its own \
+         --runtime-dir and --data-dir",
+        place.display(),
+        holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    AlreadyRunning { place: PathBuf, holder: Option<Pid> },
+    #[error("{0}")]
+    Linux(#[from] crate::linux::Error),
+    #[error("{0}")]
+    Act(#[from] ActError),
+    #[error("{0}")]
+    Log(#[from] LogError),
+}
+
+/// Everything the loop needs.
+#[derive(Debug)]
+pub(super) struct Booted {
+    pub(super) config: NodeConfig,
+    pub(super) clock: Clock,
+    pub(super) book: LogBook,
+    pub(super) host: Host,
+    pub(super) act: Act,
+    pub(super) signals: Signals,
+    pub(super) control: std::os::unix::net::UnixListener,
+    /// Released when the node ends.
+    pub(super) _locks: [PidLock; 2],
+}
+
+pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
+    let Settings { config, origin, remarks, clock } = settings;
+    let (runtime_dir, data_dir) = (&config.node.runtime_dir, &config.node.data_dir);
+    own_folder(runtime_dir)?;
+    own_folder(data_dir)?;
+    let locks = [lock(runtime_dir)?, lock(data_dir)?];
+    for folder in ["sockets", "notify"] {
+        own_folder(&runtime_dir.join(folder))?;
+    }
+    let signals = Signals::listen().map_err(BootError::Runtime)?;
+    let book = logs::open(&config)?;
+    let level = config.monitoring.log_level;
+    // Fails only where something else in this process reads its events already.
+    let _read_already = orchestrator_log::begin(book.clone(), level);
+    greet(&book, &config, &origin, &remarks);
+    process::become_subreaper()?;
+    let host = host::look(runtime_dir);
+    report_sweep(&book, sweep(host.base.as_ref(), runtime_dir).await?);
+    let control = runtime_dir.join(control::SOCKET);
+    let control = fds::unix_listener(&control, SocketAccess::Owner)?;
+    let act = Act::new(&config, Plan::of(&config), host.base.as_ref().map(Arc::clone))?;
+    Ok(Booted { config, clock, book, host, act, signals, control, _locks: locks })
+}
+
+/// Makes the folder for us alone, or takes one that is ours and that nobody else may change. What
+/// is there already keeps its mode: it may be somebody's home.
+fn own_folder(path: &Path) -> Result<(), BootError> {
+    let failed = |reason| BootError::Folder { path: path.to_owned(), reason };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let found = std::fs::metadata(path).map_err(failed)?;
+    let us = process::own_uid();
+    if found.uid() != us {
+        return Err(BootError::NotOurs { path: path.to_owned(), owner: found.uid(), us });
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(BootError::OpenToOthers { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+fn lock(folder: &Path) -> Result<PidLock, BootError> {
+    PidLock::acquire(&folder.join(LOCK)).map_err(|error| {
+        if let crate::linux::Error::Locked { holder, .. } = error {
+            return BootError::AlreadyRunning { place: folder.to_owned(), holder };
+        }
+        BootError::Linux(error)
+    })
+}
+
+fn greet(book: &LogBook, config: &NodeConfig, origin: &str, remarks: &[String]) {
+    let version = env!("CARGO_PKG_VERSION");
+    let pid = process::own_pid();
+    let greeting = format!("blackhole-node {version}, node {}, pid {pid}", config.node.name);
+    book.node_line(Level::Info, &greeting, &[]);
+    book.node_line(Level::Info, &format!("configuration: {origin}"), &[]);
+    for remark in remarks {
+        book.node_line(Level::Warn, remark, &[]);
+    }
+}
+
+fn report_sweep(book: &LogBook, swept: Swept) {
+    if swept == Swept::default() {
+        return;
+    }
+    let Swept { processes, groups, files } = swept;
+    let what = format!(
+        "cleared what an earlier node left: {processes} processes, {groups} groups, {files} sockets"
+    );
+    book.node_line(Level::Warn, &what, &[]);
+}

@@ -1,0 +1,28 @@
+//! The orchestrator's life: come up, drive the circle `wait -> step -> perform`, go down. Drives
+//! every other room; nothing imports it.
+
+mod attach;
+mod boot;
+mod desk;
+mod host;
+mod logs;
+mod remarks;
+mod status;
+mod superior;
+mod supervise;
+mod verbs;
+
+use std::process::ExitCode;
+
+pub use boot::{BootError, Settings};
+
+/// Runs the node until it is told to end. Errors come before anything was started.
+pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(BootError::Runtime)?;
+    runtime.block_on(async {
+        let booted = boot::boot(settings).await?;
+        supervise::until_stopped(booted).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}

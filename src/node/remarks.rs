@@ -1,0 +1,65 @@
+//! The core's remarks, in the words of the log.
+
+use super::host::Host;
+use crate::decide::{Remark, RemarkKind, StopReason};
+use crate::telemetry::LogBook;
+use crate::units::{Level, human_duration};
+
+pub(super) fn log(book: &LogBook, remark: &Remark) {
+    if let Some((level, words)) = words(&remark.kind) {
+        let instance = &remark.instance;
+        let mut fields = Vec::new();
+        if let Some(run) = remark.run {
+            fields.push(("run", serde_json::Value::from(run.0)));
+        }
+        book.node_line(level, &format!("{instance} {words}"), &fields);
+    }
+}
+
+pub(super) fn log_degradations(book: &LogBook, host: &Host) {
+    for d in &host.degradations {
+        let line = format!("without {}: {}; instead: {}", d.name, d.missing, d.instead);
+        book.node_line(Level::Warn, &line, &[]);
+    }
+}
+
+/// Nothing where another line says the same.
+fn words(kind: &RemarkKind) -> Option<(Level, String)> {
+    let said = match kind {
+        RemarkKind::Starting => (Level::Info, "starting".to_owned()),
+        RemarkKind::Ready { pid, after } => {
+            (Level::Info, format!("ready in {} (pid {pid})", human_duration(*after)))
+        }
+        RemarkKind::StartFailed(_) => return None,
+        RemarkKind::Ended(ended) => {
+            let wanted = matches!(ended.asked, Some(StopReason::Operator | StopReason::Shutdown));
+            let level = if wanted || ended.is_success() { Level::Info } else { Level::Error };
+            (level, format!("ended: {ended}"))
+        }
+        RemarkKind::Restarting { delay, attempt } if delay.is_zero() => {
+            (Level::Info, format!("restarts at once (attempt {attempt})"))
+        }
+        RemarkKind::Restarting { delay, attempt } => {
+            (Level::Warn, format!("restarts in {} (attempt {attempt})", human_duration(*delay)))
+        }
+        RemarkKind::Unhealthy { why, strikes, threshold } => {
+            (Level::Warn, format!("health check {strikes} of {threshold} failed: {why}"))
+        }
+        RemarkKind::Starved => {
+            (Level::Warn, "did not answer, but was given no processor: not counted".to_owned())
+        }
+        RemarkKind::Stopping(reason) => (Level::Info, format!("stopping: {reason}")),
+        RemarkKind::Killing => {
+            (Level::Warn, "did not end within its stop timeout and is killed".to_owned())
+        }
+        RemarkKind::Unkillable => {
+            (Level::Error, "cannot be killed: a process hangs in the kernel".to_owned())
+        }
+        RemarkKind::LeftOvers => (Level::Warn, "left processes behind; they are killed".to_owned()),
+        RemarkKind::Failed(verdict) => {
+            (Level::Error, format!("failed: {verdict}; `start` tries again"))
+        }
+        RemarkKind::Stopped => (Level::Info, "stopped".to_owned()),
+    };
+    Some(said)
+}

@@ -1,0 +1,174 @@
+//! The state as it is told: to the operator and to the gateway.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::host::Host;
+use crate::act::Act;
+use crate::config::NodeConfig;
+use crate::decide::{Instance, Node};
+use crate::linux::{process, procfs};
+use crate::observe::usage::{self, Usage};
+use crate::rpc::pb::node as pb;
+use crate::telemetry::{Console, LogBook};
+use crate::units::{InstanceId, RunId, Tick};
+
+/// Two looks at processor time closer than this give no useful percentage.
+const LOOKS_APART: Duration = Duration::from_millis(200);
+
+/// Processor time as it was last looked at, to tell a percentage from.
+#[derive(Debug, Default)]
+pub(super) struct CpuLooks {
+    runs: BTreeMap<RunId, Look>,
+    own: Option<Look>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Tick,
+    cpu: Duration,
+    percent: f64,
+}
+
+/// All that an answer is made from.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    pub(super) node: &'a Node,
+    pub(super) act: &'a Act,
+    pub(super) host: &'a Host,
+    pub(super) config: &'a NodeConfig,
+    pub(super) book: &'a LogBook,
+    pub(super) now: Tick,
+    /// The wall clock now, in microseconds since 1970.
+    pub(super) unix_us: i64,
+}
+
+impl View<'_> {
+    /// The node and those instances for which `wanted` holds.
+    pub(super) fn status(
+        &self,
+        looks: &mut CpuLooks,
+        wanted: impl Fn(&InstanceId) -> bool,
+    ) -> pb::NodeStatus {
+        looks.runs.retain(|run, _| self.node.owner(*run).is_some());
+        let chosen = self.node.instances().filter(|(id, _)| wanted(id));
+        pb::NodeStatus {
+            node: Some(self.node_info(looks)),
+            instances: chosen.map(|(id, instance)| self.instance(id, instance, looks)).collect(),
+            disabled: self.act.plan().disabled.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn node_info(&self, looks: &mut CpuLooks) -> pb::NodeInfo {
+        let pid = process::own_pid();
+        let own = procfs::usage(pid).ok().flatten();
+        let cpu = own.map(|own| own.cpu).unwrap_or_default();
+        let percent = percent(looks.own, self.now, cpu, self.now.0);
+        looks.own = Some(percent);
+        pb::NodeInfo {
+            name: self.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: pid.0,
+            phase: self.node.phase().word().to_owned(),
+            uptime_seconds: self.now.0.as_secs_f64(),
+            degradations: self.degradations(),
+            memory_bytes: own.map(|own| own.resident.0).unwrap_or_default(),
+            cpu_percent: percent.percent,
+            api: self.act.api().map(|address| format!("http://{address}")).unwrap_or_default(),
+            runtime_dir: self.config.node.runtime_dir.to_string_lossy().into_owned(),
+            data_dir: self.config.node.data_dir.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// What the host lacks, and what goes wrong just now.
+    fn degradations(&self) -> Vec<pb::Degradation> {
+        let mut all = self.host.degradations.clone();
+        if self.book.console().is_some_and(Console::is_stalled) {
+            all.push(pb::Degradation {
+                name: "console".to_owned(),
+                missing: "whoever reads our standard output does not keep up".to_owned(),
+                instead: "lines are left out there and counted; `logs` has them".to_owned(),
+            });
+        }
+        all
+    }
+
+    pub(super) fn instance(
+        &self,
+        id: &InstanceId,
+        instance: &Instance,
+        looks: &mut CpuLooks,
+    ) -> pb::InstanceStatus {
+        let plan = self.act.plan().instances.get(id);
+        let usage = self.usage(instance);
+        let uptime = instance.uptime(self.now);
+        let limit = plan.and_then(|plan| plan.resources.memory);
+        let socket = plan.map(|plan| plan.socket.to_string_lossy().into_owned());
+        pb::InstanceStatus {
+            service: id.service.to_string(),
+            instance: id.to_string(),
+            phase: instance.phase.word().to_owned(),
+            pid: instance.pid().map_or(0, |pid| pid.0),
+            restarts: instance.restarts,
+            uptime_seconds: uptime.as_secs_f64(),
+            memory_bytes: usage.memory_bytes,
+            memory_limit_bytes: limit.map_or(0, |size| size.0),
+            cpu_percent: self.cpu_percent(instance, usage, looks),
+            socket: socket.unwrap_or_default(),
+            reason: self.node.reason(id, self.now),
+            health: health_word(instance).to_owned(),
+            last_health_check_unix_us: self.last_check(instance),
+            status_text: instance.status_text.clone(),
+            run: instance.run().map_or(0, |run| run.0),
+            ready_seconds: instance.ready_after().unwrap_or_default().as_secs_f64(),
+            log_lines_dropped: self.book.dropped(&id.service),
+            tasks: usage.tasks,
+        }
+    }
+
+    fn usage(&self, instance: &Instance) -> Usage {
+        let live = instance.run().and_then(|run| self.act.run(run));
+        let used = live.and_then(|live| {
+            let used = usage::of(&live.members).ok()?;
+            Some(Usage { cpu: used.cpu.saturating_sub(live.cpu_before), ..used })
+        });
+        used.unwrap_or_default()
+    }
+
+    /// Since the look before, or on the average of the run's life.
+    fn cpu_percent(&self, instance: &Instance, usage: Usage, looks: &mut CpuLooks) -> f64 {
+        let Some(run) = instance.run() else { return 0.0 };
+        let look =
+            percent(looks.runs.get(&run).copied(), self.now, usage.cpu, instance.uptime(self.now));
+        looks.runs.insert(run, look);
+        look.percent
+    }
+
+    fn last_check(&self, instance: &Instance) -> i64 {
+        let ago = instance.last_check.map(|(at, _)| self.now.since(at));
+        let ago = ago.and_then(|ago| i64::try_from(ago.as_micros()).ok());
+        ago.map_or(0, |ago| self.unix_us.saturating_sub(ago))
+    }
+}
+
+fn percent(before: Option<Look>, now: Tick, cpu: Duration, lifetime: Duration) -> Look {
+    let of = |used: Duration, over: Duration| {
+        if over.is_zero() { 0.0 } else { 100.0 * used.as_secs_f64() / over.as_secs_f64() }
+    };
+    match before {
+        Some(look) if now.since(look.at) < LOOKS_APART => look,
+        Some(look) => {
+            let used = cpu.saturating_sub(look.cpu);
+            Look { at: now, cpu, percent: of(used, now.since(look.at)) }
+        }
+        None => Look { at: now, cpu, percent: of(cpu, lifetime) },
+    }
+}
+
+fn health_word(instance: &Instance) -> &'static str {
+    match (instance.run(), instance.last_check) {
+        (Some(_), Some((_, true))) => "healthy",
+        (Some(_), Some((_, false))) => "unhealthy",
+        (None, _) | (_, None) => "unknown",
+    }
+}

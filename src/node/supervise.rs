@@ -1,0 +1,414 @@
+//! The circle: wait for something, step, carry out the effects, wait again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::pending;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::Status;
+
+use super::attach::{Surroundings, attach};
+use super::boot::Booted;
+use super::host::Host;
+use super::logs::LogSources;
+use super::remarks;
+use super::status::{CpuLooks, View};
+use super::superior::Superior;
+use super::verbs::{Outcome, Waiter, outcome};
+use crate::act::{Act, ActError};
+use crate::config::NodeConfig;
+use crate::control::server::{Ask, Desk, Verb};
+use crate::decide::{
+    Announcement, Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step,
+};
+use crate::linux::process;
+use crate::observe::news::{Heard, QUEUE, Teller};
+use crate::observe::notices::FdStore;
+use crate::observe::signals::{Signals, Told};
+use crate::observe::{exits, strangers};
+use crate::rpc::pb::node as pb;
+use crate::units::{InstanceId, Level, RunId};
+
+/// After a child ended, strangers among the children are collected this much later, once for all.
+const REAP_DELAY: Duration = Duration::from_millis(50);
+/// How long the last lines of services and the console may take at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+struct Supervisor {
+    node: Node,
+    act: Act,
+    host: Host,
+    config: NodeConfig,
+    around: Surroundings,
+    observers: BTreeMap<RunId, JoinSet<()>>,
+    pumps: JoinSet<()>,
+    waiters: Vec<Waiter>,
+    cpu_looks: CpuLooks,
+    superior: Superior,
+    /// When strangers are looked for next.
+    reap_at: Option<Instant>,
+    stopped: bool,
+}
+
+/// Where the loop hears from.
+struct Inbox {
+    heard: mpsc::Receiver<Heard>,
+    asks: mpsc::Receiver<Ask>,
+    signals: Signals,
+    beat: Option<tokio::time::Interval>,
+}
+
+/// Runs the services until the node is told to end and nothing runs any more.
+pub(super) async fn until_stopped(booted: Booted) {
+    let Booted { config, clock, book, host, act, signals, control, _locks } = booted;
+    let (heard_by, heard) = mpsc::channel(QUEUE);
+    let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
+    let services = config.services.keys().cloned().collect();
+    let desk = Desk::new(asked_by, LogSources { book: book.clone(), services });
+    let (end_control, control_ends) = oneshot::channel();
+    let control = tokio::spawn(super::desk::serve_control(control, desk.clone(), control_ends));
+    let rules = act.plan().instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
+    let node = Node::new(rules.collect::<Vec<_>>(), seed());
+    let health_checks = config.health_checks;
+    let around = Surroundings { heard: heard_by, clock, book: book.clone(), health_checks, desk };
+    let superior = Superior::find();
+    let beat = superior.beat.map(tokio::time::interval);
+    let mut supervisor = Supervisor {
+        node,
+        act,
+        host,
+        config,
+        around,
+        observers: BTreeMap::new(),
+        pumps: JoinSet::new(),
+        waiters: Vec::new(),
+        cpu_looks: CpuLooks::default(),
+        superior,
+        reap_at: None,
+        stopped: false,
+    };
+    remarks::log_degradations(&book, &supervisor.host);
+    supervisor.tell_addresses();
+    supervisor.run(Inbox { heard, asks, signals, beat }).await;
+    supervisor.put_away().await;
+    let _its_end_is_awaited_next = end_control.send(());
+    let _ended_either_way = control.await;
+    book.node_line(Level::Info, "stopped", &[]);
+    if let Some(console) = book.console() {
+        console.close(LAST_WORDS).await;
+    }
+}
+
+/// Spreads restarts; nothing depends on its secrecy.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| u64::from(process::own_pid().0.unsigned_abs()))
+}
+
+impl Supervisor {
+    async fn run(&mut self, mut inbox: Inbox) {
+        self.take(Event::Tick);
+        while !self.stopped {
+            let due = self.node.next_deadline().map(|tick| self.around.clock.instant(tick));
+            tokio::select! {
+                biased;
+                Some(heard) = inbox.heard.recv() => self.hear(heard),
+                told = inbox.signals.next() => self.obey_signal(told),
+                () = at(due) => self.take(Event::Tick),
+                Some(ask) = inbox.asks.recv() => self.answer(ask),
+                () = at(self.reap_at) => self.reap_strangers(),
+                () = beat(&mut inbox.beat) => self.superior.alive(),
+                Some(_) = self.pumps.join_next() => {}
+            }
+        }
+    }
+
+    /// One event, and whatever the effects of it answer at once.
+    fn take(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in step(&mut self.node, self.around.clock.now(), event) {
+                events.extend(self.perform(effect));
+            }
+        }
+        self.reply_to_waiters();
+        if self.superior.listens() {
+            let summary = self.summary();
+            self.superior.status(summary);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Spawn { instance, run } => return Some(self.spawn(&instance, run)),
+            Effect::Signal { run, signal } => {
+                let done = self.act.signal(run, signal);
+                self.complain(run, done);
+            }
+            Effect::KillGroup { run } => {
+                let done = self.act.kill_group(run);
+                self.complain(run, done);
+            }
+            Effect::Clear { run } => self.clear(run),
+            Effect::Forget { run } => {
+                self.act.forget(run);
+                self.observers.remove(&run);
+            }
+            Effect::Announce(announcement) => self.announce(announcement),
+            Effect::Note(remark) => remarks::log(&self.around.book, &remark),
+        }
+        None
+    }
+
+    fn spawn(&mut self, id: &InstanceId, run: RunId) -> Event {
+        let news = match self.act.spawn(id, run) {
+            Ok(newborn) => {
+                let pid = newborn.pid;
+                if let Some(plan) = self.act.plan().instances.get(id) {
+                    let observers = attach(&self.around, (id, run), plan, newborn, &mut self.pumps);
+                    self.observers.insert(run, observers);
+                }
+                News::Spawned { pid }
+            }
+            Err(SpawnFailure(why)) => News::SpawnFailed(SpawnFailure(why)),
+        };
+        Event::News { run, news }
+    }
+
+    fn clear(&mut self, run: RunId) {
+        let Some(members) = self.act.begin_clear(run) else { return };
+        let teller = Teller::new(run, self.around.heard.clone());
+        let clearing = exits::clear(members, teller);
+        self.observers.entry(run).or_default().spawn(clearing);
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        match announcement {
+            Announcement::Ready => {
+                let summary = self.summary();
+                self.superior.ready(summary.clone());
+                let after = crate::units::human_duration(self.around.clock.now().0);
+                self.say(Level::Info, &format!("{summary}, {after} after the start"));
+            }
+            Announcement::Stopping => {
+                self.superior.stopping();
+                self.say(Level::Info, "stopping, dependants first");
+            }
+            Announcement::Stopped => self.stopped = true,
+        }
+    }
+
+    /// One line for the service manager and for the eye.
+    fn summary(&self) -> String {
+        let total = self.node.instances().count();
+        let ready = self.node.instances().filter(|(_, i)| i.phase.word() == "ready").count();
+        match self.node.phase() {
+            NodePhase::Degraded => format!("degraded: {ready} of {total} instances ready"),
+            NodePhase::Starting | NodePhase::Ready | NodePhase::Stopping => {
+                format!("{}: {ready} of {total} instances ready", self.node.phase().word())
+            }
+        }
+    }
+
+    fn tell_addresses(&self) {
+        let control = self.config.node.runtime_dir.join(crate::control::SOCKET);
+        self.say(Level::Info, &format!("control socket {}", control.display()));
+        if let Some(api) = self.act.api() {
+            self.say(Level::Info, &format!("API http://{api} (GET /health, /metrics)"));
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Event(event) => self.take(event),
+            Heard::Stored { run, what, fds } => self.store(run, what, fds),
+            Heard::Odd { run, what } => self.remark(run, &what),
+        }
+    }
+
+    fn store(&mut self, run: RunId, what: FdStore, fds: Vec<std::os::fd::OwnedFd>) {
+        let Some(id) = self.node.owner(run).cloned() else { return };
+        match what {
+            FdStore::Keep { name } => {
+                let refused = self.act.store(&id, &name, fds);
+                if refused > 0 {
+                    let what = format!("fd_store_max is reached; descriptors closed: {refused}");
+                    self.remark(run, &what);
+                }
+            }
+            FdStore::Remove { name } => self.act.unstore(&id, &name),
+        }
+    }
+
+    fn obey_signal(&mut self, told: Told) {
+        match told {
+            Told::End => {
+                let urgency = match self.node.phase() {
+                    NodePhase::Stopping => Urgency::Now,
+                    NodePhase::Starting | NodePhase::Ready | NodePhase::Degraded => {
+                        Urgency::Orderly
+                    }
+                };
+                self.take(Event::Command(Command::Shutdown(urgency)));
+            }
+            Told::Reload => {
+                self.say(Level::Warn, "SIGHUP: this version cannot reload; restart the node");
+            }
+            Told::ChildEnded => {
+                self.reap_at.get_or_insert_with(|| Instant::now() + REAP_DELAY);
+            }
+        }
+    }
+
+    fn reap_strangers(&mut self) {
+        self.reap_at = None;
+        if let Err(error) = strangers::reap(|pid| self.act.owns(pid)) {
+            self.say(Level::Warn, &error.to_string());
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        // Whoever asked and went away needs no answer.
+        match ask {
+            Ask::Status { name, reply } => {
+                let _gone = reply.send(self.status(&name));
+            }
+            Ask::Shutdown { reply } => {
+                let _gone = reply.send(pb::ShutdownReply { pid: process::own_pid().0 });
+                self.take(Event::Command(Command::Shutdown(Urgency::Orderly)));
+            }
+            Ask::Verb { verb, request, reply } => self.begin_verb(verb, &request, reply),
+        }
+    }
+
+    fn begin_verb(
+        &mut self,
+        verb: Verb,
+        request: &pb::VerbRequest,
+        reply: oneshot::Sender<Result<pb::VerbReply, Status>>,
+    ) {
+        let ids = self.node.named(&request.name);
+        if ids.is_empty() {
+            let _gone = reply.send(Err(self.no_such(&request.name)));
+            return;
+        }
+        let command = match verb {
+            Verb::Start => Command::Start(ids.clone()),
+            Verb::Stop => Command::Stop(ids.clone()),
+            Verb::Restart => Command::Restart(ids.clone()),
+        };
+        self.take(Event::Command(command));
+        if request.no_block {
+            let _gone = reply.send(Ok(self.verb_reply(|id| ids.contains(id))));
+            return;
+        }
+        self.waiters.push(Waiter { verb, ids, reply });
+        self.reply_to_waiters();
+    }
+
+    fn reply_to_waiters(&mut self) {
+        let now = self.around.clock.now();
+        for waiter in std::mem::take(&mut self.waiters) {
+            let answer = match outcome(&self.node, waiter.verb, &waiter.ids, now) {
+                Outcome::Pending if !waiter.reply.is_closed() => {
+                    self.waiters.push(waiter);
+                    continue;
+                }
+                Outcome::Pending => continue,
+                Outcome::Done => Ok(self.verb_reply(|id| waiter.ids.contains(id))),
+                Outcome::Failed(why) => Err(Status::failed_precondition(why.join("; "))),
+            };
+            let _gone = waiter.reply.send(answer);
+        }
+    }
+
+    fn verb_reply(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::VerbReply {
+        pb::VerbReply { instances: self.view(wanted).instances }
+    }
+
+    fn status(&mut self, name: &str) -> Result<pb::NodeStatus, Status> {
+        if name.is_empty() {
+            return Ok(self.view(|_| true));
+        }
+        let ids = self.node.named(name);
+        let disabled = self.act.plan().disabled.iter().any(|service| service.as_str() == name);
+        if ids.is_empty() && !disabled {
+            return Err(self.no_such(name));
+        }
+        Ok(self.view(|id| ids.contains(id)))
+    }
+
+    fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let view = View {
+            node: &self.node,
+            act: &self.act,
+            host: &self.host,
+            config: &self.config,
+            book: &self.around.book,
+            now: self.around.clock.now(),
+            unix_us: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX),
+        };
+        view.status(&mut self.cpu_looks, wanted)
+    }
+
+    fn no_such(&self, name: &str) -> Status {
+        if self.act.plan().disabled.iter().any(|service| service.as_str() == name) {
+            return Status::failed_precondition(format!(
+                "{name} is disabled; set services.{name}.enabled = true and restart the node"
+            ));
+        }
+        let mut known: Vec<&str> =
+            self.node.instances().map(|(id, _)| id.service.as_str()).collect();
+        known.dedup();
+        Status::not_found(format!("there is no service {name:?}; there are: {}", known.join(", ")))
+    }
+
+    fn complain(&self, run: RunId, done: Result<(), ActError>) {
+        if let Err(error) = done {
+            self.remark(run, &error.to_string());
+        }
+    }
+
+    fn remark(&self, run: RunId, what: &str) {
+        match self.node.owner(run) {
+            Some(id) => self.say(Level::Warn, &format!("{id} {what}")),
+            None => self.say(Level::Warn, &format!("run {run} {what}")),
+        }
+    }
+
+    fn say(&self, level: Level, words: &str) {
+        self.around.book.node_line(level, words, &[]);
+    }
+
+    /// Everything has ended: reads the last lines, then removes sockets and groups.
+    async fn put_away(&mut self) {
+        self.observers.clear();
+        let last_words = async { while self.pumps.join_next().await.is_some() {} };
+        if timeout(LAST_WORDS, last_words).await.is_err() {
+            self.pumps.abort_all();
+            self.say(Level::Warn, "some output of services was not read to its end");
+        }
+        self.act.put_away();
+        let control = self.config.node.runtime_dir.join(crate::control::SOCKET);
+        let _gone_already = std::fs::remove_file(control);
+        self.around.book.close();
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
+async fn beat(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => pending().await,
+    }
+}
