@@ -1,1 +1,60 @@
-fn main() {}
+//! The project's own chores, `cargo xtask VERB`. Needs nothing but the standard library, so that it
+//! is built in a moment. Knows nothing of the node but how it is tested and measured.
+#![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tools")]
+
+mod bench;
+mod setup;
+mod test;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+usage: cargo xtask VERB
+
+  test [FILTER]   set up this machine, then check format and lints and run all tests, or only
+                  those whose name contains FILTER; the last line is `N passed, N failed`
+  bench [NAME]    run one benchmark, or all of them";
+
+/// The exit code of a command line that makes no sense, as in clap and the shells.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] | ["help" | "-h" | "--help"] => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        ["test"] => test::run(None),
+        ["test", filter] if !filter.starts_with('-') => test::run(Some(filter)),
+        ["bench"] => bench::run_all(),
+        ["bench", name] => bench::run_one(name),
+        other => {
+            eprintln!("cargo xtask {}: there is no such thing\n\n{HELP}", other.join(" "));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The cargo that runs this, at the root of the workspace.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments);
+    if let Some(xtask) = std::env::var_os("CARGO_MANIFEST_DIR") {
+        cargo.current_dir(PathBuf::from(xtask).join(".."));
+    }
+    cargo
+}
+
+/// Whether the command ran and succeeded; why it did not run is told.
+fn succeeds(mut command: Command) -> bool {
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("xtask: cannot run {}: {error}", command.get_program().display());
+            false
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the tests need on this machine beside the Rust toolchain: Debian packages.
+
+use std::process::{Command, Stdio};
+
+use crate::succeeds;
+
+/// The end-to-end tests run foreign services in Python that speak gRPC.
+const PACKAGES: [&str; 3] = ["python3", "python3-grpcio", "python3-protobuf"];
+
+/// Installs what is missing, or says what to do.
+pub fn packages() -> Result<(), String> {
+    let mut missing = Vec::new();
+    for package in PACKAGES {
+        if !is_installed(package)? {
+            missing.push(package);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root()? {
+        return Err(format!(
+            "these packages are missing; install them with\n\n    sudo apt-get install -y {}\n",
+            missing.join(" ")
+        ));
+    }
+    println!("installing {}", missing.join(" "));
+    if !succeeds(apt_get(&["update"])) {
+        return Err("apt-get update failed".to_owned());
+    }
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(&missing);
+    if !succeeds(apt_get(&install)) {
+        return Err(format!("apt-get {} failed", install.join(" ")));
+    }
+    Ok(())
+}
+
+fn is_installed(package: &str) -> Result<bool, String> {
+    let asked = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
+    let output = asked.map_err(|error| {
+        format!(
+            "cannot run dpkg-query ({error}): this is set up for Debian and its relatives, and \
+             needs {}",
+            PACKAGES.join(", ")
+        )
+    })?;
+    Ok(output.status.success() && output.stdout == b"installed")
+}
+
+fn is_root() -> Result<bool, String> {
+    let output = Command::new("id").arg("-u").output();
+    let output = output.map_err(|error| format!("cannot run id -u: {error}"))?;
+    Ok(output.stdout.trim_ascii() == b"0")
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    command
+}
