@@ -66,6 +66,10 @@ fn a_crash_loop_ends_failed_after_exactly_its_restarts_and_a_start_brings_it_bac
     let status = lab.status();
     assert_eq!(status["node"]["phase"], "degraded");
     assert!(lab.reason("crash-0").starts_with("5 restarts within 5m; last: exit code 7"));
+    let why = lab.done(&["why", "crash"]);
+    assert!(why.starts_with("crash-0 is failed: 5 restarts within 5m; last: exit code 7"), "{why}");
+    assert!(why.contains("at most 5 counted restarts within 5m; 5 so far"), "{why}");
+    assert_eq!(why.matches("ended: exit code 7 after ").count(), 6, "{why}");
     // Another service comes and goes meanwhile; the failed one stays down.
     lab.done(&["restart", "other"]);
     assert_eq!(lines_of(&lab.data("crash", "starts")), 6);

@@ -124,6 +124,12 @@ pub enum Verb {
     /// Their sockets stay open meanwhile: callers wait and are not refused.
     #[command(after_long_help = "Example:\n  blackhole-node restart storage-0")]
     Restart(ActArgs),
+    /// Answer why a service is not up, or was started again.
+    ///
+    /// One screen for each instance: what it waits for, what happened to it, the rules that were
+    /// applied, and the last lines it logged.
+    #[command(after_long_help = "Example:\n  blackhole-node why storage")]
+    Why(WhyArgs),
     /// Show what the services and the node itself logged.
     ///
     /// Shows all lines that the node keeps in memory, oldest first; `node` is the name of the
@@ -177,6 +183,17 @@ pub struct StatusArgs {
     /// Show it again every second until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+}
+
+/// `why`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct WhyArgs {
+    /// A service (storage) or an instance (storage-0)
+    #[arg(value_parser = service_or_instance)]
+    pub name: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `start` and `restart`

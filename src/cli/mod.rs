@@ -13,6 +13,7 @@ mod logs;
 mod pages;
 mod since;
 mod status;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-pub use args::{ActArgs, ConfigVerb, LogsArgs, Options, Settings, StatusArgs, StopArgs, Verb};
+pub use args::{
+    ActArgs, ConfigVerb, LogsArgs, Options, Settings, StatusArgs, StopArgs, Verb, WhyArgs,
+};
 pub use config::{Answer, Ask, Question, What};
 pub use console::{Console, Kind, Paint};
 pub use dirs::{Environment, NoHome, User};
@@ -121,6 +124,7 @@ pub async fn run(
         Verb::Start(args) => act(Action::Start, args, options, console).await,
         Verb::Restart(args) => act(Action::Restart, args, options, console).await,
         Verb::Stop(args) => stop(args, options, console).await,
+        Verb::Why(args) => why::show(&mut connect(options).await?, args, console).await,
         Verb::Logs(args) => logs::show(&mut connect(options).await?, args, console, end).await,
         Verb::Config(verb) => config::run(verb, options, config, console),
         Verb::Version { json: true } => done(pages::version(pages::Format::Json, console)),

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::cli::console::{Kind, Paint};
 
-    const VERBS: [&str; 10] = [
+    const VERBS: [&str; 11] = [
         "run",
         "status",
         "start",
@@ -123,6 +123,7 @@ mod tests {
         "logs",
         "config",
         "version",
+        "why",
         "completions",
         "man",
     ];

@@ -271,6 +271,23 @@ mod against_a_fake_node {
     }
 
     #[tokio::test]
+    async fn why_is_one_screen_or_one_object() {
+        let fake = troubled_node();
+        let (code, out, err) = typed(&fake, "why storage").await;
+        assert_eq!((code, err.as_str()), (ExitCode::Ok, ""));
+        assert!(out.starts_with("storage-0 is "), "{out}");
+        let titles = ["\nwaits for:\n", "\nrules:\n", "\nwhat happened:\n", "\nits last lines:\n"];
+        let places: Vec<usize> = titles.iter().map(|title| out.find(title).unwrap()).collect();
+        assert!(places.is_sorted(), "{out}");
+        assert!(out.contains("2024-01-15T10:30:00.000123Z  run 3 ended: "), "{out}");
+        let (_, out, _) = typed(&fake, "why storage --json").await;
+        let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(object["instances"][0]["status"]["instance"], "storage-0");
+        assert_eq!(object["instances"][0]["happenings"][0]["run"], 3);
+        assert_eq!(typed(&fake, "why nosuch").await.0, ExitCode::NoSuchService);
+    }
+
+    #[tokio::test]
     async fn status_json_is_one_object_with_the_same_exit_code() {
         let fake = troubled_node();
         let (code, out, _) = typed(&fake, "status ledger --json").await;

@@ -18,7 +18,8 @@ use tonic::{Code, Status};
 use crate::linux::pidfd::Pidfd;
 use crate::rpc::pb::node::control_client::ControlClient;
 use crate::rpc::pb::node::{
-    InstanceStatus, LogRecord, LogsRequest, NodeStatus, ShutdownRequest, StatusRequest, VerbRequest,
+    InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus, ShutdownRequest,
+    StatusRequest, VerbRequest, WhyRequest,
 };
 
 use super::SOCKET;
@@ -124,6 +125,13 @@ impl Client {
             Action::Stop => self.node.stop(request).await,
             Action::Restart => self.node.restart(request).await,
         };
+        let reply = answer.map_err(|status| self.error(&status))?;
+        Ok(reply.into_inner().instances)
+    }
+
+    /// What happened to a service or an instance, and by which rule.
+    pub async fn why(&mut self, name: &str) -> Result<Vec<InstanceHistory>, Error> {
+        let answer = self.node.why(WhyRequest { name: name.to_owned() }).await;
         let reply = answer.map_err(|status| self.error(&status))?;
         Ok(reply.into_inner().instances)
     }

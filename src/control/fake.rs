@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status};
 use crate::control::SOCKET;
 use crate::rpc::pb::node::control_server::{Control, ControlServer};
 use crate::rpc::pb::node::{
-    InstanceStatus, LogRecord, LogsRequest, NodeStatus, ShutdownReply, ShutdownRequest,
-    StatusRequest, VerbReply, VerbRequest,
+    Happening, InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus, ShutdownReply,
+    ShutdownRequest, StatusRequest, VerbReply, VerbRequest, WhyReply, WhyRequest,
 };
 
 /// What the fake node says.
@@ -141,6 +141,22 @@ impl Control for Scripted {
 
     async fn restart(&self, request: Request<VerbRequest>) -> Result<Response<VerbReply>, Status> {
         self.become_of(request, "ready")
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {
+        let instances = self.named(&request.into_inner().name)?.into_iter();
+        let history = |status: InstanceStatus| InstanceHistory {
+            waits_for: vec!["db-0 (failed)".to_owned()],
+            rules: vec!["restart policy always".to_owned()],
+            happenings: vec![Happening {
+                unix_us: 1_705_314_600_000_123,
+                run: 3,
+                level: "error".to_owned(),
+                what: format!("ended: {}", status.reason),
+            }],
+            status: Some(status),
+        };
+        Ok(Response::new(WhyReply { instances: instances.map(history).collect() }))
     }
 
     async fn shutdown(

@@ -26,6 +26,10 @@ pub enum Ask {
         request: pb::VerbRequest,
         reply: oneshot::Sender<Result<pb::VerbReply, Status>>,
     },
+    Why {
+        name: String,
+        reply: oneshot::Sender<Result<pb::WhyReply, Status>>,
+    },
     Shutdown {
         reply: oneshot::Sender<pb::ShutdownReply>,
     },
@@ -109,6 +113,16 @@ impl<L: LogSource> Control for Desk<L> {
         request: Request<pb::VerbRequest>,
     ) -> Result<Response<pb::VerbReply>, Status> {
         self.verb(Verb::Restart, request.into_inner()).await
+    }
+
+    async fn why(
+        &self,
+        request: Request<pb::WhyRequest>,
+    ) -> Result<Response<pb::WhyReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let name = request.into_inner().name;
+        let reply = self.ask(Ask::Why { name, reply }, answer).await??;
+        Ok(Response::new(reply))
     }
 
     async fn shutdown(

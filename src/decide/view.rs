@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::node::{Goal, Instance, Node, Wanted};
 use super::phase::{Phase, Rung};
+use crate::plan::RestartPolicy;
 use crate::units::{InstanceId, Pid, RunId, Tick, human_duration};
 
 /// What keeps an instance from starting.
@@ -108,6 +109,28 @@ fn rung_words(rung: Rung) -> &'static str {
 }
 
 impl Instance {
+    /// The rules that decide about its restarts and what has been used up of them, in words.
+    pub fn rules_in_words(&self, now: Tick) -> Vec<String> {
+        let rules = &self.rules.restart;
+        let policy = match rules.policy {
+            RestartPolicy::Always => "always: however it ends",
+            RestartPolicy::OnFailure => "on_failure: not after a success",
+            RestartPolicy::Never => "never",
+        };
+        let counted = self.recent.iter().filter(|at| now.since(**at) < rules.window).count();
+        let (max, window) = (rules.max_restarts, human_duration(rules.window));
+        let (initial, most) =
+            (human_duration(rules.backoff_initial), human_duration(rules.backoff_max));
+        vec![
+            format!("restart policy {policy}"),
+            format!("at most {max} counted restarts within {window}; {counted} so far"),
+            format!(
+                "the first restart at once, then after {initial}, twice as long each time, at \
+                 most {most}"
+            ),
+        ]
+    }
+
     pub fn pid(&self) -> Option<Pid> {
         match self.phase {
             Phase::Starting { pid, .. } | Phase::Stopping { pid, .. } => pid,

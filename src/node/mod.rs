@@ -4,6 +4,7 @@
 mod attach;
 mod boot;
 mod desk;
+mod history;
 mod host;
 mod logs;
 mod remarks;

@@ -24,7 +24,7 @@ pub(super) fn log_degradations(book: &LogBook, host: &Host) {
 }
 
 /// Nothing where another line says the same.
-fn words(kind: &RemarkKind) -> Option<(Level, String)> {
+pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
     let said = match kind {
         RemarkKind::Starting => (Level::Info, "starting".to_owned()),
         RemarkKind::Ready { pid, after } => {

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::attach::{Surroundings, attach};
 use super::boot::Booted;
+use super::history::History;
 use super::host::Host;
 use super::logs::LogSources;
 use super::remarks;
@@ -46,6 +47,7 @@ struct Supervisor {
     pumps: JoinSet<()>,
     waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
+    history: History,
     superior: Superior,
     /// When strangers are looked for next.
     reap_at: Option<Instant>,
@@ -85,6 +87,7 @@ pub(super) async fn until_stopped(booted: Booted) {
         pumps: JoinSet::new(),
         waiters: Vec::new(),
         cpu_looks: CpuLooks::default(),
+        history: History::default(),
         superior,
         reap_at: None,
         stopped: false,
@@ -156,7 +159,10 @@ impl Supervisor {
                 self.observers.remove(&run);
             }
             Effect::Announce(announcement) => self.announce(announcement),
-            Effect::Note(remark) => remarks::log(&self.around.book, &remark),
+            Effect::Note(remark) => {
+                remarks::log(&self.around.book, &remark);
+                self.history.keep(&remark, wall_clock());
+            }
         }
         None
     }
@@ -274,6 +280,9 @@ impl Supervisor {
             Ask::Status { name, reply } => {
                 let _gone = reply.send(self.status(&name));
             }
+            Ask::Why { name, reply } => {
+                let _gone = reply.send(self.why(&name));
+            }
             Ask::Shutdown { reply } => {
                 let _gone = reply.send(pb::ShutdownReply { pid: process::own_pid().0 });
                 self.take(Event::Command(Command::Shutdown(Urgency::Orderly)));
@@ -339,8 +348,27 @@ impl Supervisor {
         Ok(self.view(|id| ids.contains(id)))
     }
 
+    fn why(&mut self, name: &str) -> Result<pb::WhyReply, Status> {
+        let ids = self.node.named(name);
+        if ids.is_empty() {
+            return Err(self.no_such(name));
+        }
+        let statuses = self.view(|id| ids.contains(id)).instances;
+        let now = self.around.clock.now();
+        let history = |(id, status): (&InstanceId, pb::InstanceStatus)| {
+            let instance = self.node.instance(id);
+            let holds = self.node.holds(id).into_iter();
+            pb::InstanceHistory {
+                status: Some(status),
+                waits_for: holds.map(|hold| format!("{} ({})", hold.on, hold.phase)).collect(),
+                rules: instance.map(|i| i.rules_in_words(now)).unwrap_or_default(),
+                happenings: self.history.of(id),
+            }
+        };
+        Ok(pb::WhyReply { instances: ids.iter().zip(statuses).map(history).collect() })
+    }
+
     fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let view = View {
             node: &self.node,
             act: &self.act,
@@ -348,7 +376,7 @@ impl Supervisor {
             config: &self.config,
             book: &self.around.book,
             now: self.around.clock.now(),
-            unix_us: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX),
+            unix_us: wall_clock(),
         };
         view.status(&mut self.cpu_looks, wanted)
     }
@@ -395,6 +423,12 @@ impl Supervisor {
         let _gone_already = std::fs::remove_file(control);
         self.around.book.close();
     }
+}
+
+/// Microseconds since 1970, for people to read.
+fn wall_clock() -> i64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)
 }
 
 async fn at(due: Option<Instant>) {

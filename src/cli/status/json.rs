@@ -56,6 +56,11 @@ struct Instance<'a> {
     log_lines_dropped: u64,
 }
 
+/// One instance as `status --json` shows it.
+pub fn instance(status: &InstanceStatus) -> serde_json::Value {
+    serde_json::to_value(Instance::from(status)).expect("texts and numbers are always JSON")
+}
+
 /// The text of `status --json`.
 pub fn render(status: &NodeStatus) -> String {
     let absent = NodeInfo::default();

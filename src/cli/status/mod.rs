@@ -4,6 +4,8 @@ mod detail;
 mod json;
 mod table;
 
+pub(super) use json::instance as instance_json;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -92,7 +94,12 @@ async fn render(
     Ok((text, code))
 }
 
-async fn newest_lines(node: &mut Client, instance: &str, paint: Paint) -> Result<String, Error> {
+/// The newest log lines of an instance, after an empty line; nothing where there are none.
+pub(super) async fn newest_lines(
+    node: &mut Client,
+    instance: &str,
+    paint: Paint,
+) -> Result<String, Error> {
     let tail = Some(NEWEST_LINES);
     let request = LogsRequest { name: instance.to_owned(), tail, ..LogsRequest::default() };
     let mut records = node.logs(request).await?;
@@ -110,7 +117,7 @@ fn readiness(status: &NodeStatus) -> ExitCode {
 }
 
 /// The colour of a node's or an instance's phase.
-fn colour(phase: &str) -> Colour {
+pub(super) fn colour(phase: &str) -> Colour {
     match phase {
         "ready" => Colour::Good,
         "starting" | "backoff" | "waiting" | "stopping" | "degraded" => Colour::Changing,
