@@ -88,7 +88,7 @@ async fn a_killed_service_serves_again_on_the_same_socket_with_all_it_was_given(
         let put = storage_of(&lab).put(put).await.unwrap().into_inner();
         kept.push((put.cid, data));
         let pid = lab.pid("storage-0");
-        processes::kill(pid);
+        processes::kill_dead(pid);
         // In the gap: a connection is taken, and answered by the next run.
         UnixStream::connect(lab.socket("storage-0")).expect("refused in the gap");
         UnixStream::connect(lab.socket("storage")).expect("refused in the gap");
@@ -113,7 +113,7 @@ async fn an_entry_signed_by_identity_is_kept_by_ledger_over_their_deaths() {
     let create = identity::CreateRequest { label: "author".to_owned() };
     let author = identity_of(&lab).create(create).await.unwrap().into_inner().identity.unwrap().did;
     for name in ["identity", "ledger"] {
-        processes::kill(lab.pid(&format!("{name}-0")));
+        processes::kill_dead(lab.pid(&format!("{name}-0")));
     }
     let payload = b"paid".to_vec();
     let sign = identity::SignRequest { did: author.clone(), payload: payload.clone() };
@@ -121,7 +121,7 @@ async fn an_entry_signed_by_identity_is_kept_by_ledger_over_their_deaths() {
     let append = ledger::AppendRequest { author: author.clone(), payload, signature };
     let appended = ledger_of(&lab).append(append.clone()).await.unwrap().into_inner();
     assert_eq!(appended.index, 0);
-    processes::kill(lab.pid("ledger-0"));
+    processes::kill_dead(lab.pid("ledger-0"));
     let head = ledger_of(&lab).head(ledger::HeadRequest {}).await.unwrap().into_inner();
     assert_eq!((head.length, head.hash), (1, appended.hash));
     let checked = ledger_of(&lab).verify(ledger::VerifyRequest {}).await.unwrap().into_inner();

@@ -220,6 +220,8 @@ impl Supervisor {
     fn tell_addresses(&self) {
         let control = self.config.node.runtime_dir.join(crate::control::SOCKET);
         self.say(Level::Info, &format!("control socket {}", control.display()));
+        let sockets = self.config.node.runtime_dir.join("sockets");
+        self.say(Level::Info, &format!("service sockets in {}", sockets.display()));
         if let Some(api) = self.act.api() {
             self.say(Level::Info, &format!("API http://{api} (GET /health, /metrics)"));
         }

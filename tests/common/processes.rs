@@ -37,6 +37,12 @@ pub fn kill(pid: Pid) {
     let _gone_already = rustix::process::kill_process(raw(pid), Signal::KILL);
 }
 
+/// SIGKILL, and the certainty that it is dead: until then it may still accept a caller.
+pub fn kill_dead(pid: Pid) {
+    kill(pid);
+    assert!(ends(pid, PATIENCE), "process {pid} does not die");
+}
+
 /// Waits until a process has ended; true when it did so within the bound.
 pub fn ends(pid: Pid, within: Duration) -> bool {
     let Ok(pidfd) = pidfd_open(raw(pid), PidfdFlags::empty()) else { return true };
