@@ -5,7 +5,7 @@ use super::node::{Goal, Node, Out, Wanted};
 use super::phase::{Phase, StopReason};
 use super::stop::begin_stop;
 use super::view::Hold;
-use crate::units::{InstanceId, RunId, Tick};
+use crate::units::{InstanceId, RunId, ServiceName, Tick};
 
 /// After every event: lets everything go on that no longer has to wait.
 pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Out) {
@@ -67,6 +67,18 @@ fn start_what_may_start(node: &mut Node, now: Tick, out: &mut Out) {
     }
 }
 
+/// What needs this service and waits out a back-off may have failed for want of it: its delays
+/// begin anew, now. What was counted stays counted.
+pub(super) fn wake_dependants(node: &mut Node, back: &ServiceName) {
+    for instance in node.instances.values_mut() {
+        let backs_off = matches!(instance.phase, Phase::Backoff { .. });
+        if backs_off && instance.rules.needs.contains(back) {
+            instance.attempt = 0;
+            instance.phase = Phase::Waiting;
+        }
+    }
+}
+
 fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Out) {
     let Some(instance) = node.instances.get_mut(id) else { return };
     let deadline = now + instance.rules.start_timeout;
@@ -110,6 +122,10 @@ impl Node {
             .collect()
     }
 
+    pub(super) fn is_ready(&self, id: &InstanceId) -> bool {
+        self.instances.get(id).is_some_and(|i| matches!(i.phase, Phase::Ready { .. }))
+    }
+
     /// The unwanted instances that must rest before this one is stopped.
     pub fn stops_first(&self, id: &InstanceId) -> Vec<InstanceId> {
         self.instances
@@ -148,5 +164,68 @@ impl Node {
             },
             None => false,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::decide::{Event, ExitFacts, GroupState, News, step};
+    use crate::plan::{Readiness, RestartPolicy, RestartRules, Rules};
+    use crate::units::{ExitStatus, Pid};
+
+    fn rules(needs: &[&str]) -> Rules {
+        Rules {
+            needs: needs.iter().map(|name| name.parse().unwrap()).collect(),
+            readiness: Readiness::Started,
+            restart: RestartRules {
+                policy: RestartPolicy::Always,
+                max_restarts: 5,
+                window: Duration::from_secs(300),
+                backoff_initial: Duration::from_secs(60),
+                backoff_max: Duration::from_secs(60),
+                stable_after: Duration::from_secs(30),
+            },
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(10),
+            drain: Duration::ZERO,
+            watchdog: None,
+            unhealthy_threshold: 3,
+        }
+    }
+
+    fn tell(node: &mut Node, id: &InstanceId, news: News) {
+        let run = node.instance(id).unwrap().run().unwrap();
+        step(node, Tick::ZERO, Event::News { run, news });
+    }
+
+    fn come_up(node: &mut Node, id: &InstanceId) {
+        tell(node, id, News::Spawned { pid: Pid(7) });
+        tell(node, id, News::Executed);
+    }
+
+    fn crash(node: &mut Node, id: &InstanceId) {
+        let facts = ExitFacts { status: ExitStatus::Code(1), oom_kills: 0 };
+        tell(node, id, News::Exited { facts, group: GroupState::Empty });
+    }
+
+    #[test]
+    fn the_return_of_what_it_needs_ends_a_back_off() {
+        let [db, web]: [InstanceId; 2] = ["db-0", "web-0"].map(|name| name.parse().unwrap());
+        let word = |node: &Node, id: &InstanceId| node.instance(id).unwrap().phase.word();
+        let mut node = Node::new([(db.clone(), rules(&[])), (web.clone(), rules(&["db"]))], 1);
+        step(&mut node, Tick::ZERO, Event::Tick);
+        come_up(&mut node, &db);
+        for _ in 0..2 {
+            come_up(&mut node, &web);
+            crash(&mut node, &web);
+        }
+        assert_eq!(word(&node, &web), "backoff");
+        crash(&mut node, &db);
+        come_up(&mut node, &db);
+        assert_eq!(word(&node, &web), "starting", "its need is back");
+        assert_eq!(node.instance(&web).unwrap().recent.len(), 2, "what was counted stays");
     }
 }

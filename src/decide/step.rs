@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::effect::{Announcement, Effect, RemarkKind};
 use super::event::{Check, Command, Event, News, Notice, Urgency};
 use super::node::{Goal, Instance, Node, Out, Wanted};
-use super::order::advance;
+use super::order::{advance, wake_dependants};
 use super::phase::{Phase, Rung, StopReason};
 use super::settle::{exited, never_started, settle};
 use super::stop::{KILL_PATIENCE, begin_stop, kill_now, next_rung};
@@ -23,7 +23,11 @@ pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
         Event::News { run, news } => {
             // News about a run that is over is dropped here and nowhere else.
             if let Some(id) = node.runs.get(&run).cloned() {
+                let before = node.is_ready(&id);
                 hear(node, &id, news, now, &mut out);
+                if !before && node.is_ready(&id) {
+                    wake_dependants(node, &id.service);
+                }
                 let over = node.instances.get(&id).is_none_or(|i| i.phase.run() != Some(run));
                 if over {
                     node.runs.remove(&run);
