@@ -253,9 +253,18 @@ pub enum ConfigVerb {
     },
     /// Show the configuration that the node would use, with all defaults.
     ///
-    /// The file, --set and the built-in defaults are merged, as they are for `run`.
-    #[command(after_long_help = "Example:\n  blackhole-node config show --set api.http_port=9000")]
-    Show(Settings),
+    /// The file, --set and the built-in defaults are merged, as they are for `run`. Behind each
+    /// value stands where it comes from; what is shown is a configuration file itself.
+    #[command(after_long_help = "Examples:\n  \
+        blackhole-node config show --set api.http_port=9000\n  \
+        blackhole-node config show --json | jq '.\"api.http_port\"'")]
+    Show {
+        /// Print one JSON object: of each key the value and the source
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 fn assignment(text: &str) -> Result<String, String> {

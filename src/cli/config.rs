@@ -15,11 +15,12 @@ pub struct Question {
     pub options: Options,
 }
 
-/// Which of the two.
+/// Which of the verbs, and in which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Check,
     Show,
+    ShowJson,
 }
 
 /// Text for standard output (for `check` one line that says what was checked, with any warnings),
@@ -52,7 +53,8 @@ pub fn run(
 fn question(verb: &ConfigVerb, options: &Options) -> Question {
     let (what, file, settings) = match verb {
         ConfigVerb::Check { file, settings } => (What::Check, file.clone(), settings),
-        ConfigVerb::Show(settings) => (What::Show, None, settings),
+        ConfigVerb::Show { json: false, settings } => (What::Show, None, settings),
+        ConfigVerb::Show { json: true, settings } => (What::ShowJson, None, settings),
     };
     let mut options = options.clone();
     options.config = file.or(options.config);
@@ -93,9 +95,11 @@ mod tests {
 
     #[test]
     fn errors_go_to_standard_error_and_to_the_exit_code() {
-        let answer = ask(&ConfigVerb::Show(Settings::default()), |question| {
-            Err(format!("{}:1:1: no", question.options.config.as_ref().unwrap().display()))
-        });
+        let answer =
+            ask(&ConfigVerb::Show { json: true, settings: Settings::default() }, |question| {
+                assert_eq!(question.what, What::ShowJson);
+                Err(format!("{}:1:1: no", question.options.config.as_ref().unwrap().display()))
+            });
         let expected =
             (ExitCode::Configuration, String::new(), "default.toml:1:1: no\n".to_owned());
         assert_eq!(answer, expected);

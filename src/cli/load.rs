@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf, absolute};
 use super::args::Options;
 use super::config::{Answer, Question, What};
 use super::dirs::{Environment, NoHome};
-use crate::config::{ConfigErrors, HostDefaults, Loaded, Sources, load, show};
+use crate::config::{ConfigErrors, HostDefaults, Loaded, Sources, load, show, show_json};
 
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// The node's name where the host's is none that a node can have.
@@ -64,7 +64,8 @@ pub fn ask(question: &Question) -> Answer {
     let FromOptions { loaded, origin } =
         from_options(&question.options).map_err(|error| error.to_string())?;
     match question.what {
-        What::Show => Ok(show(&loaded.config)),
+        What::Show => Ok(show(&loaded)),
+        What::ShowJson => Ok(show_json(&loaded)),
         What::Check => {
             let mut answer = format!("{origin}: ok");
             for remark in &loaded.remarks {

@@ -76,7 +76,8 @@ mod parsing {
         let all = Options { sets: sets(&["a=1", "b=2", "c=3"]), ..Options::default() };
         assert_eq!(life("--set a=1 run --set b=2 --set c=3"), Ok(Life::Run(all)));
         let before = Options { sets: sets(&["a=1"]), ..Options::default() };
-        let show = Verb::Config(ConfigVerb::Show(Settings { sets: sets(&["b=2"]) }));
+        let settings = Settings { sets: sets(&["b=2"]) };
+        let show = Verb::Config(ConfigVerb::Show { json: false, settings });
         let both = Life::Verb(show, before);
         assert_eq!(life("--set a=1 config show --set b=2"), Ok(both));
     }

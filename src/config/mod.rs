@@ -3,12 +3,14 @@
 //!
 //! In reading order: `layers` makes one `tree` of all sources (`toml_text`), `sections` and
 //! `services` read it key by key through `section` and `values`, `dependencies` and `whole` judge
-//! what is only known at the end, `report` tells it all, `show` is the way back.
+//! what is only known at the end, `report` tells it all, `origins` remembers where it was written,
+//! `show` is the way back.
 
 mod dependencies;
 mod foreign;
 mod layers;
 mod model;
+mod origins;
 mod problem;
 mod report;
 mod section;
@@ -31,8 +33,9 @@ pub use model::{
     Api, Command, FileLimits, Foreign, HealthChecks, Kind, LogFormat, Monitoring, NodeConfig,
     NodeSection, NotifyAccess, Readiness, Resources, RestartPolicy, Service, Supervisor,
 };
+pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};
-pub use show::show;
+pub use show::{show, show_json};
 
 use report::Report;
 
@@ -60,24 +63,25 @@ pub struct HostDefaults {
     pub runtime_dir: PathBuf,
 }
 
-/// A configuration that holds, and what its writer should know about it.
+/// A configuration that holds, where each value of it was written, and what its writer should know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     pub config: NodeConfig,
+    pub origins: Origins,
     pub remarks: Vec<Problem>,
 }
 
 /// Reads all sources. Everything that is wrong with them is in the one error.
 pub fn load(sources: &Sources<'_>, host: &HostDefaults) -> Result<Loaded, ConfigErrors> {
     let report = Report::default();
-    let config = read(sources, host, &report);
+    let (config, origins) = read(sources, host, &report);
     let remarks = report.close()?;
-    Ok(Loaded { config, remarks })
+    Ok(Loaded { config, origins, remarks })
 }
 
-fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> NodeConfig {
+fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> (NodeConfig, Origins) {
     let tree = layers::tree(sources, host, report);
     let config = sections::read(&tree, report);
     whole::check(&config, &tree, report);
-    config
+    (config, Origins::new(&tree))
 }

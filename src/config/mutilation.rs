@@ -89,7 +89,7 @@ proptest! {
         let lines = text.lines().count().max(1) + 1;
         match load_text(&text) {
             Ok(loaded) => {
-                let again = load_text(&show(&loaded.config)).map(|again| again.config);
+                let again = load_text(&show(&loaded)).map(|again| again.config);
                 prop_assert_eq!(again, Ok(loaded.config));
             }
             Err(errors) => {

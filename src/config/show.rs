@@ -1,18 +1,34 @@
-//! The effective configuration as TOML, every value written out.
+//! The effective configuration, every value written out with the place it comes from: as TOML with
+//! comments, or as JSON.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display};
 use std::time::Duration;
 
+use super::Loaded;
 use super::foreign::NOTIFY_ACCESS;
 use super::model::{
     FileLimits, Foreign, Kind, NodeConfig, Readiness, Resources, Service, Supervisor,
 };
+use super::origins::Origins;
+use super::problem::Place;
+use super::report::path;
 use super::sections::{LOG_FORMATS, RESTART_POLICIES};
 use crate::catalog::Builtin;
 use crate::units::{ByteSize, ServiceName};
 
-/// The effective configuration: loaded again, it gives an equal one.
-pub fn show(config: &NodeConfig) -> String {
+/// The effective configuration as TOML, each value's origin in a comment behind it: loaded again,
+/// it gives an equal configuration.
+pub fn show(loaded: &Loaded) -> String {
+    page(&loaded.config).toml(&loaded.origins)
+}
+
+/// The effective configuration as one JSON object: of each key with its sections, such as
+/// `api.http_port`, the `value` as it is written in TOML and the `source` it comes from.
+pub fn show_json(loaded: &Loaded) -> String {
+    page(&loaded.config).json(&loaded.origins)
+}
+
+fn page(config: &NodeConfig) -> Page {
     let mut page = Page::default();
     page.section("node");
     page.text("name", &config.node.name);
@@ -35,7 +51,7 @@ pub fn show(config: &NodeConfig) -> String {
     for (name, one) in &config.services {
         service(&mut page, name, one);
     }
-    page.0
+    page
 }
 
 fn supervisor(page: &mut Page, supervisor: &Supervisor) {
@@ -69,7 +85,7 @@ fn service(page: &mut Page, name: &ServiceName, service: &Service) {
     page.section(&format!("services.{name}.resources"));
     resources(page, &service.resources);
     if let Kind::Builtin(Builtin::Storage, FileLimits { quota, .. }) = service.kind {
-        page.limit("disk", (quota != 0).then_some(ByteSize(quota)).map(quoted_size));
+        page.size_limit("disk", (quota != 0).then_some(ByteSize(quota)));
     }
     page.section(&format!("services.{name}.logs"));
     page.line("rate", service.log_rate);
@@ -109,31 +125,39 @@ fn foreign(page: &mut Page, program: &Foreign, service: &Service) {
 }
 
 fn resources(page: &mut Page, resources: &Resources) {
-    page.limit("memory", resources.memory.map(quoted_size));
+    page.size_limit("memory", resources.memory);
     page.limit("cpu_cores", resources.cpu_cores);
     page.limit("max_tasks", resources.max_tasks);
     page.limit("max_files", resources.max_files);
-    page.limit("max_core", resources.max_core.map(quoted_size));
-    page.limit("max_file_size", resources.max_file_size.map(quoted_size));
-    page.limit("max_stack", resources.max_stack.map(quoted_size));
+    page.size_limit("max_core", resources.max_core);
+    page.size_limit("max_file_size", resources.max_file_size);
+    page.size_limit("max_stack", resources.max_stack);
 }
 
-/// The text so far.
+/// Every section with its keys and their values, in the order in which they are shown.
 #[derive(Debug, Default)]
-struct Page(String);
+struct Page(Vec<(String, Vec<(String, Shown)>)>);
+
+/// A value as it is shown.
+#[derive(Debug)]
+enum Shown {
+    Text(String),
+    Texts(Vec<String>),
+    /// A number or a truth value, which TOML and JSON spell alike.
+    Bare(String),
+}
 
 impl Page {
     fn section(&mut self, path: &str) {
-        let gap = if self.0.is_empty() { "" } else { "\n" };
-        self.put(format_args!("{gap}[{path}]\n"));
+        self.0.push((path.to_owned(), Vec::new()));
     }
 
     fn line(&mut self, key: &str, value: impl Display) {
-        self.put(format_args!("{key} = {value}\n"));
+        self.put(key, Shown::Bare(value.to_string()));
     }
 
     fn text(&mut self, key: &str, text: impl Display) {
-        self.line(key, quoted(&text.to_string()));
+        self.put(key, Shown::Text(text.to_string()));
     }
 
     fn duration(&mut self, key: &str, duration: Duration) {
@@ -141,7 +165,7 @@ impl Page {
     }
 
     fn size(&mut self, key: &str, bytes: u64) {
-        self.line(key, quoted_size(ByteSize(bytes)));
+        self.text(key, exact_size(ByteSize(bytes)));
     }
 
     fn limit(&mut self, key: &str, limit: Option<impl Display>) {
@@ -151,14 +175,74 @@ impl Page {
         }
     }
 
-    fn list<'i>(&mut self, key: &str, items: impl Iterator<Item = &'i str>) {
-        let items: Vec<String> = items.map(quoted).collect();
-        self.line(key, format_args!("[{}]", items.join(", ")));
+    fn size_limit(&mut self, key: &str, limit: Option<ByteSize>) {
+        self.text(key, limit.map_or_else(|| "none".to_owned(), exact_size));
     }
 
-    fn put(&mut self, text: std::fmt::Arguments<'_>) {
-        self.0.write_fmt(text).expect("writing to a String does not fail");
+    fn list<'i>(&mut self, key: &str, items: impl Iterator<Item = &'i str>) {
+        self.put(key, Shown::Texts(items.map(str::to_owned).collect()));
     }
+
+    fn put(&mut self, key: &str, value: Shown) {
+        let (_, lines) = self.0.last_mut().expect("every key is shown behind its section's line");
+        lines.push((key.to_owned(), value));
+    }
+
+    fn toml(&self, origins: &Origins) -> String {
+        let mut text = String::new();
+        for (section, lines) in &self.0 {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{gap}[{section}]\n"));
+            for (key, value) in lines {
+                let origin = comment(&origins.of(&path(section, key)));
+                text.push_str(&format!("{key} = {value}  # {origin}\n"));
+            }
+        }
+        text
+    }
+
+    fn json(&self, origins: &Origins) -> String {
+        let mut object = serde_json::Map::new();
+        for (section, lines) in &self.0 {
+            for (key, value) in lines {
+                let key = path(section, key);
+                let source = origins.of(&key).to_string();
+                let shown = serde_json::json!({ "value": value.json(), "source": source });
+                object.insert(key, shown);
+            }
+        }
+        serde_json::Value::Object(object).to_string()
+    }
+}
+
+impl Shown {
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Texts(texts) => texts.as_slice().into(),
+            Self::Bare(word) => word.parse().expect("JSON spells numbers and truth values alike"),
+        }
+    }
+}
+
+/// As TOML.
+impl Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(&quoted(text)),
+            Self::Texts(texts) => {
+                let items: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            Self::Bare(word) => f.write_str(word),
+        }
+    }
+}
+
+/// On one line, whatever the file's name is.
+fn comment(origin: &Place) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    origin.to_string().chars().map(plain).collect()
 }
 
 fn quoted(text: &str) -> String {
@@ -166,10 +250,10 @@ fn quoted(text: &str) -> String {
 }
 
 /// In the unit in which it is exact.
-fn quoted_size(size: ByteSize) -> String {
+fn exact_size(size: ByteSize) -> String {
     let shown = size.to_string();
     let is_exact = shown.parse() == Ok(size);
-    quoted(&if is_exact { shown } else { format!("{}B", size.0) })
+    if is_exact { shown } else { format!("{}B", size.0) }
 }
 
 /// Exact to the nanosecond, and no unit that is zero: `1h 30m`.
@@ -213,7 +297,7 @@ mod tests {
             assert_eq!(parse_duration(&exact_duration(duration)), Ok(duration));
         }
         assert_eq!(exact_duration(Duration::from_secs(5400)), "1h 30m");
-        assert_eq!(quoted_size(ByteSize::mib(512)), "\"512MiB\"");
-        assert_eq!(quoted_size(ByteSize((1 << 20) + 1)), "\"1048577B\"");
+        assert_eq!(exact_size(ByteSize::mib(512)), "512MiB");
+        assert_eq!(exact_size(ByteSize((1 << 20) + 1)), "1048577B");
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn everything_active() -> String {
 fn the_documented_file_says_what_holds_anyway() {
     let empty = load(&Sources::default(), &host()).unwrap();
     let documented = load_text(DEFAULTS).unwrap();
-    assert_eq!(documented, empty);
+    assert_eq!(documented.config, empty.config);
     assert!(empty.remarks.is_empty());
 }
 
@@ -165,11 +165,70 @@ fn what_is_shown_loads_to_an_equal_configuration() {
         shared_socket = true
     "#;
     for text in [DEFAULTS, &everything_active(), rich] {
-        let config = config(text);
-        let shown = show(&config);
+        let loaded = load_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+        let shown = show(&loaded);
         let again = load(&sources(&shown, &[]), &other_host);
-        assert_eq!(again.unwrap_or_else(|errors| panic!("{errors}\n{shown}")).config, config);
+        assert_eq!(
+            again.unwrap_or_else(|errors| panic!("{errors}\n{shown}")).config,
+            loaded.config
+        );
     }
+}
+
+#[test]
+fn each_value_is_shown_with_the_place_it_comes_from() {
+    let file = "[process_management.supervisor]\nmaxRestarts = 7\n[services.web]\n\
+                command = ['x']\nenvironment = { dataDir = 'x' }\nlogs.burst = 5\n";
+    let sets = ["api.httpPort=9000", "services.ledger.max_restarts=1"].map(str::to_owned);
+    let given = Sources { data_dir: Some(Path::new("/d")), ..sources(file, &sets) };
+    let loaded = load(&given, &host()).unwrap();
+    let shown = show(&loaded);
+    for line in [
+        "name = \"host-1\"  # default",
+        "data_dir = \"/d\"  # --data-dir",
+        "http_port = 9000  # --set api.httpPort",
+        "command = [\"x\"]  # node.toml:4:1",
+        "dataDir = \"x\"  # node.toml:5:17",
+        "burst = 5  # node.toml:6:6",
+        "max_restarts = 1  # --set services.ledger.max_restarts",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+    }
+    // The supervisor's own, and every service that takes it from there.
+    let inherited = shown.lines().filter(|line| *line == "max_restarts = 7  # node.toml:2:1");
+    assert_eq!(inherited.count(), 5, "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&show_json(&loaded)).unwrap();
+    let of = |key: &str| (shown[key]["value"].clone(), shown[key]["source"].clone());
+    assert_eq!(of("api.http_port"), (9000.into(), "--set api.httpPort".into()));
+    assert_eq!(of("services.web.command"), (vec!["x"].into(), "node.toml:4:1".into()));
+    assert_eq!(of("services.web.enabled"), (true.into(), "default".into()));
+    assert_eq!(of("services.web.resources.memory"), ("none".into(), "default".into()));
+}
+
+#[test]
+fn a_service_shows_the_place_of_every_value_that_it_takes_from_another_section() {
+    let file = "[process_management.supervisor]\nrestart_policy = 'never'\nmax_restarts = 9\n\
+                start_timeout = '9s'\nstop_timeout = '9s'\n[monitoring]\nlog_rate = 9\n\
+                log_burst = 9\n";
+    let loaded = load_text(file).unwrap();
+    let plain = load_text("").unwrap();
+    let values = |loaded: &Loaded| -> serde_json::Value {
+        serde_json::from_str(&show_json(loaded)).unwrap()
+    };
+    let (loaded, plain) = (values(&loaded), values(&plain));
+    for (key, plain) in plain.as_object().unwrap() {
+        let is_other = loaded[key]["value"] != plain["value"];
+        assert_eq!(is_other, loaded[key]["source"] != "default", "{key}: {}", loaded[key]);
+    }
+}
+
+#[test]
+fn the_name_of_the_file_cannot_end_a_comment() {
+    let name = Path::new("a\n[b].toml");
+    let file = Some((name, "api.http_port = 1\n"));
+    let shown = show(&load(&Sources { file, ..Sources::default() }, &host()).unwrap());
+    assert!(shown.contains("http_port = 1  # a\u{fffd}[b].toml:1:5\n"), "{shown}");
+    assert_eq!(config(&shown).api.http_port, 1);
 }
 
 #[test]

@@ -171,7 +171,7 @@ pub(super) fn camel_case(key: &str) -> String {
 }
 
 /// `dataDir` as `data_dir`.
-fn snake_case(key: &str) -> String {
+pub(super) fn snake_case(key: &str) -> String {
     let mut snake = String::with_capacity(key.len() + 4);
     for letter in key.chars() {
         if letter.is_ascii_uppercase() {
