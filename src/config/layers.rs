@@ -5,11 +5,13 @@ use std::path::Path;
 
 use super::problem::{Place, Problem};
 use super::report::Report;
-use super::toml_text;
 use super::tree::{Node, Table, Value};
 use super::values::Wrong;
 use super::{HostDefaults, Sources};
+use super::{toml_text, yaml_text};
 
+/// The longest file or value that is read, in bytes.
+const TEXT_MAX: usize = 1 << 20;
 /// More sections than any key has.
 const MAX_DEPTH: usize = 16;
 
@@ -20,7 +22,7 @@ const RUNTIME_DIR: [&str; 2] = ["node", "runtime_dir"];
 /// What all sources together say; the later one wins.
 pub(super) fn tree(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> Table {
     let mut tree = match sources.file {
-        Some((path, text)) => toml_text::read(path, text, report),
+        Some((path, text)) => read_file(path, text, report),
         None => Table::EMPTY,
     };
     for (order, set) in sources.sets.iter().enumerate() {
@@ -37,6 +39,22 @@ pub(super) fn tree(sources: &Sources<'_>, host: &HostDefaults, report: &Report) 
     }
     lay_host(&mut tree, host, report);
     tree
+}
+
+fn read_file(path: &Path, text: &str, report: &Report) -> Table {
+    if text.len() > TEXT_MAX {
+        let place = Place::File { path: path.into(), line: 1, column: 1 };
+        let what = format!("the file has {} bytes", text.len());
+        report.problem(Problem::new(&place, "", what).allowed("at most 1MiB"));
+        report.text_is_damaged();
+        return Table::EMPTY;
+    }
+    let ending = path.extension().unwrap_or_default();
+    if ["yaml", "yml"].iter().any(|yaml| ending.eq_ignore_ascii_case(yaml)) {
+        yaml_text::read(path, text, report)
+    } else {
+        toml_text::read(path, text, report)
+    }
 }
 
 fn lay_host(tree: &mut Table, host: &HostDefaults, report: &Report) {
@@ -88,7 +106,7 @@ fn lay_set(tree: &mut Table, order: usize, set: &str, report: &Report) {
     if path.iter().any(|part| part.is_empty() || !part.chars().all(bare)) {
         return report.problem(Problem::new(&place, "", "this is not a key").allowed(FORM));
     }
-    if path.len() > MAX_DEPTH || value.len() > toml_text::TEXT_MAX {
+    if path.len() > MAX_DEPTH || value.len() > TEXT_MAX {
         return report.problem(Problem::new(&place, "", "this is too long").allowed(FORM));
     }
     let node = toml_text::read_value(value, key, &place, report);

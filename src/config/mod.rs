@@ -1,7 +1,8 @@
 //! From a file, `--set` and the built-in defaults to a `NodeConfig` that holds no nonsense, or to
 //! every error at once, each with its place. Knows no host fact beyond what it is given.
 //!
-//! In reading order: `layers` makes one `tree` of all sources (`toml_text`), `sections` and
+//! In reading order: `layers` makes one `tree` of all sources (`toml_text`,
+//! `yaml_text`), `sections` and
 //! `services` read it key by key through `section` and `values`, `dependencies` and `whole` judge
 //! what is only known at the end, `report` tells it all, `origins` remembers where it was written,
 //! `show` is the way back.
@@ -21,11 +22,15 @@ mod toml_text;
 mod tree;
 mod values;
 mod whole;
+mod yaml_scalar;
+mod yaml_text;
 
 #[cfg(test)]
 mod mutilation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod yaml_tests;
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +50,8 @@ pub const DEFAULTS: &str = include_str!("../../config/blackhole.toml");
 /// What the operator gave; later fields win over earlier ones.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sources<'a> {
-    /// The file's name, for messages, and its text of at most 1 MiB.
+    /// The file's name and its text of at most 1 MiB: YAML where the name ends with `.yaml` or
+    /// `.yml`, else TOML.
     pub file: Option<(&'a Path, &'a str)>,
     /// Each `KEY=VALUE` of `--set`, in order; the value is TOML, or a text where it is not.
     pub sets: &'a [String],

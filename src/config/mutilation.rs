@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::tests::{everything_active, load_text};
+use super::tests::{everything_active, load_named, load_text};
+use super::yaml_tests::twin;
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -12,8 +13,8 @@ enum Mutation {
     Copy { from: usize, bytes: usize, to: usize },
 }
 
-fn mutation() -> impl Strategy<Value = Mutation> {
-    let snippet = prop::sample::select(vec![
+fn snippets_of_toml() -> Vec<&'static str> {
+    vec![
         "[",
         "]",
         "[[",
@@ -42,7 +43,11 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         "1979-05-27",
         "\\u0000",
         "\r",
-    ]);
+    ]
+}
+
+fn mutation(snippets: Vec<&'static str>) -> impl Strategy<Value = Mutation> {
+    let snippet = prop::sample::select(snippets);
     prop_oneof![
         (any::<usize>(), 0..40_usize).prop_map(|(at, bytes)| Mutation::Delete { at, bytes }),
         (any::<usize>(), snippet).prop_map(|(at, text)| Mutation::Insert { at, text: text.into() }),
@@ -78,33 +83,86 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     chars.into_iter().collect()
 }
 
+fn snippets_of_yaml() -> Vec<&'static str> {
+    vec![
+        "&a ",
+        "*a",
+        "!!str ",
+        "!<x> ",
+        "- ",
+        ": ",
+        ":",
+        "? ",
+        "|\n",
+        ">-\n",
+        "\t",
+        "\n---\n",
+        "\n...\n",
+        "%YAML 1.2\n",
+        "{",
+        "[",
+        "}",
+        "]",
+        "#",
+        " #",
+        "\"",
+        "'",
+        "\n",
+        "  ",
+        "\u{feff}",
+        "\u{85}",
+        "\r",
+        "<<: *a\n",
+        ",",
+        "~",
+        "\u{0}",
+        "ä",
+        "-1",
+        ".inf",
+        "99999999999999999999",
+        "\\x",
+        "\\",
+    ]
+}
+
+/// Taken whole, or refused with places that are in the file.
+fn judge(name: &str, text: &str) -> Result<(), TestCaseError> {
+    // Beside these YAML also ends a line at a carriage return alone.
+    let lines = text.matches(['\n', '\r']).count() + 2;
+    match load_named(name, text) {
+        Ok(loaded) => {
+            let again = load_text(&show(&loaded)).map(|again| again.config);
+            prop_assert_eq!(again, Ok(loaded.config));
+        }
+        Err(errors) => {
+            prop_assert!(!errors.problems().is_empty());
+            for problem in errors.problems() {
+                let fits = match &problem.place {
+                    Place::File { line, column, .. } => (1..=lines).contains(line) && *column > 0,
+                    Place::Default | Place::Set { .. } | Place::Option(_) => false,
+                };
+                prop_assert!(fits, "{}", problem);
+                prop_assert_eq!(problem.to_string().lines().count(), 1);
+            }
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn a_mutilated_file_is_taken_whole_or_refused_with_places(
-        mutations in prop::collection::vec(mutation(), 1..6),
+    fn a_mutilated_toml_file_is_taken_whole_or_refused_with_places(
+        mutations in prop::collection::vec(mutation(snippets_of_toml()), 1..6),
     ) {
-        let text = mutate(&everything_active(), &mutations);
-        let lines = text.lines().count().max(1) + 1;
-        match load_text(&text) {
-            Ok(loaded) => {
-                let again = load_text(&show(&loaded)).map(|again| again.config);
-                prop_assert_eq!(again, Ok(loaded.config));
-            }
-            Err(errors) => {
-                prop_assert!(!errors.problems().is_empty());
-                for problem in errors.problems() {
-                    let fits = match &problem.place {
-                        Place::File { line, column, .. } => {
-                            (1..=lines).contains(line) && *column > 0
-                        }
-                        Place::Default | Place::Set { .. } | Place::Option(_) => false,
-                    };
-                    prop_assert!(fits, "{}", problem);
-                    prop_assert_eq!(problem.to_string().lines().count(), 1);
-                }
-            }
-        }
+        judge("node.toml", &mutate(&everything_active(), &mutations))?;
+    }
+
+    #[test]
+    fn a_mutilated_yaml_file_is_taken_whole_or_refused_with_places(
+        mutations in prop::collection::vec(mutation(snippets_of_yaml()), 1..6),
+    ) {
+        judge("node.yaml", &mutate(&twin(&everything_active()), &mutations))?;
     }
 }

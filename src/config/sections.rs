@@ -1,7 +1,6 @@
 //! Reads every section but the services: their keys, bounds and defaults.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{
@@ -41,19 +40,21 @@ pub(super) fn read(tree: &Table, report: &Report) -> NodeConfig {
     NodeConfig { node, supervisor, health_checks, api, monitoring, services }
 }
 
-/// Every value is there: the host's defaults are part of the tree.
+/// Every value is there, for the host's defaults are part of the tree; or it was refused.
 fn node(mut section: Section<'_>) -> NodeSection {
-    let read = NodeSection {
-        name: section.or("name", String::new(), node_name),
-        data_dir: section.or("data_dir", PathBuf::new(), absolute_path),
-        runtime_dir: section.or("runtime_dir", PathBuf::new(), absolute_path),
-    };
-    if read.data_dir == read.runtime_dir {
+    let name = section.or("name", String::new(), node_name);
+    let data_dir = section.get("data_dir", absolute_path);
+    let runtime_dir = section.get("runtime_dir", absolute_path);
+    if data_dir.is_some() && data_dir == runtime_dir {
         let what = "data_dir and runtime_dir are the same folder".to_owned();
         section.clash(["runtime_dir", "data_dir"], what, "two folders");
     }
     section.finish();
-    read
+    NodeSection {
+        name,
+        data_dir: data_dir.unwrap_or_default(),
+        runtime_dir: runtime_dir.unwrap_or_default(),
+    }
 }
 
 fn supervisor(mut section: Section<'_>) -> Supervisor {

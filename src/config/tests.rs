@@ -23,7 +23,11 @@ fn sources<'a>(text: &'a str, sets: &'a [String]) -> Sources<'a> {
 }
 
 pub(super) fn load_text(text: &str) -> Result<Loaded, ConfigErrors> {
-    load(&sources(text, &[]), &host())
+    load_named(FILE, text)
+}
+
+pub(super) fn load_named(name: &str, text: &str) -> Result<Loaded, ConfigErrors> {
+    load(&Sources { file: Some((Path::new(name), text)), ..Sources::default() }, &host())
 }
 
 #[track_caller]
@@ -527,6 +531,16 @@ fn a_foreign_program_is_held_to_what_can_be_executed() {
         let refused = refusal(&with(wrong));
         assert_eq!(refused.lines().count(), 1, "{refused}");
         assert!(refused.starts_with("node.toml:3:"), "{refused}");
+    }
+}
+
+#[test]
+fn a_file_is_read_up_to_its_bound_and_not_beyond() {
+    for name in ["node.toml", "node.yaml"] {
+        assert!(load_named(name, &"\n".repeat(1 << 20)).is_ok());
+        let refused = load_named(name, &"\n".repeat((1 << 20) + 1)).unwrap_err().to_string();
+        let what = "the file has 1048577 bytes; allowed: at most 1MiB";
+        assert_eq!(refused, format!("{name}:1:1: {what}"));
     }
 }
 

@@ -11,8 +11,6 @@ use super::problem::{Place, Problem};
 use super::report::{Report, path};
 use super::tree::{Entry, Node, Table, Value};
 
-/// The longest file that is read, in bytes.
-pub(super) const TEXT_MAX: usize = 1 << 20;
 /// How many lines that end the parser's work are taken out to see what comes after them.
 const MAX_STOPS: usize = 64;
 /// How the parser's message begins when it did not read on: a test holds it.
@@ -21,12 +19,6 @@ const STOP: &str = "key with no value";
 /// The tree of a file; what could not be read is `Broken` or absent, and reported.
 pub(super) fn read(file: &Path, text: &str, report: &Report) -> Table {
     let lines = Lines::new(file, text);
-    if text.len() > TEXT_MAX {
-        let what = format!("the file has {} bytes", text.len());
-        report.problem(Problem::new(&lines.place(0), "", what).allowed("at most 1MiB"));
-        report.text_is_damaged();
-        return Table::EMPTY;
-    }
     let (readable, mut faults) = without_stops(text, &lines);
     let (table, errors) = DeTable::parse_recoverable(&readable);
     faults.extend(errors.iter().map(|error| Fault::new(error, text)));
@@ -264,7 +256,6 @@ mod tests {
         assert_eq!(found, ["f:2:5: t.a = 99999999999999999999: the number does not fit 64 bits"]);
         assert!(!problems(&format!("a = {}\n", "[".repeat(100_000))).is_empty());
         assert!(!problems(&format!("a{} = 1\n", ".a".repeat(100_000))).is_empty());
-        assert!(problems(&" ".repeat(TEXT_MAX + 1))[0].contains("at most 1MiB"));
     }
 
     #[test]

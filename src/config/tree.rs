@@ -21,6 +21,9 @@ pub(super) enum Value {
     Float(String),
     Bool(bool),
     Date(String),
+    /// The key is written and no value behind it, which only YAML has. A section of this value
+    /// is an empty one.
+    Nothing,
     List(Vec<Node>),
     Table(Table),
     /// Could not be read, which is reported already.
@@ -36,6 +39,7 @@ impl Value {
             Self::Float(_) => "a number with a fraction",
             Self::Bool(_) => "true or false",
             Self::Date(_) => "a date or time",
+            Self::Nothing => "nothing",
             Self::List(_) => "a list",
             Self::Table(_) => "a section",
             Self::Broken => "something unreadable",
@@ -58,6 +62,7 @@ impl fmt::Display for Value {
                 }
                 f.write_str("]")
             }
+            Self::Nothing => f.write_str("null"),
             Self::Table(_) => f.write_str("{...}"),
             Self::Broken => f.write_str("?"),
         }
@@ -124,6 +129,9 @@ impl Table {
                 key_place: node.place.clone(),
                 node: Node { place: node.place.clone(), value: Value::Table(Self::EMPTY) },
             });
+            if entry.node.value == Value::Nothing {
+                entry.node.value = Value::Table(Self::EMPTY);
+            }
             let kind = entry.node.value.kind();
             match &mut entry.node.value {
                 Value::Table(inner) => table = inner,
@@ -133,6 +141,7 @@ impl Table {
                 | Value::Float(_)
                 | Value::Bool(_)
                 | Value::Date(_)
+                | Value::Nothing
                 | Value::List(_) => {
                     return Err(NoSection { key: path[..=depth].join("."), kind });
                 }
@@ -154,7 +163,18 @@ impl Table {
 
 impl Node {
     pub(super) fn table(&self) -> Option<&Table> {
-        if let Value::Table(table) = &self.value { Some(table) } else { None }
+        static EMPTY: Table = Table::EMPTY;
+        match &self.value {
+            Value::Table(table) => Some(table),
+            Value::Nothing => Some(&EMPTY),
+            Value::Text(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Bool(_)
+            | Value::Date(_)
+            | Value::List(_)
+            | Value::Broken => None,
+        }
     }
 }
 

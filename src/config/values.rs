@@ -105,6 +105,7 @@ pub(super) fn size(range: RangeInclusive<ByteSize>) -> impl Fn(&Value) -> Read<B
             Value::Float(_)
             | Value::Bool(_)
             | Value::Date(_)
+            | Value::Nothing
             | Value::List(_)
             | Value::Table(_)
             | Value::Broken => return Err(Wrong::kind(value, &allowed)),
@@ -135,7 +136,12 @@ pub(super) fn cores(value: &Value) -> Read<CpuShare> {
     let text = match value {
         Value::Text(text) | Value::Float(text) => text.clone(),
         Value::Integer(number) => number.to_string(),
-        Value::Bool(_) | Value::Date(_) | Value::List(_) | Value::Table(_) | Value::Broken => {
+        Value::Bool(_)
+        | Value::Date(_)
+        | Value::Nothing
+        | Value::List(_)
+        | Value::Table(_)
+        | Value::Broken => {
             return Err(Wrong::kind(value, allowed));
         }
     };
