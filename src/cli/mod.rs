@@ -178,11 +178,6 @@ pub fn runtime_dir(options: &Options, around: &Environment) -> Result<PathBuf, N
     }
 }
 
-/// The folder of the services' data: what was given, or the rule of `dirs`.
-pub fn data_dir(options: &Options, around: &Environment) -> Result<PathBuf, NoHome> {
-    options.data_dir.clone().map_or_else(|| around.data_dir(), Ok)
-}
-
 async fn ctrl_c() {
     if tokio::signal::ctrl_c().await.is_err() {
         // Without our own handler the kernel's default ends the process.

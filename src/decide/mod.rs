@@ -26,6 +26,8 @@ mod node;
 mod order;
 mod phase;
 mod restart;
+#[cfg(test)]
+mod samples;
 mod settle;
 mod step;
 mod stop;

@@ -169,32 +169,10 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::decide::samples::rules;
     use crate::decide::{Event, ExitFacts, GroupState, News, step};
-    use crate::plan::{Readiness, RestartPolicy, RestartRules, Rules};
     use crate::units::{ExitStatus, Pid};
-
-    fn rules(needs: &[&str]) -> Rules {
-        Rules {
-            needs: needs.iter().map(|name| name.parse().unwrap()).collect(),
-            readiness: Readiness::Started,
-            restart: RestartRules {
-                policy: RestartPolicy::Always,
-                max_restarts: 5,
-                window: Duration::from_secs(300),
-                backoff_initial: Duration::from_secs(60),
-                backoff_max: Duration::from_secs(60),
-                stable_after: Duration::from_secs(30),
-            },
-            start_timeout: Duration::from_secs(30),
-            stop_timeout: Duration::from_secs(10),
-            drain: Duration::ZERO,
-            watchdog: None,
-            unhealthy_threshold: 3,
-        }
-    }
 
     fn tell(node: &mut Node, id: &InstanceId, news: News) {
         let run = node.instance(id).unwrap().run().unwrap();

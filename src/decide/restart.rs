@@ -103,16 +103,10 @@ fn backoff(rules: &RestartRules, attempt: u32, chance: &mut Chance) -> Duration 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::samples;
 
     fn rules() -> RestartRules {
-        RestartRules {
-            policy: RestartPolicy::Always,
-            max_restarts: 5,
-            window: Duration::from_secs(300),
-            backoff_initial: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
-            stable_after: Duration::from_secs(30),
-        }
+        samples::rules(&[]).restart
     }
 
     #[test]

@@ -114,21 +114,6 @@ pub fn environ_contains(pid: Pid, entry: &[u8]) -> Result<bool, Error> {
     Ok(environ.split(|byte| *byte == 0).any(|found| found == entry))
 }
 
-/// How many processes the kernel has killed for want of memory since it started. `None` before
-/// Linux 4.13.
-pub fn oom_kills() -> Result<Option<u64>, Error> {
-    let vmstat = read_optional("/proc/vmstat")?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&vmstat);
-    Ok(text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()))
-}
-
-/// Another one after every boot of the machine.
-pub fn boot_id() -> Result<String, Error> {
-    let file = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(file).map_err(failed("read", file))?;
-    Ok(text.trim().to_owned())
-}
-
 /// `None` where the folder does not exist. Sorted.
 fn numbered_entries(folder: &str) -> Result<Option<Vec<Pid>>, Error> {
     let unlisted = |reason| failed("list", folder)(reason);
@@ -201,11 +186,5 @@ mod tests {
         assert!(environ_contains(own, format!("PATH={path}").as_bytes()).unwrap());
         assert!(!environ_contains(own, format!("PATH={path}:").as_bytes()).unwrap());
         assert!(!environ_contains(own, b"PATH").unwrap());
-    }
-
-    #[test]
-    fn the_machine_has_a_boot_id_and_an_oom_counter() {
-        assert_eq!(boot_id().unwrap().len(), 36);
-        assert!(oom_kills().unwrap().is_some());
     }
 }
