@@ -1,4 +1,4 @@
-//! Which calls of a connection are not answered to their last byte yet.
+//! Which calls of a connection are not answered to their last byte yet, and whether any came.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio::sync::Notify;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
@@ -15,7 +16,7 @@ use super::serve::limits;
 
 /// Each call holds a clone; the connection holds one more.
 #[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<()>);
+pub struct InFlight(Arc<Notify>);
 
 impl InFlight {
     /// Counts the call until its answer is read to the end, or given up.
@@ -23,7 +24,13 @@ impl InFlight {
         self,
         call: impl Future<Output = Result<Response<Body>, Infallible>>,
     ) -> Result<Response<Body>, Infallible> {
+        self.0.notify_one();
         Ok(call.await?.map(|answer| Body::new(Answer { answer, _call: self })))
+    }
+
+    /// Returns when the first call came; at once if it has. To be asked once.
+    pub async fn first(&self) {
+        self.0.notified().await;
     }
 
     /// Returns when there is no call at the end of a whole [`limits::FAREWELL`]. To be asked by the

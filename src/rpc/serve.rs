@@ -41,8 +41,8 @@ pub mod limits {
     pub const CONNECTIONS: usize = 1024;
     /// From the connection to its first byte.
     pub const FIRST_BYTE: Duration = Duration::from_secs(10);
-    /// After the end was told, a connection without calls has this long to say good-bye; its peer
-    /// may be stopped.
+    /// After the end was told, a connection without calls has this long: to make its first one, if
+    /// it was accepted just before, and to say good-bye; its peer may be stopped.
     pub const FAREWELL: Duration = Duration::from_millis(200);
     /// The pause after `accept` failed for want of descriptors or memory.
     pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -74,8 +74,9 @@ pub enum ServeError {
 
 /// Serves `routes` until `told` returns, then for at most `drain` what is in flight.
 ///
-/// Without listeners it returns when the connected streams are closed by their peers. Idle
-/// connections are closed at once when the drain begins.
+/// Without listeners it returns when the connected streams are closed by their peers. When the
+/// drain begins, idle connections are closed at once; one that was accepted and has not made its
+/// call yet is served that call, if it comes soon: it was taken from a queue that others serve.
 pub async fn serve(
     sockets: Sockets,
     routes: Routes,
@@ -159,7 +160,7 @@ async fn connection(stream: UnixStream, routes: Routes, mut ending: Ending) {
     // hyper ends no connection in its handshake, so it gets none that has not begun to speak.
     tokio::select! {
         begun = first_byte(&stream) => if begun.is_err() { return },
-        () = ending.begun() => return,
+        () = a_while_after(&mut ending) => return,
         () = tokio::time::sleep(limits::FIRST_BYTE) => return,
     }
     let in_flight = InFlight::default();
@@ -177,6 +178,11 @@ async fn connection(stream: UnixStream, routes: Routes, mut ending: Ending) {
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = ending.begun() => {
+            tokio::select! {
+                _ended = serving.as_mut() => return,
+                () = in_flight.first() => {}
+                () = tokio::time::sleep(limits::FAREWELL) => {}
+            }
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = serving.as_mut() => ended,
@@ -187,6 +193,11 @@ async fn connection(stream: UnixStream, routes: Routes, mut ending: Ending) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+async fn a_while_after(ending: &mut Ending) {
+    ending.begun().await;
+    tokio::time::sleep(limits::FAREWELL).await;
 }
 
 /// Waits until there is something to read, the end included; takes nothing.
