@@ -60,6 +60,7 @@ fn spawned(effects: &[Effect]) -> Vec<RunId> {
         | Effect::KillGroup { .. }
         | Effect::Clear { .. }
         | Effect::Forget { .. }
+        | Effect::Retire { .. }
         | Effect::Announce(_)
         | Effect::Note(_) => None,
     };
@@ -69,6 +70,7 @@ fn spawned(effects: &[Effect]) -> Vec<RunId> {
 fn rules() -> Rules {
     Rules {
         needs: Vec::new(),
+        restart_with: Vec::new(),
         readiness: Readiness::Notify,
         restart: RestartRules {
             policy: RestartPolicy::Always,

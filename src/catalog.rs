@@ -21,9 +21,14 @@ pub struct Entry {
     pub memory: ByteSize,
     pub max_files: u64,
     pub depends_on: &'static [Builtin],
+    /// How many instances may share its data.
+    pub instances: u16,
     /// Further sockets and channels it is handed beside its own Unix socket.
     pub extras: Extras,
 }
+
+/// The most instances that any service may have.
+pub const INSTANCES: u16 = 64;
 
 /// What a built-in service is handed beside its gRPC sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,7 @@ impl Builtin {
                 memory: ByteSize::mib(512),
                 max_files: 1024,
                 depends_on: &[],
+                instances: INSTANCES,
                 extras: Extras::None,
             },
             Self::Storage => Entry {
@@ -53,6 +59,7 @@ impl Builtin {
                 memory: ByteSize::gib(2),
                 max_files: 4096,
                 depends_on: &[Self::Identity],
+                instances: INSTANCES,
                 extras: Extras::None,
             },
             Self::Ledger => Entry {
@@ -61,6 +68,7 @@ impl Builtin {
                 memory: ByteSize::gib(1),
                 max_files: 2048,
                 depends_on: &[Self::Identity],
+                instances: 1,
                 extras: Extras::None,
             },
             Self::Gateway => Entry {
@@ -69,6 +77,7 @@ impl Builtin {
                 memory: ByteSize::mib(512),
                 max_files: 8192,
                 depends_on: &[Self::Identity, Self::Storage, Self::Ledger],
+                instances: INSTANCES,
                 extras: Extras::ApiAndStatus,
             },
         }

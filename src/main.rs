@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use blackhole_node::cli::{self, Life, Options, load};
-use blackhole_node::node::{self, BootError, Settings};
+use blackhole_node::node::{self, BootError, Configured, Loader, Settings};
 use blackhole_node::observe::clock::Clock;
 use blackhole_node::service;
 
@@ -18,18 +18,26 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options, clock: Clock) -> ExitCode {
-    let load::FromOptions { loaded, origin } = match load::from_options(options) {
-        Ok(loaded) => loaded,
+    let configured = match load_all(options) {
+        Ok(configured) => configured,
         Err(error) => return fail(&error, cli::ExitCode::Configuration),
     };
-    let remarks = loaded.remarks.iter().map(ToString::to_string).collect();
-    match node::main(Settings { config: loaded.config, origin, remarks, clock }) {
+    let again = options.clone();
+    let read = move || load_all(&again).map_err(|error| error.to_string());
+    let loader = Loader::new(read);
+    match node::main(Settings { configured, loader, clock }) {
         Ok(code) => code,
         Err(error @ BootError::AlreadyRunning { .. }) => {
             fail(&error, cli::ExitCode::AlreadyRunning)
         }
         Err(error) => fail(&error, cli::ExitCode::Failed),
     }
+}
+
+fn load_all(options: &Options) -> Result<Configured, load::LoadError> {
+    let load::FromOptions { loaded, origin } = load::from_options(options)?;
+    let remarks = loaded.remarks.iter().map(ToString::to_string).collect();
+    Ok(Configured { config: loaded.config, origin, remarks })
 }
 
 fn fail(error: &dyn std::error::Error, code: cli::ExitCode) -> ExitCode {

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use blackhole_node::decide::{
-    Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice, SpawnFailure,
+    Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice, Replan, SpawnFailure,
     Urgency, step,
 };
 use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
@@ -18,6 +18,7 @@ const PAGE: &str = "docs/lifecycle.md";
 fn rules(needs: &[&str]) -> Rules {
     Rules {
         needs: needs.iter().map(|name| name.parse().unwrap()).collect(),
+        restart_with: Vec::new(),
         readiness: Readiness::Notify,
         restart: RestartRules {
             policy: RestartPolicy::Always,
@@ -138,6 +139,15 @@ fn command(command: fn(BTreeSet<InstanceId>) -> Command) -> Event {
     Event::Command(command(BTreeSet::from([web()])))
 }
 
+/// A new plan of these instances, of which those have another process.
+fn replan(instances: &[&str], relaunch: &[&str]) -> Event {
+    let id = |name: &&str| name.parse::<InstanceId>().unwrap();
+    let needs = |id: &InstanceId| if *id == web() { rules(&["db"]) } else { rules(&[]) };
+    let rules = instances.iter().map(id).map(|id| (id.clone(), needs(&id))).collect();
+    let relaunch = relaunch.iter().map(id).collect();
+    Event::Command(Command::Replan(Replan { rules, relaunch }))
+}
+
 /// Makes an event that is about this run, if it is about one.
 type Make = fn(RunId) -> Event;
 
@@ -153,6 +163,9 @@ fn events() -> Vec<(&'static str, Make)> {
         ("restart", |_| command(Command::Restart)),
         ("shutdown", |_| Event::Command(Command::Shutdown(Urgency::Orderly))),
         ("shutdown, now", |_| Event::Command(Command::Shutdown(Urgency::Now))),
+        ("new plan: unchanged", |_| replan(&["db-0", "web-0"], &[])),
+        ("new plan: changed", |_| replan(&["db-0", "web-0"], &["web-0"])),
+        ("new plan: removed", |_| replan(&["db-0"], &[])),
         ("spawned", |run| about(run, News::Spawned { pid: Pid(9) })),
         ("spawn failed", |run| about(run, News::SpawnFailed(SpawnFailure("EAGAIN".to_owned())))),
         ("executed", |run| about(run, News::Executed)),
@@ -189,11 +202,13 @@ fn effect_word(effect: &Effect, own: RunId) -> Option<String> {
         Effect::KillGroup { run } if *run == own => Some("kill group".to_owned()),
         Effect::Clear { run } if *run == own => Some("clear group".to_owned()),
         Effect::Forget { run } if *run == own => Some("forget".to_owned()),
+        Effect::Retire { instance } if *instance == web() => Some("retire".to_owned()),
         Effect::Spawn { .. }
         | Effect::Signal { .. }
         | Effect::KillGroup { .. }
         | Effect::Clear { .. }
         | Effect::Forget { .. }
+        | Effect::Retire { .. }
         | Effect::Announce(_)
         | Effect::Note(_) => None,
     }
@@ -205,7 +220,9 @@ fn cell(mut scene: Scene, event: Event, before: &str) -> String {
     let own = scene.run("web-0");
     let effects = scene.then(event);
     let words: Vec<String> = effects.iter().filter_map(|e| effect_word(e, own)).collect();
-    let after = scene.node.instance(&web()).unwrap();
+    let Some(after) = scene.node.instance(&web()) else {
+        return format!("(gone): {}", words.join(", "));
+    };
     if words.is_empty() && *after == state {
         return "-".to_owned();
     }

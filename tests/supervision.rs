@@ -393,13 +393,3 @@ fn a_service_is_ready_when_its_port_answers() {
     node.console.line("site-0 ready in");
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
 }
-
-/// SIGHUP is no reason to end.
-#[test]
-fn a_hang_up_is_answered_with_a_remark() {
-    let lab = Lab::new();
-    let node = lab.node(&service("web", &idle(), "")).up();
-    node.signal(Signal::HUP);
-    node.console.line("SIGHUP: this version cannot reload");
-    assert_eq!(lab.phase("web-0"), "ready");
-}

@@ -8,7 +8,7 @@ mod sockets;
 mod spawn;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -28,7 +28,7 @@ use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::linux::process;
 use crate::linux::spawn::ExecReport;
-use crate::plan::{Plan, SocketId};
+use crate::plan::{Plan, SocketId, SocketPlace};
 use crate::units::{InstanceId, Pid, RunId, Signal};
 use fd_store::FdStore;
 use sockets::Sockets;
@@ -91,8 +91,8 @@ impl Act {
     ) -> Result<Self, ActError> {
         let executable = fds::own_executable().map_err(ActError::Executable)?;
         let mut sockets = Sockets::default();
-        for (id, place) in &plan.sockets {
-            let _tried_again_at_spawn = sockets.bind(id, place);
+        for place in plan.sockets.values() {
+            let _tried_again_at_spawn = sockets.bind(place);
         }
         Ok(Self {
             plan,
@@ -110,6 +110,40 @@ impl Act {
         &self.plan
     }
 
+    /// From now on the plan is `next`, and `leaving`: instances of the plan before that are on
+    /// their way out. Binds what is new first; when that fails, everything is as it was.
+    pub fn adopt(&mut self, next: Plan, leaving: &BTreeSet<InstanceId>) -> Result<(), ActError> {
+        let next = next.with_leaving(&self.plan, leaving);
+        let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
+        let new = next.sockets.values().filter(|place| !known.contains(place));
+        let new: Vec<SocketPlace> = new.cloned().collect();
+        for place in &new {
+            if let Err(error) = self.sockets.bind(place) {
+                self.sockets.keep_only(|place| known.contains(place));
+                return Err(error);
+            }
+        }
+        self.plan = next;
+        self.close_what_is_not_planned();
+        Ok(())
+    }
+
+    /// An instance that was leaving is gone: releases what was its own.
+    pub fn retire(&mut self, id: &InstanceId) {
+        self.stores.remove(id);
+        if let Some(group) = self.groups.remove(id) {
+            let _left_for_the_next_sweep = group.remove();
+        }
+        let plan = std::mem::take(&mut self.plan);
+        self.plan = plan.without(&BTreeSet::from([id.clone()]));
+        self.close_what_is_not_planned();
+    }
+
+    fn close_what_is_not_planned(&mut self) {
+        let planned: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
+        self.sockets.keep_only(|place| planned.contains(place));
+    }
+
     pub fn run(&self, run: RunId) -> Option<&LiveRun> {
         self.runs.get(&run)
     }
@@ -121,7 +155,7 @@ impl Act {
 
     /// Where the API listens, once it does.
     pub fn api(&self) -> Option<SocketAddr> {
-        self.sockets.tcp_address(&SocketId::Api)
+        self.sockets.tcp_address(self.plan.sockets.get(&SocketId::Api)?)
     }
 
     pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<Newborn, SpawnFailure> {
@@ -185,7 +219,7 @@ impl Act {
 
     /// Takes away what stands in the file system, after everything has ended.
     pub fn put_away(&mut self) {
-        self.sockets.remove_files();
+        self.sockets.keep_only(|_| false);
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();
         }

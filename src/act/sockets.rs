@@ -1,57 +1,63 @@
 //! Listening sockets: bound once, kept over every restart, so that a client waits in the backlog
-//! instead of being refused.
+//! instead of being refused. Knows where they stand, not whose they are.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 
 use super::error::ActError;
 use crate::linux::fds::{self, SocketAccess};
 use crate::linux::procfs;
-use crate::plan::{SocketId, SocketPlace};
+use crate::plan::SocketPlace;
 
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    bound: BTreeMap<SocketId, Listener>,
+    bound: BTreeMap<SocketPlace, Listener>,
 }
 
 #[derive(Debug)]
 enum Listener {
-    Unix { listener: UnixListener, path: PathBuf },
+    Unix(UnixListener),
     Tcp(TcpListener),
 }
 
 impl Sockets {
     /// Binds it, unless it is bound.
-    pub(super) fn bind(&mut self, id: &SocketId, place: &SocketPlace) -> Result<(), ActError> {
-        if !self.bound.contains_key(id) {
-            self.bound.insert(id.clone(), bind(place)?);
+    pub(super) fn bind(&mut self, place: &SocketPlace) -> Result<(), ActError> {
+        if !self.is_bound(place) {
+            self.bound.insert(place.clone(), bind(place)?);
         }
         Ok(())
     }
 
-    pub(super) fn get(&self, id: &SocketId) -> Option<BorrowedFd<'_>> {
-        Some(match self.bound.get(id)? {
-            Listener::Unix { listener, .. } => listener.as_fd(),
+    pub(super) fn is_bound(&self, place: &SocketPlace) -> bool {
+        self.bound.contains_key(place)
+    }
+
+    pub(super) fn get(&self, place: &SocketPlace) -> Option<BorrowedFd<'_>> {
+        Some(match self.bound.get(place)? {
+            Listener::Unix(listener) => listener.as_fd(),
             Listener::Tcp(listener) => listener.as_fd(),
         })
     }
 
-    pub(super) fn tcp_address(&self, id: &SocketId) -> Option<SocketAddr> {
-        match self.bound.get(id)? {
-            Listener::Unix { .. } => None,
+    pub(super) fn tcp_address(&self, place: &SocketPlace) -> Option<SocketAddr> {
+        match self.bound.get(place)? {
+            Listener::Unix(_) => None,
             Listener::Tcp(listener) => listener.local_addr().ok(),
         }
     }
 
-    pub(super) fn remove_files(&mut self) {
-        for listener in std::mem::take(&mut self.bound).into_values() {
-            if let Listener::Unix { path, .. } = listener {
+    /// Closes all others, and removes their files.
+    pub(super) fn keep_only(&mut self, wanted: impl Fn(&SocketPlace) -> bool) {
+        self.bound.retain(|place, _| {
+            let stays = wanted(place);
+            if let (SocketPlace::Unix(path), false) = (place, stays) {
                 let _gone_already = std::fs::remove_file(path);
             }
-        }
+            stays
+        });
     }
 }
 
@@ -60,7 +66,7 @@ fn bind(place: &SocketPlace) -> Result<Listener, ActError> {
         SocketPlace::Unix(path) => {
             let listener = fds::unix_listener(path, SocketAccess::Owner)
                 .map_err(|reason| ActError::UnixSocket { path: path.clone(), reason })?;
-            Ok(Listener::Unix { listener, path: path.clone() })
+            Ok(Listener::Unix(listener))
         }
         SocketPlace::Tcp(address) => {
             let listener = fds::tcp_listener(*address).map_err(|reason| ActError::Port {

@@ -122,7 +122,9 @@ impl Passing {
         let mut all = Vec::new();
         for passed in &launch.passed {
             let fd = match &passed.channel {
-                Channel::Listener(socket) => act.sockets.get(socket),
+                Channel::Listener(socket) => {
+                    act.plan.sockets.get(socket).and_then(|place| act.sockets.get(place))
+                }
                 Channel::Status => self.status.as_ref().map(|(_, theirs)| theirs.as_fd()),
                 Channel::Sheet => self.sheet.as_ref().map(AsFd::as_fd),
             };
@@ -141,10 +143,9 @@ impl Passing {
 
 /// Most are bound since the node began; one that could not be is tried again here.
 fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
-    for passed in &launch.passed {
-        let Channel::Listener(id) = &passed.channel else { continue };
+    for id in launch.listeners() {
         if let Some(place) = act.plan.sockets.get(id) {
-            act.sockets.bind(id, place)?;
+            act.sockets.bind(place)?;
         }
     }
     Ok(())

@@ -78,16 +78,21 @@ fn report(instances: &[InstanceStatus], console: &mut Console<'_>) -> Result<Exi
 
 /// `storage-0 ready (pid 123)`, `ledger-0 failed: exit code 1`
 fn outcome(instance: &InstanceStatus) -> String {
-    let mut line = format!("{} {}", instance.instance, instance.phase);
+    printable(&format!("{} {}", instance.instance, settled_words(instance)))
+}
+
+/// `ready (pid 123)`, `failed: exit code 1`
+pub(super) fn settled_words(instance: &InstanceStatus) -> String {
+    let mut words = instance.phase.clone();
     if instance.pid != 0 {
-        line += &format!(" (pid {})", instance.pid);
+        words += &format!(" (pid {})", instance.pid);
     }
     // The reason of what is ready or stopped tells of the run before.
     let settled = instance.phase == "ready" || instance.phase == "stopped";
     if !settled && !instance.reason.is_empty() {
-        line += &format!(": {}", instance.reason);
+        words += &format!(": {}", instance.reason);
     }
-    printable(&line)
+    words
 }
 
 fn known(name: &str, status: &NodeStatus) -> Result<(), Error> {

@@ -124,6 +124,19 @@ pub enum Verb {
     /// Their sockets stay open meanwhile: callers wait and are not refused.
     #[command(after_long_help = "Example:\n  blackhole-node restart storage-0")]
     Restart(ActArgs),
+    /// Read the configuration anew and apply what changed.
+    ///
+    /// Only what changed is touched: services whose process is started otherwise are restarted, new
+    /// ones started, removed ones stopped; other rules hold at once. A wrong configuration changes
+    /// nothing: every error is shown, and the exit code is 78. SIGHUP does the same.
+    #[command(after_long_help = "Example:\n  blackhole-node reload")]
+    Reload(ReplanArgs),
+    /// Change how many instances of a service run.
+    ///
+    /// Only the difference is started or stopped; callers of the service's shared socket are not
+    /// refused. It holds until the node ends, or the configuration says another number.
+    #[command(after_long_help = "Example:\n  blackhole-node scale storage 3")]
+    Scale(ScaleArgs),
     /// Answer why a service is not up, or was started again.
     ///
     /// One screen for each instance: what it waits for, what happened to it, the rules that were
@@ -207,6 +220,30 @@ pub struct ActArgs {
     pub no_block: bool,
 }
 
+/// `reload`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ReplanArgs {
+    /// Return as soon as the node has accepted the configuration
+    #[arg(long)]
+    pub no_block: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `scale`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ScaleArgs {
+    /// A service
+    #[arg(value_parser = service)]
+    pub name: String,
+    /// How many instances of it are to run, 1 to 64
+    #[arg(value_name = "INSTANCES")]
+    pub instances: u32,
+    #[command(flatten)]
+    pub replan: ReplanArgs,
+}
+
 /// `stop`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct StopArgs {
@@ -285,6 +322,10 @@ fn service_or_instance(text: &str) -> Result<String, String> {
     if text.parse::<InstanceId>().is_ok() {
         return Ok(text.to_owned());
     }
+    service(text)
+}
+
+fn service(text: &str) -> Result<String, String> {
     text.parse::<ServiceName>().map(|name| name.to_string()).map_err(|error| error.to_string())
 }
 

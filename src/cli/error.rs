@@ -49,6 +49,7 @@ fn of_node(error: &client::Error) -> ExitCode {
         client::Error::NoPermission { .. } | client::Error::Denied(_) => ExitCode::NoPermission,
         client::Error::NoSuchService(_) => ExitCode::NoSuchService,
         client::Error::Invalid(_) => ExitCode::Usage,
+        client::Error::Configuration(_) => ExitCode::Configuration,
         client::Error::Connect { .. }
         | client::Error::Failed(_)
         | client::Error::Internal(..)
@@ -73,6 +74,7 @@ mod tests {
         assert_eq!(node(client::Error::NoSuchService("x".into())), ExitCode::NoSuchService);
         assert_eq!(node(client::Error::Failed("x".into())), ExitCode::Failed);
         assert_eq!(node(client::Error::Invalid("x".into())), ExitCode::Usage);
+        assert_eq!(node(client::Error::Configuration("x".into())), ExitCode::Configuration);
         assert_eq!(Error::NoHome(NoHome).exit_code(), ExitCode::Usage);
     }
 

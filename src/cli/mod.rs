@@ -11,6 +11,7 @@ mod exit;
 pub mod load;
 mod logs;
 mod pages;
+mod replan;
 mod since;
 mod status;
 mod why;
@@ -28,7 +29,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 pub use args::{
-    ActArgs, ConfigVerb, LogsArgs, Options, Settings, StatusArgs, StopArgs, Verb, WhyArgs,
+    ActArgs, ConfigVerb, LogsArgs, Options, ReplanArgs, ScaleArgs, Settings, StatusArgs, StopArgs,
+    Verb, WhyArgs,
 };
 pub use config::{Answer, Ask, Question, What};
 pub use console::{Console, Kind, Paint};
@@ -77,7 +79,7 @@ where
         Some(AnyVerb::Verb(Verb::Config(verb))) => Ok(Life::Verb(Verb::Config(verb), options)),
         Some(AnyVerb::Service { .. } | AnyVerb::Verb(_)) if !options.sets.is_empty() => {
             let text = "--set is for run, config check and config show; \
-                        to change a running node, change its configuration and restart it";
+                        to change a running node, change its configuration and reload it";
             Err(CommandLine::command().error(ErrorKind::ArgumentConflict, text))
         }
         Some(AnyVerb::Service { name }) => Ok(Life::Service(name)),
@@ -98,12 +100,14 @@ pub fn execute(verb: &Verb, options: &Options, config: Ask) -> ExitCode {
     done.unwrap_or_else(|error| tell(&error, &mut console))
 }
 
-/// One line on standard error; none where only the reader of the output went away.
+/// One line on standard error, or one for each mistake of a configuration; none where only the
+/// reader of the output went away.
 fn tell(error: &Error, console: &mut Console<'_>) -> ExitCode {
     if !error.is_closed_pipe() {
-        let line = printable(&error.to_string());
-        // Where standard error is closed too, the exit code is all that can be told.
-        let _unheard = writeln!(console.err, "{line}");
+        for line in error.to_string().lines() {
+            // Where standard error is closed too, the exit code is all that can be told.
+            let _unheard = writeln!(console.err, "{}", printable(line));
+        }
     }
     error.exit_code()
 }
@@ -124,6 +128,8 @@ pub async fn run(
         Verb::Start(args) => act(Action::Start, args, options, console).await,
         Verb::Restart(args) => act(Action::Restart, args, options, console).await,
         Verb::Stop(args) => stop(args, options, console).await,
+        Verb::Reload(args) => replan::reload(&mut connect(options).await?, args, console).await,
+        Verb::Scale(args) => replan::scale(&mut connect(options).await?, args, console).await,
         Verb::Why(args) => why::show(&mut connect(options).await?, args, console).await,
         Verb::Logs(args) => logs::show(&mut connect(options).await?, args, console, end).await,
         Verb::Config(verb) => config::run(verb, options, config, console),

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::cli::console::{Kind, Paint};
 
-    const VERBS: [&str; 11] = [
+    const VERBS: [&str; 13] = [
         "run",
         "status",
         "start",
@@ -123,6 +123,8 @@ mod tests {
         "logs",
         "config",
         "version",
+        "reload",
+        "scale",
         "why",
         "completions",
         "man",

@@ -117,6 +117,9 @@ mod parsing {
         assert_eq!(life("start"), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(life("restart"), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(life("stop UPPER"), Err(ErrorKind::ValueValidation));
+        assert_eq!(life("scale storage"), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(life("scale storage -1"), Err(ErrorKind::UnknownArgument));
+        assert_eq!(life("scale storage many"), Err(ErrorKind::ValueValidation));
     }
 
     #[test]
@@ -241,7 +244,7 @@ fn troubled_node() -> Fake {
     gap.skipped = 12;
     gap.unix_us += 1_000_000;
     let records = vec![record("storage-0", "first"), record("node", "hello"), gap];
-    Fake::start(Script { status: troubled(), records })
+    Fake::start(Script { status: troubled(), records, ..Script::default() })
 }
 
 mod against_a_fake_node {
@@ -308,6 +311,30 @@ mod against_a_fake_node {
         assert_eq!(accepted, said(ExitCode::Ok, line, ""));
         let stopped = typed(&fake, "stop ledger").await;
         assert_eq!(stopped, said(ExitCode::Ok, "ledger-0 stopped\n", ""));
+    }
+
+    #[tokio::test]
+    async fn reload_says_what_changed_or_what_is_wrong() {
+        let status = NodeStatus { instances: vec![ready("web")], ..troubled() };
+        let mut script = Script { status, ..Script::default() };
+        let told = typed(&Fake::start(script.clone()), "reload").await;
+        let text = "configuration: node.toml\nweb-0 restarted (command): ready (pid 1002)\n";
+        assert_eq!(told, said(ExitCode::Ok, text, ""));
+        let (_, out, _) = typed(&Fake::start(script.clone()), "reload --json").await;
+        let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(object["changes"][0]["what"], "restarted");
+        script.wrong_configuration = Some("node.toml:1:1: no".to_owned());
+        let told = typed(&Fake::start(script), "reload").await;
+        let text = "the configuration is wrong, and nothing was changed:\nnode.toml:1:1: no\n";
+        assert_eq!(told, said(ExitCode::Configuration, "", text));
+    }
+
+    #[tokio::test]
+    async fn scale_says_what_came() {
+        let told = typed(&troubled_node(), "scale storage 3").await;
+        assert_eq!(told, said(ExitCode::Ok, "storage-1 added\nstorage-2 added\n", ""));
+        assert_eq!(typed(&troubled_node(), "scale web 3").await.0, ExitCode::Ok);
+        assert_eq!(typed(&troubled_node(), "scale nosuch 3").await.0, ExitCode::NoSuchService);
     }
 
     #[tokio::test]
@@ -458,7 +485,7 @@ mod against_a_fake_node {
     #[tokio::test]
     async fn a_whole_healthy_service_is_ready() {
         let status = NodeStatus { instances: vec![ready("a"), ready("b")], ..troubled() };
-        let fake = Fake::start(Script { status, records: vec![] });
+        let fake = Fake::start(Script { status, ..Script::default() });
         assert_eq!(typed(&fake, "status a").await.0, ExitCode::Ok);
     }
 }

@@ -1,4 +1,5 @@
-//! Who is started after whom: every dependency exists, is enabled, and leads nowhere in circles.
+//! Who is started after whom, and who is restarted with whom: every service that is named exists,
+//! is enabled, and nothing leads in circles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +12,27 @@ use super::values::{Wrong, text};
 use crate::catalog::{Builtin, COMING};
 use crate::units::ServiceName;
 
+/// How one service may follow another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    DependsOn,
+    RestartWith,
+}
+
+impl Relation {
+    fn key(self) -> &'static str {
+        match self {
+            Self::DependsOn => "depends_on",
+            Self::RestartWith => "restart_with",
+        }
+    }
+}
+
 /// A dependency as it was asked for, before anybody knows whether it can be kept.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
     service: ServiceName,
+    relation: Relation,
     on: String,
     /// None: the catalog asks for it.
     place: Option<Place>,
@@ -22,11 +40,12 @@ pub(super) struct Wish {
 
 impl Wish {
     pub(super) fn of_catalog(service: &ServiceName, on: Builtin) -> Self {
-        Self { service: service.clone(), on: on.entry().name.to_owned(), place: None }
+        let (service, on) = (service.clone(), on.entry().name.to_owned());
+        Self { service, relation: Relation::DependsOn, on, place: None }
     }
 
     fn key(&self) -> String {
-        format!("services.{}.depends_on", self.service)
+        format!("services.{}.{}", self.service, self.relation.key())
     }
 
     fn problem(&self, place: &Place, what: impl Into<String>) -> Problem {
@@ -36,12 +55,17 @@ impl Wish {
 
 type Services = BTreeMap<ServiceName, Service>;
 
-/// The value of `depends_on`; nothing where it is absent or was refused.
-pub(super) fn written(section: &mut Section<'_>, service: &ServiceName) -> Option<Vec<Wish>> {
+/// The value of the key; nothing where it is absent or was refused.
+pub(super) fn written(
+    section: &mut Section<'_>,
+    service: &ServiceName,
+    relation: Relation,
+) -> Option<Vec<Wish>> {
     const ALLOWED: &str = "a list of names of services, such as [\"storage\"]";
-    let node = section.node("depends_on")?;
+    let key = relation.key();
+    let node = section.node(key)?;
     let Value::List(items) = &node.value else {
-        section.refuse("depends_on", node, Wrong::kind(&node.value, ALLOWED));
+        section.refuse(key, node, Wrong::kind(&node.value, ALLOWED));
         return None;
     };
     let mut wishes: Vec<Wish> = Vec::new();
@@ -49,20 +73,20 @@ pub(super) fn written(section: &mut Section<'_>, service: &ServiceName) -> Optio
         match text(&item.value) {
             Ok(on) if wishes.iter().any(|wish| wish.on == on) => {
                 let wrong = Wrong::new("the service is named twice", "each name once");
-                section.refuse("depends_on", item, wrong);
+                section.refuse(key, item, wrong);
             }
             Ok(on) => {
                 let place = Some(item.place.clone());
-                wishes.push(Wish { service: service.clone(), on, place });
+                wishes.push(Wish { service: service.clone(), relation, on, place });
             }
-            Err(_) => section.refuse("depends_on", item, Wrong::kind(&item.value, ALLOWED)),
+            Err(_) => section.refuse(key, item, Wrong::kind(&item.value, ALLOWED)),
         }
     }
     Some(wishes)
 }
 
-/// Turns the wishes into `depends_on` where they can be kept, and reports the others. `sections`:
-/// all that was written below `services`, also what could not be read.
+/// Turns the wishes into `depends_on` and `restart_with` where they can be kept, and reports the
+/// others. `sections`: all that was written below `services`, also what could not be read.
 pub(super) fn settle(
     services: &mut Services,
     wishes: Vec<Wish>,
@@ -80,11 +104,20 @@ pub(super) fn settle(
         };
         if name == wish.service {
             let place = wish.place.as_ref().unwrap_or(&Place::Default);
-            let problem = wish.problem(place, "a service cannot depend on itself");
+            let what = match wish.relation {
+                Relation::DependsOn => "a service cannot depend on itself",
+                Relation::RestartWith => "a service cannot restart with itself",
+            };
+            let problem = wish.problem(place, what);
             report.problem(problem.allowed("the names of other services"));
         } else if is_enabled(services, &wish.service) && !is_enabled(services, &name) {
             let place = wish.place.clone().unwrap_or_else(|| switch(&name, sections));
-            let what = format!("{name} is disabled, so that {} starts without it", wish.service);
+            let what = match wish.relation {
+                Relation::DependsOn => {
+                    format!("{name} is disabled, so that {} starts without it", wish.service)
+                }
+                Relation::RestartWith => format!("{name} is disabled and never restarts"),
+            };
             report.remark(wish.problem(&place, what));
         } else {
             kept.push((wish, name));
@@ -93,7 +126,10 @@ pub(super) fn settle(
     report_cycles(&kept, services, report);
     for (wish, name) in kept {
         if let Some(service) = services.get_mut(&wish.service) {
-            service.depends_on.push(name);
+            match wish.relation {
+                Relation::DependsOn => service.depends_on.push(name),
+                Relation::RestartWith => service.restart_with.push(name),
+            }
         }
     }
 }
@@ -125,7 +161,10 @@ fn report_cycles(kept: &[(Wish, ServiceName)], services: &Services, report: &Rep
     let enabled = |name: &ServiceName| is_enabled(services, name);
     let mut edges: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
     for (wish, on) in kept.iter().filter(|(wish, on)| enabled(&wish.service) && enabled(on)) {
-        edges.entry(&wish.service).or_default().push(on);
+        let after = edges.entry(&wish.service).or_default();
+        if !after.contains(&on) {
+            after.push(on);
+        }
     }
     for cycle in cycles(&edges) {
         let next = |index: usize| cycle[(index + 1) % cycle.len()];
@@ -134,10 +173,12 @@ fn report_cycles(kept: &[(Wish, ServiceName)], services: &Services, report: &Rep
         let on_it = |(wish, on): &&(Wish, ServiceName)| {
             (0..cycle.len()).any(|index| *cycle[index] == wish.service && next(index) == on)
         };
-        let places = kept.iter().filter(on_it).filter_map(|(wish, _)| wish.place.clone());
-        let key = path("services", &format!("{}.depends_on", cycle[0]));
+        let written = kept.iter().filter(on_it).map(|(wish, _)| wish);
+        let written = written.filter_map(|wish| Some((wish.place.clone()?, wish.key())));
+        let nowhere = || (Place::Default, path("services", &format!("{}.depends_on", cycle[0])));
+        let (place, key) = written.min().unwrap_or_else(nowhere);
         let what = format!("the services wait for each other: {}", names.join(" -> "));
-        let problem = Problem::new(&places.min().unwrap_or(Place::Default), &key, what);
+        let problem = Problem::new(&place, &key, what);
         report.problem(problem.allowed("dependencies without a circle"));
     }
 }

@@ -5,11 +5,12 @@
 //! `yaml_text`), `sections` and
 //! `services` read it key by key through `section` and `values`, `dependencies` and `whole` judge
 //! what is only known at the end, `report` tells it all, `origins` remembers where it was written,
-//! `show` is the way back.
+//! `show` is the way back. `live` is about a node that runs.
 
 mod dependencies;
 mod foreign;
 mod layers;
+mod live;
 mod model;
 mod origins;
 mod problem;
@@ -34,6 +35,7 @@ mod yaml_tests;
 
 use std::path::{Path, PathBuf};
 
+pub use live::ScaleError;
 pub use model::{
     Api, Command, FileLimits, Foreign, HealthChecks, Kind, LogFormat, Monitoring, NodeConfig,
     NodeSection, NotifyAccess, Readiness, Resources, RestartPolicy, Service, Supervisor,

@@ -104,6 +104,8 @@ pub struct Service {
     pub instances: u16,
     /// All exist, and those of an enabled service are enabled; no cycles among the enabled ones.
     pub depends_on: Vec<ServiceName>,
+    /// Services after whose restart this one is restarted too; as `depends_on` checked.
+    pub restart_with: Vec<ServiceName>,
     pub restart_policy: RestartPolicy,
     pub max_restarts: u32,
     pub start_timeout: Duration,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::dependencies::{self, Wish};
+use super::dependencies::{self, Relation, Wish, written};
 use super::foreign;
 use super::model::{
     FileLimits, Kind, Monitoring, NotifyAccess, Readiness, Resources, Service, Supervisor,
@@ -16,7 +16,7 @@ use super::tree::{Entry, Table, Value};
 use super::values::{
     NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, cores, duration, flag, or_none, size, whole,
 };
-use crate::catalog::{Builtin, COMING};
+use crate::catalog::{Builtin, COMING, INSTANCES};
 use crate::units::{ByteSize, ServiceName};
 
 /// More would not fit a table of processes that somebody reads.
@@ -140,10 +140,11 @@ fn builtin_service(
         max_files: Some(entry.max_files),
         ..Resources::default()
     };
-    match dependencies::written(&mut section, name) {
+    match written(&mut section, name, Relation::DependsOn) {
         Some(written) => wishes.extend(written),
         None => wishes.extend(entry.depends_on.iter().map(|on| Wish::of_catalog(name, *on))),
     }
+    wishes.extend(written(&mut section, name, Relation::RestartWith).unwrap_or_default());
     let (resources, quota) = resources(section.section("resources"), limits, Some(builtin));
     let max_item = max_item(&mut section, builtin);
     if quota != 0 && quota < max_item {
@@ -153,9 +154,9 @@ fn builtin_service(
     let kind = Kind::Builtin(builtin, FileLimits { max_item, quota });
     let mut service = common(&mut section, kind, defaults, resources);
     let instances = section.node("instances");
-    if let Some(node) = instances.filter(|_| service.instances != 1) {
-        let what = "a built-in service is the only writer of its data and runs once";
-        section.refuse("instances", node, Wrong::new(what, "1"));
+    if let Some(node) = instances.filter(|_| service.instances > entry.instances) {
+        let what = format!("{} is the only writer of its data", entry.name);
+        section.refuse("instances", node, Wrong::new(what, entry.instances.to_string()));
     }
     service.readiness = Readiness::Grpc;
     service.notify_access = NotifyAccess::Main;
@@ -172,7 +173,8 @@ fn foreign_service(
     name: &ServiceName,
     wishes: &mut Vec<Wish>,
 ) -> Service {
-    wishes.extend(dependencies::written(&mut section, name).unwrap_or_default());
+    wishes.extend(written(&mut section, name, Relation::DependsOn).unwrap_or_default());
+    wishes.extend(written(&mut section, name, Relation::RestartWith).unwrap_or_default());
     let (resources, _) = resources(section.section("resources"), Resources::default(), None);
     let kind = Kind::Foreign(foreign::program(&mut section));
     let mut service = common(&mut section, kind, defaults, resources);
@@ -202,8 +204,9 @@ fn common(
     Service {
         kind,
         enabled: section.or("enabled", true, flag),
-        instances: section.or("instances", 1, whole(1..=64)),
+        instances: section.or("instances", 1, whole(1..=INSTANCES)),
         depends_on: Vec::new(),
+        restart_with: Vec::new(),
         restart_policy: section.or("restart_policy", supervisor.restart_policy, policies),
         max_restarts: section.or("max_restarts", supervisor.max_restarts, whole(0..=1000)),
         start_timeout: section.or("start_timeout", supervisor.start_timeout, &time),

@@ -71,6 +71,7 @@ fn service(page: &mut Page, name: &ServiceName, service: &Service) {
     page.line("enabled", service.enabled);
     page.line("instances", service.instances);
     page.list("depends_on", service.depends_on.iter().map(ServiceName::as_str));
+    page.list("restart_with", service.restart_with.iter().map(ServiceName::as_str));
     page.text("restart_policy", word(&RESTART_POLICIES, service.restart_policy));
     page.line("max_restarts", service.max_restarts);
     page.duration("start_timeout", service.start_timeout);

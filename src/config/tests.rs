@@ -18,6 +18,10 @@ pub(super) fn host() -> HostDefaults {
     }
 }
 
+pub(super) fn defaults() -> NodeConfig {
+    config("")
+}
+
 fn sources<'a>(text: &'a str, sets: &'a [String]) -> Sources<'a> {
     Sources { file: Some((Path::new(FILE), text)), sets, ..Sources::default() }
 }
@@ -248,7 +252,7 @@ http_port = 70000
 [monitoring]
 log_level = "verbose"
 [services.storage]
-instances = 2
+instances = 65
 depends_on = ["identty"]
 [services.web]
 readiness = "notify"
@@ -393,6 +397,11 @@ fn services_that_wait_for_each_other_are_named_as_a_circle() {
     assert!(
         itself.contains("3:15: services.a.depends_on = \"a\": a service cannot depend on itself")
     );
+    let leaders = "[services.a]\ncommand = ['x']\nrestart_with = ['b']\n\
+                   [services.b]\ncommand = ['x']\ndepends_on = ['a']\n";
+    let expected = "node.toml:3:17: services.a.restart_with: the services wait for each other: \
+                    a -> b -> a; allowed: dependencies without a circle";
+    assert_eq!(refusal(leaders), expected);
     let through_catalog = refusal("[services.identity]\ndepends_on = ['storage']\n");
     assert!(through_catalog.contains("identity -> storage -> identity"), "{through_catalog}");
 }
@@ -449,13 +458,13 @@ fn a_port_that_two_need_is_refused_with_both_places() {
 
 #[test]
 fn a_runtime_dir_is_refused_from_the_first_byte_that_no_socket_fits() {
-    // "/notify/" + "identity-0" + "." + 20 digits + ".sock" are 44 bytes.
+    // "/notify/" + "identity-63" + "." + 20 digits + ".sock" are 45 bytes.
     let with = |bytes: usize| format!("[node]\nruntime_dir = \"/{}\"\n", "r".repeat(bytes - 1));
-    config(&with(107 - 44));
-    let refused = refusal(&with(107 - 43));
+    config(&with(107 - 45));
+    let refused = refusal(&with(107 - 44));
     assert!(refused.contains("2:15: node.runtime_dir"), "{refused}");
     assert!(refused.contains("108 bytes, and Linux takes 107"), "{refused}");
-    assert!(refused.ends_with("allowed: at most 63 bytes with these services"), "{refused}");
+    assert!(refused.ends_with("allowed: at most 62 bytes with these services"), "{refused}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::model::{Kind, NodeConfig, Readiness};
 use super::problem::{Place, Problem};
 use super::report::Report;
 use super::tree::Table;
-use crate::catalog::Builtin;
+use crate::catalog::{Builtin, INSTANCES};
 use crate::units::InstanceId;
 
 /// `sun_path` of `sockaddr_un` holds 108 bytes, the last of which is NUL (unix(7)).
@@ -63,7 +63,8 @@ fn socket_paths(config: &NodeConfig, tree: &Table, report: &Report) {
         .services
         .iter()
         .filter(|(_, service)| service.enabled)
-        .map(|(name, service)| InstanceId::new(name.clone(), service.instances - 1))
+        // Any service may be scaled while the node runs.
+        .map(|(name, _)| InstanceId::new(name.clone(), INSTANCES - 1))
         .flat_map(|instance| {
             [
                 runtime_dir.join("sockets").join(format!("{instance}.sock")),

@@ -18,8 +18,8 @@ use tonic::{Code, Status};
 use crate::linux::pidfd::Pidfd;
 use crate::rpc::pb::node::control_client::ControlClient;
 use crate::rpc::pb::node::{
-    InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus, ShutdownRequest,
-    StatusRequest, VerbRequest, WhyRequest,
+    InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus, ReloadRequest,
+    ReplanReply, ScaleRequest, ShutdownRequest, StatusRequest, VerbRequest, WhyRequest,
 };
 
 use super::SOCKET;
@@ -48,6 +48,8 @@ pub enum Error {
     NoSuchService(String),
     #[error("{0}")]
     Failed(String),
+    #[error("the configuration is wrong, and nothing was changed:\n{0}")]
+    Configuration(String),
     #[error("the node refused the request: {0}")]
     Invalid(String),
     #[error("the node did not allow it: {0}")]
@@ -127,6 +129,31 @@ impl Client {
         };
         let reply = answer.map_err(|status| self.error(&status))?;
         Ok(reply.into_inner().instances)
+    }
+
+    /// Has the node read its configuration anew, and gives what changed.
+    pub async fn reload(&mut self, wait: Wait) -> Result<ReplanReply, Error> {
+        let request = ReloadRequest { no_block: wait == Wait::Accepted };
+        let answer = self.node.reload(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| {
+            if status.code() == Code::InvalidArgument {
+                return Error::Configuration(status.message().to_owned());
+            }
+            self.error(&status)
+        })
+    }
+
+    /// Gives a service another number of instances.
+    pub async fn scale(
+        &mut self,
+        service: &str,
+        instances: u32,
+        wait: Wait,
+    ) -> Result<ReplanReply, Error> {
+        let service = service.to_owned();
+        let no_block = wait == Wait::Accepted;
+        let answer = self.node.scale(ScaleRequest { service, instances, no_block }).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
     }
 
     /// What happened to a service or an instance, and by which rule.

@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status};
 use crate::control::SOCKET;
 use crate::rpc::pb::node::control_server::{Control, ControlServer};
 use crate::rpc::pb::node::{
-    Happening, InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus, ShutdownReply,
-    ShutdownRequest, StatusRequest, VerbReply, VerbRequest, WhyReply, WhyRequest,
+    Change, Happening, InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus,
+    ReloadRequest, ReplanReply, ScaleRequest, ShutdownReply, ShutdownRequest, StatusRequest,
+    VerbReply, VerbRequest, WhyReply, WhyRequest,
 };
 
 /// What the fake node says.
@@ -26,6 +27,8 @@ use crate::rpc::pb::node::{
 pub struct Script {
     pub status: NodeStatus,
     pub records: Vec<LogRecord>,
+    /// What `reload` is refused with.
+    pub wrong_configuration: Option<String>,
 }
 
 /// A fake node in a folder of its own. Dropping it ends it as a crash would.
@@ -141,6 +144,33 @@ impl Control for Scripted {
 
     async fn restart(&self, request: Request<VerbRequest>) -> Result<Response<VerbReply>, Status> {
         self.become_of(request, "ready")
+    }
+
+    async fn reload(&self, _: Request<ReloadRequest>) -> Result<Response<ReplanReply>, Status> {
+        if let Some(wrong) = &self.script.wrong_configuration {
+            return Err(Status::invalid_argument(wrong.clone()));
+        }
+        let origin = "node.toml".to_owned();
+        let instances = self.script.status.instances.clone();
+        let change = |one: &InstanceStatus| Change {
+            instance: one.instance.clone(),
+            what: "restarted".to_owned(),
+            differs: vec!["command".to_owned()],
+        };
+        let changes = instances.iter().map(change).collect();
+        Ok(Response::new(ReplanReply { origin, remarks: Vec::new(), changes, instances }))
+    }
+
+    async fn scale(&self, request: Request<ScaleRequest>) -> Result<Response<ReplanReply>, Status> {
+        let request = request.into_inner();
+        let before = u32::try_from(self.named(&request.service)?.len()).unwrap_or(u32::MAX);
+        let change = |index: u32| Change {
+            instance: format!("{}-{index}", request.service),
+            what: "added".to_owned(),
+            differs: Vec::new(),
+        };
+        let changes = (before..request.instances).map(change).collect();
+        Ok(Response::new(ReplanReply { changes, ..ReplanReply::default() }))
     }
 
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {

@@ -14,25 +14,18 @@ use pb::status_feed_server::StatusFeed;
 /// How many questions may wait for the loop.
 pub const QUEUE: usize = 64;
 
+/// The way back to the one who asked.
+pub type Answer<T> = oneshot::Sender<Result<T, Status>>;
+
 /// What the loop is asked, and where the answer goes.
 #[derive(Debug)]
 pub enum Ask {
-    Status {
-        name: String,
-        reply: oneshot::Sender<Result<pb::NodeStatus, Status>>,
-    },
-    Verb {
-        verb: Verb,
-        request: pb::VerbRequest,
-        reply: oneshot::Sender<Result<pb::VerbReply, Status>>,
-    },
-    Why {
-        name: String,
-        reply: oneshot::Sender<Result<pb::WhyReply, Status>>,
-    },
-    Shutdown {
-        reply: oneshot::Sender<pb::ShutdownReply>,
-    },
+    Status { name: String, reply: Answer<pb::NodeStatus> },
+    Verb { verb: Verb, request: pb::VerbRequest, reply: Answer<pb::VerbReply> },
+    Why { name: String, reply: Answer<pb::WhyReply> },
+    Reload { request: pb::ReloadRequest, reply: Answer<pb::ReplanReply> },
+    Scale { request: pb::ScaleRequest, reply: Answer<pb::ReplanReply> },
+    Shutdown { reply: oneshot::Sender<pb::ShutdownReply> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +106,26 @@ impl<L: LogSource> Control for Desk<L> {
         request: Request<pb::VerbRequest>,
     ) -> Result<Response<pb::VerbReply>, Status> {
         self.verb(Verb::Restart, request.into_inner()).await
+    }
+
+    async fn reload(
+        &self,
+        request: Request<pb::ReloadRequest>,
+    ) -> Result<Response<pb::ReplanReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let request = request.into_inner();
+        let reply = self.ask(Ask::Reload { request, reply }, answer).await??;
+        Ok(Response::new(reply))
+    }
+
+    async fn scale(
+        &self,
+        request: Request<pb::ScaleRequest>,
+    ) -> Result<Response<pb::ReplanReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let request = request.into_inner();
+        let reply = self.ask(Ask::Scale { request, reply }, answer).await??;
+        Ok(Response::new(reply))
     }
 
     async fn why(

@@ -30,6 +30,10 @@ pub enum Effect {
     Forget {
         run: RunId,
     },
+    /// The instance is no longer part of the plan and has no process: release what is its own.
+    Retire {
+        instance: InstanceId,
+    },
     Announce(Announcement),
     /// For the log and for `why`.
     Note(Remark),
@@ -82,4 +86,6 @@ pub enum RemarkKind {
     LeftOvers,
     Failed(Verdict),
     Stopped,
+    /// It is no longer part of the plan.
+    Retired,
 }

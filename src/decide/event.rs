@@ -1,11 +1,12 @@
 //! What can happen: the only way into the state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::plan::Rules;
 use crate::units::{ExitStatus, InstanceId, Pid, RunId};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Time went on: what is due at or before now is done.
     Tick,
@@ -17,13 +18,24 @@ pub enum Event {
 }
 
 /// What an operator asks for. Instances that the node does not have are passed over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Also starts what they need.
     Start(BTreeSet<InstanceId>),
     Stop(BTreeSet<InstanceId>),
     Restart(BTreeSet<InstanceId>),
+    Replan(Replan),
     Shutdown(Urgency),
+}
+
+/// A new plan takes the place of the one in force. What is not in it any more is stopped and
+/// retired; what is new in it is wanted up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replan {
+    /// Of every instance that is to be there.
+    pub rules: BTreeMap<InstanceId, Rules>,
+    /// Those whose run, if they have one, does not fit the new plan.
+    pub relaunch: BTreeSet<InstanceId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::node::{Goal, Instance, Node, Wanted};
+use super::node::{Goal, Instance, Node, Tenure, Wanted};
 use super::phase::Phase;
 use crate::units::{InstanceId, Tick};
 
@@ -42,6 +42,12 @@ fn instance_is_sound(id: &InstanceId, instance: &Instance, now: Tick) -> Option<
     let ending = matches!(instance.phase, Phase::Stopping { .. } | Phase::Clearing { .. });
     if instance.wanted == Wanted::Anew && !ending {
         return Some(format!("{id} is wanted anew, but no run of it is ending"));
+    }
+    if instance.tenure == Tenure::Retiring && instance.wanted != Wanted::Down {
+        return Some(format!("{id} is wanted although it is no longer planned"));
+    }
+    if instance.tenure == Tenure::Retiring && instance.phase.is_at_rest() {
+        return Some(format!("{id} rests and is neither planned nor removed"));
     }
     let must_end = match instance.phase {
         Phase::Starting { .. }

@@ -25,6 +25,7 @@ mod invariants;
 mod node;
 mod order;
 mod phase;
+mod replan;
 mod restart;
 #[cfg(test)]
 mod samples;
@@ -36,10 +37,10 @@ mod view;
 pub use chance::Chance;
 pub use effect::{Announcement, Effect, Remark, RemarkKind};
 pub use event::{
-    Check, Command, Event, ExitFacts, GroupState, News, Notice, SpawnFailure, Urgency,
+    Check, Command, Event, ExitFacts, GroupState, News, Notice, Replan, SpawnFailure, Urgency,
 };
 pub use invariants::broken_invariant;
-pub use node::{Goal, Instance, Node, Wanted};
+pub use node::{Goal, Instance, Node, Tenure, Wanted};
 pub use phase::{Ended, Ending, Phase, Rung, StopReason, Verdict};
 pub use step::step;
 pub use view::{Hold, NodePhase};

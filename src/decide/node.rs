@@ -30,6 +30,7 @@ pub enum Goal {
 pub struct Instance {
     pub rules: Rules,
     pub wanted: Wanted,
+    pub tenure: Tenure,
     pub phase: Phase,
     /// Restarts in a row without a stable run between them; sets the next delay.
     pub attempt: u32,
@@ -41,6 +42,14 @@ pub struct Instance {
     /// What the service last said of itself (`STATUS=`).
     pub status_text: String,
     pub last_check: Option<(Tick, bool)>,
+}
+
+/// Whether the plan in force has the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenure {
+    Planned,
+    /// It is stopped, and removed as soon as it rests. Nobody waits for it.
+    Retiring,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +99,11 @@ impl Node {
 }
 
 impl Instance {
-    fn new(rules: Rules) -> Self {
+    pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
             wanted: Wanted::Up,
+            tenure: Tenure::Planned,
             phase: Phase::Waiting,
             attempt: 0,
             recent: VecDeque::new(),

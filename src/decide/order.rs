@@ -1,7 +1,7 @@
 //! Who waits for whom: starts follow the dependencies, stops go against them.
 
 use super::effect::{Announcement, Effect, RemarkKind};
-use super::node::{Goal, Node, Out, Wanted};
+use super::node::{Goal, Instance, Node, Out, Tenure, Wanted};
 use super::phase::{Phase, StopReason};
 use super::stop::begin_stop;
 use super::view::Hold;
@@ -10,6 +10,7 @@ use crate::units::{InstanceId, RunId, ServiceName, Tick};
 /// After every event: lets everything go on that no longer has to wait.
 pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Out) {
     rest_what_is_unwanted(node, out);
+    remove_what_is_retired(node, out);
     stop_what_nobody_needs(node, now, out);
     start_what_may_start(node, now, out);
     announce(node, out);
@@ -26,6 +27,16 @@ fn rest_what_is_unwanted(node: &mut Node, out: &mut Out) {
     }
 }
 
+fn remove_what_is_retired(node: &mut Node, out: &mut Out) {
+    let goes = |i: &Instance| i.tenure == Tenure::Retiring && i.phase.is_at_rest();
+    let all = node.instances.iter().filter(|(_, instance)| goes(instance));
+    for id in all.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+        node.instances.remove(&id);
+        out.note(&id, None, RemarkKind::Retired);
+        out.push(Effect::Retire { instance: id });
+    }
+}
+
 /// Unwanted instances with a process are stopped once all that need them, and are unwanted too,
 /// rest. One that is needed by something that stays up is stopped all the same: its operator said
 /// so.
@@ -38,13 +49,14 @@ fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Out) {
         .filter(|(id, _)| node.stops_first(id).is_empty())
         .map(|(id, _)| id.clone())
         .collect();
-    let reason = match node.goal {
-        Goal::Run => StopReason::Operator,
-        Goal::Shutdown => StopReason::Shutdown,
-    };
     for id in due {
         if let Some(instance) = node.instances.get_mut(&id) {
-            begin_stop(&id, instance, reason.clone(), now, out);
+            let reason = match (node.goal, instance.tenure) {
+                (Goal::Shutdown, _) => StopReason::Shutdown,
+                (Goal::Run, Tenure::Retiring) => StopReason::Replanned,
+                (Goal::Run, Tenure::Planned) => StopReason::Operator,
+            };
+            begin_stop(&id, instance, reason, now, out);
         }
     }
 }
@@ -115,7 +127,8 @@ impl Node {
             .filter_map(|service| {
                 let blocking = self.instances.iter().find(|(other, state)| {
                     let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
-                    other.service == *service && !met
+                    let stays = state.tenure == Tenure::Planned;
+                    other.service == *service && stays && !met
                 });
                 blocking.map(|(other, state)| Hold { on: other.clone(), phase: state.phase.word() })
             })

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::event::{ExitFacts, SpawnFailure};
-use crate::units::{ExitStatus, Pid, RunId, Signal, Tick, human_duration};
+use crate::units::{ExitStatus, Pid, RunId, ServiceName, Signal, Tick, human_duration};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
@@ -72,6 +72,10 @@ pub enum StopReason {
     StartTimeout,
     Unhealthy(String),
     Watchdog,
+    /// The plan it was started by is not in force any more.
+    Replanned,
+    /// A service it restarts with was restarted.
+    With(ServiceName),
 }
 
 /// A run that is over.
@@ -169,9 +173,14 @@ impl Ended {
             Some(StopReason::StartTimeout | StopReason::Unhealthy(_) | StopReason::Watchdog) => {
                 true
             }
-            Some(StopReason::Operator | StopReason::Shutdown | StopReason::OwnAccord) | None => {
-                false
-            }
+            Some(
+                StopReason::Operator
+                | StopReason::Shutdown
+                | StopReason::OwnAccord
+                | StopReason::Replanned
+                | StopReason::With(_),
+            )
+            | None => false,
         };
         match self.how {
             _ if by_its_own_fault => false,
@@ -196,6 +205,8 @@ impl fmt::Display for StopReason {
             Self::StartTimeout => f.write_str("not ready within its start timeout"),
             Self::Unhealthy(why) => write!(f, "unhealthy: {why}"),
             Self::Watchdog => f.write_str("its watchdog message did not come"),
+            Self::Replanned => f.write_str("its configuration changed"),
+            Self::With(service) => write!(f, "{service} was restarted"),
         }
     }
 }

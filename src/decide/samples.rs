@@ -7,6 +7,7 @@ use crate::plan::{Readiness, RestartPolicy, RestartRules, Rules};
 pub(super) fn rules(needs: &[&str]) -> Rules {
     Rules {
         needs: needs.iter().map(|name| name.parse().unwrap()).collect(),
+        restart_with: Vec::new(),
         readiness: Readiness::Started,
         restart: RestartRules {
             policy: RestartPolicy::Always,

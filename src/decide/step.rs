@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use super::effect::{Announcement, Effect, RemarkKind};
 use super::event::{Check, Command, Event, News, Notice, Urgency};
-use super::node::{Goal, Instance, Node, Out, Wanted};
+use super::node::{Goal, Instance, Node, Out, Tenure, Wanted};
 use super::order::{advance, wake_dependants};
 use super::phase::{Phase, Rung, StopReason};
+use super::replan::{replan, restart_followers};
 use super::settle::{exited, never_started, settle};
 use super::stop::{KILL_PATIENCE, begin_stop, kill_now, next_rung};
 use crate::plan::Readiness;
@@ -27,6 +28,7 @@ pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
                 hear(node, &id, news, now, &mut out);
                 if !before && node.is_ready(&id) {
                     wake_dependants(node, &id.service);
+                    restart_followers(node, &id, now, &mut out);
                 }
                 let over = node.instances.get(&id).is_none_or(|i| i.phase.run() != Some(run));
                 if over {
@@ -76,11 +78,12 @@ fn obey(node: &mut Node, command: Command, now: Tick, out: &mut Out) {
             for id in ids {
                 want_up(node, &id);
                 if let Some(instance) = node.instances.get_mut(&id) {
-                    begin_restart(&id, instance, now, out);
+                    begin_anew(&id, instance, StopReason::Operator, now, out);
                 }
             }
         }
-        Command::Restart(_) => {}
+        Command::Replan(plan) if node.goal == Goal::Run => replan(node, plan, now, out),
+        Command::Restart(_) | Command::Replan(_) => {}
         Command::Shutdown(urgency) => shut_down(node, urgency, now, out),
     }
 }
@@ -119,11 +122,14 @@ fn with_needs(node: &Node, ids: BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {
 }
 
 /// An operator wants it up. In a shutdown nothing is wanted up any more.
-fn want_up(node: &mut Node, id: &InstanceId) {
+pub(super) fn want_up(node: &mut Node, id: &InstanceId) {
     if node.goal == Goal::Shutdown {
         return;
     }
     let Some(instance) = node.instances.get_mut(id) else { return };
+    if instance.tenure == Tenure::Retiring {
+        return;
+    }
     instance.wanted = Wanted::Up;
     match instance.phase {
         Phase::Stopped | Phase::Failed(_) | Phase::Backoff { .. } => {
@@ -138,14 +144,22 @@ fn want_up(node: &mut Node, id: &InstanceId) {
     }
 }
 
-fn begin_restart(id: &InstanceId, instance: &mut Instance, now: Tick, out: &mut Out) {
-    if matches!(instance.phase, Phase::Starting { .. } | Phase::Ready { .. }) {
+/// A run that is starting or ready, and wanted, is ended and followed by another.
+pub(super) fn begin_anew(
+    id: &InstanceId,
+    instance: &mut Instance,
+    reason: StopReason,
+    now: Tick,
+    out: &mut Out,
+) {
+    let lives = matches!(instance.phase, Phase::Starting { .. } | Phase::Ready { .. });
+    if lives && instance.wanted != Wanted::Down {
         instance.wanted = Wanted::Anew;
-        begin_stop(id, instance, StopReason::Operator, now, out);
+        begin_stop(id, instance, reason, now, out);
     }
 }
 
-fn want_down(node: &mut Node, id: &InstanceId) {
+pub(super) fn want_down(node: &mut Node, id: &InstanceId) {
     let Some(instance) = node.instances.get_mut(id) else { return };
     instance.wanted = Wanted::Down;
     if matches!(instance.phase, Phase::Failed(_)) {

@@ -21,9 +21,18 @@ pub(super) fn begin_stop(
     let drains = matches!(instance.phase, Phase::Ready { .. }) && !instance.rules.drain.is_zero();
     let rung = match reason {
         StopReason::OwnAccord => Rung::OwnAccord,
-        StopReason::Operator | StopReason::Shutdown if drains => Rung::Drain,
         StopReason::Operator
         | StopReason::Shutdown
+        | StopReason::Replanned
+        | StopReason::With(_)
+            if drains =>
+        {
+            Rung::Drain
+        }
+        StopReason::Operator
+        | StopReason::Shutdown
+        | StopReason::Replanned
+        | StopReason::With(_)
         | StopReason::StartTimeout
         | StopReason::Unhealthy(_)
         | StopReason::Watchdog => Rung::Term,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::logs::LogSources;
@@ -28,7 +28,7 @@ pub(super) struct Surroundings {
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) clock: Clock,
     pub(super) book: LogBook,
-    pub(super) health_checks: HealthChecks,
+    pub(super) health_checks: watch::Sender<HealthChecks>,
     pub(super) desk: Desk<LogSources>,
 }
 
@@ -62,11 +62,8 @@ pub(super) fn attach(
             observers.spawn(port::wait_until_open(port, teller));
         }
         Readiness::Grpc => {
-            let checks = HealthPlan {
-                socket: plan.socket.clone(),
-                interval: around.health_checks.interval,
-                timeout: around.health_checks.timeout,
-            };
+            let rules = around.health_checks.subscribe();
+            let checks = HealthPlan { socket: plan.socket.clone(), rules };
             let scheduling = Scheduling::of(members);
             observers.spawn(health::watch(checks, around.clock, scheduling, teller));
         }

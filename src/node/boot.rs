@@ -1,5 +1,6 @@
 //! Coming up: folders, locks, the sweep, the control socket. After it the loop can begin.
 
+use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -24,12 +25,40 @@ const LOCK: &str = "node.lock";
 /// What the command line and the configuration ask for.
 #[derive(Debug)]
 pub struct Settings {
-    pub config: NodeConfig,
-    /// Where the configuration came from, in words.
-    pub origin: String,
-    /// Warnings of the configuration, one a line.
-    pub remarks: Vec<String>,
+    pub configured: Configured,
+    /// Reads the same configuration again.
+    pub loader: Loader,
     pub clock: Clock,
+}
+
+/// A configuration that was read.
+#[derive(Debug)]
+pub struct Configured {
+    pub config: NodeConfig,
+    /// Where it came from, in words.
+    pub origin: String,
+    /// Its warnings, one a line.
+    pub remarks: Vec<String>,
+}
+
+/// Reads the configuration, or says everything that is wrong with it. May take its time.
+#[derive(Clone)]
+pub struct Loader(Arc<dyn Fn() -> Result<Configured, String> + Send + Sync>);
+
+impl Loader {
+    pub fn new(read: impl Fn() -> Result<Configured, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    pub(super) fn load(&self) -> Result<Configured, String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loader")
+    }
 }
 
 /// Why the node did not come up. Nothing runs then.
@@ -66,6 +95,7 @@ pub enum BootError {
 #[derive(Debug)]
 pub(super) struct Booted {
     pub(super) config: NodeConfig,
+    pub(super) loader: Loader,
     pub(super) clock: Clock,
     pub(super) book: LogBook,
     pub(super) host: Host,
@@ -77,7 +107,7 @@ pub(super) struct Booted {
 }
 
 pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
-    let Settings { config, origin, remarks, clock } = settings;
+    let Settings { configured: Configured { config, origin, remarks }, loader, clock } = settings;
     let (runtime_dir, data_dir) = (&config.node.runtime_dir, &config.node.data_dir);
     own_folder(runtime_dir)?;
     own_folder(data_dir)?;
@@ -87,9 +117,8 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
     }
     let signals = Signals::listen().map_err(BootError::Runtime)?;
     let book = logs::open(&config)?;
-    let level = config.monitoring.log_level;
     // Fails only where something else in this process reads its events already.
-    let _read_already = orchestrator_log::begin(book.clone(), level);
+    let _read_already = orchestrator_log::begin(book.clone());
     greet(&book, &config, &origin, &remarks);
     process::become_subreaper()?;
     let host = host::look(runtime_dir);
@@ -97,7 +126,7 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
     let control = runtime_dir.join(control::SOCKET);
     let control = fds::unix_listener(&control, SocketAccess::Owner)?;
     let act = Act::new(&config, Plan::of(&config), host.base.as_ref().map(Arc::clone))?;
-    Ok(Booted { config, clock, book, host, act, signals, control, _locks: locks })
+    Ok(Booted { config, loader, clock, book, host, act, signals, control, _locks: locks })
 }
 
 /// Makes the folder for us alone, or takes one that is ours and that nobody else may change. What

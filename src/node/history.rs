@@ -27,6 +27,11 @@ impl History {
         kept.push_back(Happening { unix_us, run, level: level.to_string(), what });
     }
 
+    /// Nobody can ask for it any more.
+    pub(super) fn drop_all_of(&mut self, id: &InstanceId) {
+        self.kept.remove(id);
+    }
+
     /// Oldest first.
     pub(super) fn of(&self, id: &InstanceId) -> Vec<Happening> {
         self.kept.get(id).into_iter().flatten().cloned().collect()

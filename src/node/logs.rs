@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
@@ -47,11 +48,16 @@ pub(super) fn open(config: &NodeConfig) -> Result<LogBook, LogError> {
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let book = LogBook::new(settings, Some(console), clock);
+    register(&book, config);
+    Ok(book)
+}
+
+/// Makes room for every service, as much as the configuration says.
+pub(super) fn register(book: &LogBook, config: &NodeConfig) {
     for (name, service) in &config.services {
         let lines = config.monitoring.log_buffer_lines;
         book.register(name, Limits::new(lines, service.log_rate, service.log_burst));
     }
-    Ok(book)
 }
 
 /// What the `logs` verb reads.
@@ -59,21 +65,22 @@ pub(super) fn open(config: &NodeConfig) -> Result<LogBook, LogError> {
 pub(super) struct LogSources {
     pub(super) book: LogBook,
     /// Services that can be asked for.
-    pub(super) services: Arc<[ServiceName]>,
+    pub(super) services: watch::Receiver<Arc<[ServiceName]>>,
 }
 
 impl LogSource for LogSources {
     fn records(&self, request: LogsRequest) -> Result<LogStream, Status> {
+        let services = Arc::clone(&self.services.borrow());
         let unknown = || {
-            let known: Vec<&str> = self.services.iter().map(ServiceName::as_str).collect();
+            let known: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
             let known = known.join(", ");
             Status::not_found(format!("there is no service {:?}; there are: {known}", request.name))
         };
         let scope: Scope = request.name.parse().map_err(|_| unknown())?;
         let known = match &scope {
             Scope::All | Scope::Node => true,
-            Scope::Service(service) => self.services.contains(service),
-            Scope::Instance(instance) => self.services.contains(&instance.service),
+            Scope::Service(service) => services.contains(service),
+            Scope::Instance(instance) => services.contains(&instance.service),
         };
         if !known {
             return Err(unknown());

@@ -7,6 +7,7 @@ mod desk;
 mod history;
 mod host;
 mod logs;
+mod reload;
 mod remarks;
 mod status;
 mod superior;
@@ -15,7 +16,7 @@ mod verbs;
 
 use std::process::ExitCode;
 
-pub use boot::{BootError, Settings};
+pub use boot::{BootError, Configured, Loader, Settings};
 
 /// Runs the node until it is told to end. Errors come before anything was started.
 pub fn main(settings: Settings) -> Result<ExitCode, BootError> {

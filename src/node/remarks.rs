@@ -32,7 +32,15 @@ pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
         }
         RemarkKind::StartFailed(_) => return None,
         RemarkKind::Ended(ended) => {
-            let wanted = matches!(ended.asked, Some(StopReason::Operator | StopReason::Shutdown));
+            let wanted = matches!(
+                ended.asked,
+                Some(
+                    StopReason::Operator
+                        | StopReason::Shutdown
+                        | StopReason::Replanned
+                        | StopReason::With(_)
+                )
+            );
             let level = if wanted || ended.is_success() { Level::Info } else { Level::Error };
             (level, format!("ended: {ended}"))
         }
@@ -60,6 +68,7 @@ pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
             (Level::Error, format!("failed: {verdict}; `start` tries again"))
         }
         RemarkKind::Stopped => (Level::Info, "stopped".to_owned()),
+        RemarkKind::Retired => (Level::Info, "removed: it is no longer configured".to_owned()),
     };
     Some(said)
 }

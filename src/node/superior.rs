@@ -37,6 +37,13 @@ impl Superior {
         }
     }
 
+    /// A reload begins; `ready` ends it (sd_notify(3), `RELOADING=1`).
+    pub(super) fn reloading(&self) {
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            tell(&[NotifyState::Reloading, now]);
+        }
+    }
+
     pub(super) fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
     }

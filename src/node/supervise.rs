@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
@@ -14,13 +15,14 @@ use super::boot::Booted;
 use super::history::History;
 use super::host::Host;
 use super::logs::LogSources;
+use super::reload::{Asked, Live, Wait};
 use super::remarks;
 use super::status::{CpuLooks, View};
 use super::superior::Superior;
-use super::verbs::{Outcome, Waiter, outcome};
+use super::verbs::{Outcome, Reply, Waiter, Wish, outcome};
 use crate::act::{Act, ActError};
 use crate::config::NodeConfig;
-use crate::control::server::{Ask, Desk, Verb};
+use crate::control::server::{Answer, Ask, Desk, Verb};
 use crate::decide::{
     Announcement, Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step,
 };
@@ -30,25 +32,29 @@ use crate::observe::notices::FdStore;
 use crate::observe::signals::{Signals, Told};
 use crate::observe::{exits, strangers};
 use crate::rpc::pb::node as pb;
-use crate::units::{InstanceId, Level, RunId};
+use crate::units::{InstanceId, Level, RunId, ServiceName};
 
 /// After a child ended, strangers among the children are collected this much later, once for all.
 const REAP_DELAY: Duration = Duration::from_millis(50);
 /// How long the last lines of services and the console may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-struct Supervisor {
-    node: Node,
-    act: Act,
+pub(super) struct Supervisor {
+    pub(super) node: Node,
+    pub(super) act: Act,
     host: Host,
-    config: NodeConfig,
-    around: Surroundings,
+    /// What is in force.
+    pub(super) config: NodeConfig,
+    pub(super) live: Live,
+    pub(super) around: Surroundings,
+    /// The names that logs can be asked for.
+    pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     observers: BTreeMap<RunId, JoinSet<()>>,
     pumps: JoinSet<()>,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
     history: History,
-    superior: Superior,
+    pub(super) superior: Superior,
     /// When strangers are looked for next.
     reap_at: Option<Instant>,
     stopped: bool,
@@ -64,16 +70,17 @@ struct Inbox {
 
 /// Runs the services until the node is told to end and nothing runs any more.
 pub(super) async fn until_stopped(booted: Booted) {
-    let Booted { config, clock, book, host, act, signals, control, _locks } = booted;
+    let Booted { config, loader, clock, book, host, act, signals, control, _locks } = booted;
     let (heard_by, heard) = mpsc::channel(QUEUE);
     let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
-    let services = config.services.keys().cloned().collect();
-    let desk = Desk::new(asked_by, LogSources { book: book.clone(), services });
+    let services = watch::Sender::new(config.services.keys().cloned().collect());
+    let sources = LogSources { book: book.clone(), services: services.subscribe() };
+    let desk = Desk::new(asked_by, sources);
     let (end_control, control_ends) = oneshot::channel();
     let control = tokio::spawn(super::desk::serve_control(control, desk.clone(), control_ends));
     let rules = act.plan().instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
     let node = Node::new(rules.collect::<Vec<_>>(), seed());
-    let health_checks = config.health_checks;
+    let health_checks = watch::Sender::new(config.health_checks);
     let around = Surroundings { heard: heard_by, clock, book: book.clone(), health_checks, desk };
     let superior = Superior::find();
     let beat = superior.beat.map(tokio::time::interval);
@@ -81,8 +88,10 @@ pub(super) async fn until_stopped(booted: Booted) {
         node,
         act,
         host,
+        live: Live::new(config.clone(), loader),
         config,
         around,
+        services,
         observers: BTreeMap::new(),
         pumps: JoinSet::new(),
         waiters: Vec::new(),
@@ -120,6 +129,7 @@ impl Supervisor {
                 told = inbox.signals.next() => self.obey_signal(told),
                 () = at(due) => self.take(Event::Tick),
                 Some(ask) = inbox.asks.recv() => self.answer(ask),
+                read = self.live.read() => self.take_read(read),
                 () = at(self.reap_at) => self.reap_strangers(),
                 () = beat(&mut inbox.beat) => self.superior.alive(),
                 Some(_) = self.pumps.join_next() => {}
@@ -128,7 +138,7 @@ impl Supervisor {
     }
 
     /// One event, and whatever the effects of it answer at once.
-    fn take(&mut self, event: Event) {
+    pub(super) fn take(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for effect in step(&mut self.node, self.around.clock.now(), event) {
@@ -158,6 +168,7 @@ impl Supervisor {
                 self.act.forget(run);
                 self.observers.remove(&run);
             }
+            Effect::Retire { instance } => self.retire(&instance),
             Effect::Announce(announcement) => self.announce(announcement),
             Effect::Note(remark) => {
                 remarks::log(&self.around.book, &remark);
@@ -189,6 +200,17 @@ impl Supervisor {
         self.observers.entry(run).or_default().spawn(clearing);
     }
 
+    fn retire(&mut self, id: &InstanceId) {
+        self.act.retire(id);
+        self.history.drop_all_of(id);
+        if self.config.services.contains_key(&id.service) {
+            return;
+        }
+        if self.node.instances().all(|(other, _)| other.service != id.service) {
+            self.around.book.clear(&id.service);
+        }
+    }
+
     fn announce(&mut self, announcement: Announcement) {
         match announcement {
             Announcement::Ready => {
@@ -206,7 +228,7 @@ impl Supervisor {
     }
 
     /// One line for the service manager and for the eye.
-    fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         let total = self.node.instances().count();
         let ready = self.node.instances().filter(|(_, i)| i.phase.word() == "ready").count();
         match self.node.phase() {
@@ -260,9 +282,7 @@ impl Supervisor {
                 };
                 self.take(Event::Command(Command::Shutdown(urgency)));
             }
-            Told::Reload => {
-                self.say(Level::Warn, "SIGHUP: this version cannot reload; restart the node");
-            }
+            Told::Reload => self.reload(Asked::Signal),
             Told::ChildEnded => {
                 self.reap_at.get_or_insert_with(|| Instant::now() + REAP_DELAY);
             }
@@ -290,15 +310,15 @@ impl Supervisor {
                 self.take(Event::Command(Command::Shutdown(Urgency::Orderly)));
             }
             Ask::Verb { verb, request, reply } => self.begin_verb(verb, &request, reply),
+            Ask::Reload { request, reply } => {
+                let wait = Wait::unless(request.no_block);
+                self.reload(Asked::Operator { reply, wait });
+            }
+            Ask::Scale { request, reply } => self.scale(&request, reply),
         }
     }
 
-    fn begin_verb(
-        &mut self,
-        verb: Verb,
-        request: &pb::VerbRequest,
-        reply: oneshot::Sender<Result<pb::VerbReply, Status>>,
-    ) {
+    fn begin_verb(&mut self, verb: Verb, request: &pb::VerbRequest, reply: Answer<pb::VerbReply>) {
         let ids = self.node.named(&request.name);
         if ids.is_empty() {
             let _gone = reply.send(Err(self.no_such(&request.name)));
@@ -311,31 +331,28 @@ impl Supervisor {
         };
         self.take(Event::Command(command));
         if request.no_block {
-            let _gone = reply.send(Ok(self.verb_reply(|id| ids.contains(id))));
+            Reply::Verb(reply).send(Ok(self.view(|id| ids.contains(id)).instances));
             return;
         }
-        self.waiters.push(Waiter { verb, ids, reply });
+        let reply = Reply::Verb(reply);
+        self.waiters.push(Waiter { wish: Wish::Verb(verb), ids, reply });
         self.reply_to_waiters();
     }
 
-    fn reply_to_waiters(&mut self) {
+    pub(super) fn reply_to_waiters(&mut self) {
         let now = self.around.clock.now();
         for waiter in std::mem::take(&mut self.waiters) {
-            let answer = match outcome(&self.node, waiter.verb, &waiter.ids, now) {
+            let answer = match outcome(&self.node, waiter.wish, &waiter.ids, now) {
                 Outcome::Pending if !waiter.reply.is_closed() => {
                     self.waiters.push(waiter);
                     continue;
                 }
                 Outcome::Pending => continue,
-                Outcome::Done => Ok(self.verb_reply(|id| waiter.ids.contains(id))),
+                Outcome::Done => Ok(self.view(|id| waiter.ids.contains(id)).instances),
                 Outcome::Failed(why) => Err(Status::failed_precondition(why.join("; "))),
             };
-            let _gone = waiter.reply.send(answer);
+            waiter.reply.send(answer);
         }
-    }
-
-    fn verb_reply(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::VerbReply {
-        pb::VerbReply { instances: self.view(wanted).instances }
     }
 
     fn status(&mut self, name: &str) -> Result<pb::NodeStatus, Status> {
@@ -370,7 +387,7 @@ impl Supervisor {
         Ok(pb::WhyReply { instances: ids.iter().zip(statuses).map(history).collect() })
     }
 
-    fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
+    pub(super) fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
         let view = View {
             node: &self.node,
             act: &self.act,
@@ -386,7 +403,7 @@ impl Supervisor {
     fn no_such(&self, name: &str) -> Status {
         if self.act.plan().disabled.iter().any(|service| service.as_str() == name) {
             return Status::failed_precondition(format!(
-                "{name} is disabled; set services.{name}.enabled = true and restart the node"
+                "{name} is disabled; set services.{name}.enabled = true and reload"
             ));
         }
         let mut known: Vec<&str> =
@@ -408,7 +425,7 @@ impl Supervisor {
         }
     }
 
-    fn say(&self, level: Level, words: &str) {
+    pub(super) fn say(&self, level: Level, words: &str) {
         self.around.book.node_line(level, words, &[]);
     }
 

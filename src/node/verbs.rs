@@ -1,21 +1,60 @@
-//! Verbs that wait: what was asked for, and whether it holds, or cannot hold any more.
+//! Verbs that wait: what was asked for, and whether it holds, or cannot hold any more. Knows no
+//! channel to the one who asked but the way back.
 
 use std::collections::BTreeSet;
 
-use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::control::server::Verb;
-use crate::decide::{Node, Phase, Wanted};
-use crate::rpc::pb::node::VerbReply;
+use crate::control::server::{Answer, Verb};
+use crate::decide::{Node, Phase, Tenure, Wanted};
+use crate::rpc::pb::node::{InstanceStatus, ReplanReply, VerbReply};
 use crate::units::{InstanceId, Tick};
 
-/// Somebody who waits for a verb's outcome.
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Verb(Verb),
+    /// That a new plan is in force: what is new or changed is up, what is not planned is gone.
+    Replanned,
+}
+
+/// Somebody who waits for an outcome.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) verb: Verb,
+    pub(super) wish: Wish,
     pub(super) ids: BTreeSet<InstanceId>,
-    pub(super) reply: oneshot::Sender<Result<VerbReply, Status>>,
+    pub(super) reply: Reply,
+}
+
+/// The way back.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Verb(Answer<VerbReply>),
+    /// With what is known of the answer already.
+    Replan(Answer<ReplanReply>, ReplanReply),
+}
+
+impl Reply {
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Verb(reply) => reply.is_closed(),
+            Self::Replan(reply, _) => reply.is_closed(),
+        }
+    }
+
+    /// How the instances are now, or why the wish cannot come true.
+    pub(super) fn send(self, outcome: Result<Vec<InstanceStatus>, Status>) {
+        // Whoever asked and went away needs no answer.
+        match self {
+            Self::Verb(reply) => {
+                let _gone = reply.send(outcome.map(|instances| VerbReply { instances }));
+            }
+            Self::Replan(reply, known) => {
+                let known = |instances| ReplanReply { instances, ..known };
+                let _gone = reply.send(outcome.map(known));
+            }
+        }
+    }
 }
 
 /// How far a verb has come for all the instances it is about.
@@ -27,10 +66,10 @@ pub(super) enum Outcome {
     Failed(Vec<String>),
 }
 
-pub(super) fn outcome(node: &Node, verb: Verb, ids: &BTreeSet<InstanceId>, now: Tick) -> Outcome {
+pub(super) fn outcome(node: &Node, wish: Wish, ids: &BTreeSet<InstanceId>, now: Tick) -> Outcome {
     let mut failures = Vec::new();
     for id in ids {
-        match one(node, verb, id, now) {
+        match one(node, wish, id, now) {
             Outcome::Pending => return Outcome::Pending,
             Outcome::Done => {}
             Outcome::Failed(why) => failures.extend(why),
@@ -39,33 +78,33 @@ pub(super) fn outcome(node: &Node, verb: Verb, ids: &BTreeSet<InstanceId>, now: 
     if failures.is_empty() { Outcome::Done } else { Outcome::Failed(failures) }
 }
 
-fn one(node: &Node, verb: Verb, id: &InstanceId, now: Tick) -> Outcome {
+fn one(node: &Node, wish: Wish, id: &InstanceId, now: Tick) -> Outcome {
     let Some(instance) = node.instance(id) else { return Outcome::Done };
     let failed =
         |words: &str| Outcome::Failed(vec![format!("{id} {words}: {}", node.reason(id, now))]);
-    match (verb, &instance.phase) {
-        (Verb::Stop, Phase::Stopped | Phase::Failed(_)) => Outcome::Done,
+    match (wish, instance.tenure) {
+        (Wish::Verb(Verb::Stop), _) if instance.phase.is_at_rest() => Outcome::Done,
         // Somebody else started it meanwhile.
-        (Verb::Stop, _) if instance.wanted == Wanted::Up => failed("was started again"),
-        (Verb::Stop, _) => Outcome::Pending,
-        (Verb::Start | Verb::Restart, Phase::Ready { .. }) => Outcome::Done,
-        (Verb::Start | Verb::Restart, Phase::Failed(_)) => failed("failed"),
-        // It may come up later; whoever asked should not have to wait for that.
-        (Verb::Start | Verb::Restart, Phase::Backoff { .. }) => failed("failed to start"),
-        (Verb::Start | Verb::Restart, Phase::Stopped) if instance.wanted == Wanted::Down => {
-            failed("was stopped")
+        (Wish::Verb(Verb::Stop), _) if instance.wanted == Wanted::Up => failed("was started again"),
+        (Wish::Verb(Verb::Stop), _) => Outcome::Pending,
+        (Wish::Verb(Verb::Start | Verb::Restart), Tenure::Retiring) => failed("is being removed"),
+        (Wish::Replanned, Tenure::Retiring) => Outcome::Pending,
+        (Wish::Replanned, Tenure::Planned) if instance.wanted == Wanted::Down => Outcome::Done,
+        (Wish::Verb(Verb::Start | Verb::Restart) | Wish::Replanned, Tenure::Planned) => {
+            match &instance.phase {
+                Phase::Ready { .. } => Outcome::Done,
+                Phase::Failed(_) => failed("failed"),
+                // It may come up later; whoever asked should not have to wait for that.
+                Phase::Backoff { .. } => failed("failed to start"),
+                Phase::Stopped if instance.wanted == Wanted::Down => failed("was stopped"),
+                // It did its work and ended well.
+                Phase::Stopped => Outcome::Done,
+                Phase::Waiting if node.is_held_for_good(id) => failed("cannot start"),
+                Phase::Waiting
+                | Phase::Starting { .. }
+                | Phase::Stopping { .. }
+                | Phase::Clearing { .. } => Outcome::Pending,
+            }
         }
-        // It did its work and ended well.
-        (Verb::Start | Verb::Restart, Phase::Stopped) => Outcome::Done,
-        (Verb::Start | Verb::Restart, Phase::Waiting) if node.is_held_for_good(id) => {
-            failed("cannot start")
-        }
-        (
-            Verb::Start | Verb::Restart,
-            Phase::Waiting
-            | Phase::Starting { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. },
-        ) => Outcome::Pending,
     }
 }

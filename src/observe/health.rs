@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -17,6 +18,7 @@ use super::clock::Clock;
 use super::news::Teller;
 use super::starvation::Scheduling;
 use crate::decide::{Check, News};
+use crate::plan::HealthChecks;
 use crate::rpc;
 
 /// The pause before an ended `Watch` is opened again.
@@ -26,15 +28,21 @@ const REOPEN: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct HealthPlan {
     pub socket: PathBuf,
-    pub interval: Duration,
-    pub timeout: Duration,
+    /// They may change at any time.
+    pub rules: watch::Receiver<HealthChecks>,
 }
 
 /// Checks until it is dropped. The first SERVING is told as soon as it comes.
-pub async fn watch(plan: HealthPlan, clock: Clock, scheduling: Scheduling, teller: Teller) {
+pub async fn watch(mut plan: HealthPlan, clock: Clock, scheduling: Scheduling, teller: Teller) {
     let channel = rpc::client::channel_to(&plan.socket);
     let changes = tell_changes(HealthClient::new(channel.clone()), &teller);
-    let checks = check_at_every_beat(HealthClient::new(channel), &plan, clock, scheduling, &teller);
+    let checks = check_at_every_beat(
+        HealthClient::new(channel),
+        &mut plan.rules,
+        clock,
+        scheduling,
+        &teller,
+    );
     tokio::join!(changes, checks);
 }
 
@@ -59,25 +67,37 @@ async fn tell_changes(mut client: HealthClient<Channel>, teller: &Teller) {
 
 async fn check_at_every_beat(
     mut client: HealthClient<Channel>,
-    plan: &HealthPlan,
+    rules: &mut watch::Receiver<HealthChecks>,
     clock: Clock,
     mut scheduling: Scheduling,
     teller: &Teller,
 ) {
     loop {
-        sleep_until(clock.next_beat(plan.interval)).await;
+        let HealthChecks { timeout, .. } = next_beat(rules, clock).await;
         scheduling.begin(clock.now());
-        let deadline = clock.instant(clock.now() + plan.timeout);
+        let deadline = clock.instant(clock.now() + timeout);
         let check = match timeout_at(deadline, client.check(everything())).await {
             Ok(Ok(answer)) => verdict(answer.into_inner().status()),
             Ok(Err(status)) => failure(&status),
-            Err(_) if scheduling.was_starved(clock.now(), plan.timeout) => Check::Starved,
+            Err(_) if scheduling.was_starved(clock.now(), timeout) => Check::Starved,
             Err(_) => {
-                let patience = crate::units::human_duration(plan.timeout);
+                let patience = crate::units::human_duration(timeout);
                 Check::Failed(format!("no answer within {patience}"))
             }
         };
         teller.tell(News::Checked(check)).await;
+    }
+}
+
+/// Waits for the next beat, by the rules as they are then.
+async fn next_beat(rules: &mut watch::Receiver<HealthChecks>, clock: Clock) -> HealthChecks {
+    loop {
+        let now = *rules.borrow_and_update();
+        tokio::select! {
+            () = sleep_until(clock.next_beat(now.interval)) => return now,
+            // The sender outlives every run.
+            _ = rules.changed() => {}
+        }
     }
 }
 

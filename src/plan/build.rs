@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::launch::{Channel, LaunchPlan, launch_plan};
+use super::launch::{LaunchPlan, launch_plan};
 use super::rules::{RestartRules, Rules};
 use crate::config::{NodeConfig, Resources, Service};
 use crate::units::{InstanceId, ServiceName};
 
 /// Everything that is to be run, and with what.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     pub instances: BTreeMap<InstanceId, InstancePlan>,
     /// Every listening socket that some instance is handed.
@@ -35,21 +35,19 @@ pub struct InstancePlan {
 const CPU_PERIOD_US: u64 = 100_000;
 
 impl InstancePlan {
-    /// Interface files of cgroup v2 and what belongs into them; nothing for what has no limit.
+    /// Interface files of cgroup v2 and what belongs into them; "max" is no limit.
     pub fn group_limits(&self) -> Vec<(&'static str, String)> {
         let limits = &self.resources;
         let cpu = limits.cpu_cores.map(|share| {
             let quota = u64::from(share.millis()) * CPU_PERIOD_US / 1000;
             format!("{quota} {CPU_PERIOD_US}")
         });
-        [
-            ("memory.max", limits.memory.map(|size| size.0.to_string())),
-            ("cpu.max", cpu),
-            ("pids.max", limits.max_tasks.map(|tasks| tasks.to_string())),
+        let or_max = |limit: Option<String>| limit.unwrap_or_else(|| "max".to_owned());
+        vec![
+            ("memory.max", or_max(limits.memory.map(|size| size.0.to_string()))),
+            ("cpu.max", or_max(cpu)),
+            ("pids.max", or_max(limits.max_tasks.map(|tasks| tasks.to_string()))),
         ]
-        .into_iter()
-        .filter_map(|(file, value)| value.map(|value| (file, value)))
-        .collect()
     }
 }
 
@@ -61,7 +59,7 @@ pub enum SocketId {
     Api,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketPlace {
     Unix(PathBuf),
     Tcp(SocketAddr),
@@ -87,6 +85,28 @@ impl Plan {
             instances,
         }
     }
+
+    /// Without these instances, and without the sockets that only they are handed.
+    pub fn without(mut self, ids: &BTreeSet<InstanceId>) -> Self {
+        self.instances.retain(|id, _| !ids.contains(id));
+        let used: BTreeSet<SocketId> =
+            self.instances.values().flat_map(|plan| plan.launch.listeners()).cloned().collect();
+        self.sockets.retain(|id, _| used.contains(id));
+        self
+    }
+
+    /// With these instances of `old`, which are on their way out, and what they are handed.
+    pub fn with_leaving(mut self, old: &Self, ids: &BTreeSet<InstanceId>) -> Self {
+        for (id, plan) in old.instances.iter().filter(|(id, _)| ids.contains(id)) {
+            for socket in plan.launch.listeners() {
+                if let (None, Some(place)) = (self.sockets.get(socket), old.sockets.get(socket)) {
+                    self.sockets.insert(socket.clone(), place.clone());
+                }
+            }
+            self.instances.insert(id.clone(), plan.clone());
+        }
+        self
+    }
 }
 
 fn instance_plan(
@@ -106,8 +126,10 @@ fn instance_plan(
         stable_after: supervisor.stable_after,
     };
     let needs = service.depends_on.iter().filter(|need| running.contains(need));
+    let follows = service.restart_with.iter().filter(|other| running.contains(other));
     let rules = Rules {
         needs: needs.cloned().collect(),
+        restart_with: follows.cloned().collect(),
         readiness: service.readiness,
         restart,
         start_timeout: service.start_timeout,
@@ -131,8 +153,7 @@ fn sockets(
     instances: &BTreeMap<InstanceId, InstancePlan>,
 ) -> BTreeMap<SocketId, SocketPlace> {
     let mut sockets = BTreeMap::new();
-    for passed in instances.values().flat_map(|plan| &plan.launch.passed) {
-        let Channel::Listener(id) = &passed.channel else { continue };
+    for id in instances.values().flat_map(|plan| plan.launch.listeners()) {
         let unix = |name: &str| SocketPlace::Unix(socket_path(&config.node.runtime_dir, name));
         let place = match id {
             SocketId::Instance(instance) => unix(&instance.to_string()),

@@ -29,6 +29,16 @@ pub struct LaunchPlan {
     pub limits: Vec<Limit>,
 }
 
+impl LaunchPlan {
+    /// The listening sockets it is handed.
+    pub fn listeners(&self) -> impl Iterator<Item = &SocketId> {
+        self.passed.iter().filter_map(|passed| match &passed.channel {
+            Channel::Listener(id) => Some(id),
+            Channel::Status | Channel::Sheet => None,
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Program {
     /// This binary, with a launch sheet.

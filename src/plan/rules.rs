@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::units::ServiceName;
 
-pub use crate::config::{NotifyAccess, Readiness, RestartPolicy};
+pub use crate::config::{HealthChecks, NotifyAccess, Readiness, RestartPolicy};
 
 /// The rules one instance lives by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// Services that must be ready before this one starts, and rest after it.
     pub needs: Vec<ServiceName>,
+    /// Services after whose restart this one is restarted too.
+    pub restart_with: Vec<ServiceName>,
     pub readiness: Readiness,
     pub restart: RestartRules,
     pub start_timeout: Duration,

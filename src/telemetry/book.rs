@@ -40,7 +40,8 @@ pub struct Settings {
     /// The orchestrator's own process.
     pub pid: Pid,
     pub style: Style,
-    /// Lines of the node itself below this level are not recorded. Services choose their own.
+    /// Lines of the node itself below this level are not recorded, until another level is set.
+    /// Services choose their own.
     pub node_level: Level,
 }
 
@@ -88,6 +89,7 @@ struct Inner {
 pub(super) struct Log {
     /// The number of the newest reading.
     pub(super) order: u64,
+    node_level: Level,
     /// The node's own is the first. None is ever removed, so an index stays valid.
     pub(super) shelves: Vec<Shelf>,
     pub(super) closed: bool,
@@ -111,7 +113,9 @@ impl LogBook {
         let node = Arc::new(Source::node(settings.pid));
         let node_frame = Frame::new(settings.style, &settings.node_id, &node, Stream::Node);
         let node_shelf = Shelf::new(NODE, Limits::new(NODE_LINES, 0, 0), &*clock);
-        let log = Mutex::new(Log { order: 0, shelves: vec![node_shelf], closed: false });
+        let (order, node_level) = (0, settings.node_level);
+        let log = Log { order, node_level, shelves: vec![node_shelf], closed: false };
+        let log = Mutex::new(log);
         let news = watch::Sender::new(0);
         Self(Arc::new(Inner { settings, console, clock, node, node_frame, log, news }))
     }
@@ -126,6 +130,19 @@ impl LogBook {
             }
             None => log.shelves.push(Shelf::new(service.as_str(), limits, &*self.0.clock)),
         }
+    }
+
+    /// Lets go of what is kept of a service that is no longer there.
+    pub fn clear(&self, service: &ServiceName) {
+        let mut log = self.lock();
+        if let Some(shelf) = log.shelves.iter_mut().find(|s| *s.service == *service.as_str()) {
+            shelf.ring.set_bounds(0, 0);
+        }
+    }
+
+    /// From now on the node's own lines of this level and above are recorded.
+    pub fn set_node_level(&self, level: Level) {
+        self.lock().node_level = level;
     }
 
     /// The way in for one stream of one run of a registered service.
@@ -145,13 +162,13 @@ impl LogBook {
 
     /// Records something that the orchestrator has to say, and shows it. Never waits.
     pub fn node_line(&self, level: Level, message: &str, fields: &[(&str, serde_json::Value)]) {
-        if level < self.0.settings.node_level {
-            return;
-        }
         let line = structured_line(level, message, fields);
         let stamp = Stamp::of(self.0.clock.wall());
         let (order, lost) = {
             let mut log = self.lock();
+            if level < log.node_level {
+                return;
+            }
             let order = log.next_order();
             let head = Head {
                 unix_us: stamp.unix_us(),

@@ -13,16 +13,16 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::book::LogBook;
 use crate::units::Level;
 
-/// From now on events of this process go into `book`: the node's own at `level` and above, those
-/// of libraries at warn and above. Fails if the process already has a subscriber.
-pub fn begin(book: LogBook, level: Level) -> Result<(), SetGlobalDefaultError> {
-    tracing::subscriber::set_global_default(subscriber(book, level))
+/// From now on events of this process go into `book`, which drops those below its level; those of
+/// libraries only at warn and above. Fails if the process already has a subscriber.
+pub fn begin(book: LogBook) -> Result<(), SetGlobalDefaultError> {
+    tracing::subscriber::set_global_default(subscriber(book))
 }
 
-fn subscriber(book: LogBook, level: Level) -> impl Subscriber + Send + Sync {
+fn subscriber(book: LogBook) -> impl Subscriber + Send + Sync {
     let filter = Targets::new()
-        .with_default(tracing_level(level.max(Level::Warn)))
-        .with_target("blackhole_node", tracing_level(level));
+        .with_default(tracing::Level::WARN)
+        .with_target("blackhole_node", tracing::Level::TRACE);
     tracing_subscriber::registry().with(BookLayer { book }.with_filter(filter))
 }
 
@@ -81,16 +81,6 @@ impl Visit for Line {
     }
 }
 
-const fn tracing_level(level: Level) -> tracing::Level {
-    match level {
-        Level::Trace => tracing::Level::TRACE,
-        Level::Debug => tracing::Level::DEBUG,
-        Level::Info => tracing::Level::INFO,
-        Level::Warn => tracing::Level::WARN,
-        Level::Error => tracing::Level::ERROR,
-    }
-}
-
 fn node_level(level: tracing::Level) -> Level {
     match level {
         tracing::Level::TRACE => Level::Trace,
@@ -110,7 +100,7 @@ mod tests {
     #[test]
     fn events_of_libraries_become_lines_of_the_node_from_warn_on() {
         let book = book(&FixedClock::new());
-        tracing::subscriber::with_default(subscriber(book.clone(), Level::Info), || {
+        tracing::subscriber::with_default(subscriber(book.clone()), || {
             tracing::info!(target: "h2", "noise");
             tracing::warn!(target: "h2", peer = 7, open = true, "connection {}", "lost");
             tracing::info!(target: "blackhole_node::node", name = "x\"y", "ready");

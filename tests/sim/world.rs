@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use blackhole_node::decide::{
     Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice,
-    Phase, RemarkKind, SpawnFailure, StopReason, Urgency, broken_invariant, step,
+    Phase, RemarkKind, Replan, SpawnFailure, StopReason, Tenure, Urgency, Wanted, broken_invariant,
+    step,
 };
-use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
-use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
+use blackhole_node::plan::Readiness;
+use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
+
+use super::samples::services;
 
 /// Every kind of remark; together the histories must lead to each of them.
-pub const REMARKS: [&str; 14] = [
+pub const REMARKS: [&str; 17] = [
     "Starting",
     "Ready",
     "StartFailed",
@@ -26,6 +29,9 @@ pub const REMARKS: [&str; 14] = [
     "Failed",
     "Stopped",
     "Announced",
+    "Retired",
+    "Replanned",
+    "With",
 ];
 
 /// How long the world is full of faults, and how long it may take to heal or to stop.
@@ -201,10 +207,22 @@ impl World {
             Effect::KillGroup { run } => self.kill(run),
             Effect::Clear { run } => self.clear(run),
             Effect::Forget { run } => self.forget(run),
+            Effect::Retire { instance } => self.retire(&instance),
             Effect::Announce(announcement) => self.announce(announcement),
             Effect::Note(remark) => {
                 self.seen.insert(word(&remark.kind));
+                if let RemarkKind::Stopping(reason) = &remark.kind {
+                    self.seen.extend(word_of_reason(reason));
+                }
             }
+        }
+    }
+
+    fn retire(&mut self, id: &InstanceId) {
+        assert!(self.node.instance(id).is_none(), "{}: {id} is retired, and there", self.place());
+        for (run, process) in &self.processes {
+            let left = process.instance == *id && (process.main_alive || process.others);
+            assert!(!left, "{}: {id} is retired before {run}", self.place());
         }
     }
 
@@ -266,7 +284,8 @@ impl World {
         let rules = &self.node.instance(id).expect("only known instances are spawned").rules;
         for (other, state) in self.node.instances() {
             let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
-            let needed = rules.needs.contains(&other.service);
+            let stays = state.tenure == Tenure::Planned;
+            let needed = stays && rules.needs.contains(&other.service);
             assert!(met || !needed, "{}: {id} started before {other}", self.place());
         }
     }
@@ -447,12 +466,49 @@ impl World {
         let count = u64::try_from(ids.len()).unwrap_or(1);
         let which = usize::try_from(self.chance.below(count)).unwrap_or(0);
         let chosen = BTreeSet::from([ids[which].clone()]);
-        let command = match self.chance.below(4) {
+        let command = match self.chance.below(6) {
             0 => Command::Stop(chosen),
             1 => Command::Restart(chosen),
+            2 | 3 => return self.configuration_changes(),
             _ => Command::Start(chosen),
         };
         self.apply(Event::Command(command));
+    }
+
+    /// Instances come and go, rules change, some need another process.
+    fn configuration_changes(&mut self) {
+        let chance = &mut self.chance;
+        let mut rules = BTreeMap::new();
+        let mut relaunch = BTreeSet::new();
+        for (id, instance) in self.node.instances() {
+            if id.index != 0 && chance.below(4) == 0 {
+                continue;
+            }
+            let mut now = instance.rules.clone();
+            if chance.below(6) == 0 {
+                now.restart.max_restarts = u32::try_from(chance.below(7)).unwrap_or(5);
+                now.stop_timeout = ms(500 + chance.below(5_000));
+                relaunch.insert(id.clone());
+            }
+            if chance.below(6) == 0 {
+                let more = InstanceId::new(id.service.clone(), id.index + 1);
+                rules.entry(more).or_insert_with(|| now.clone());
+            }
+            rules.insert(id.clone(), now);
+        }
+        let before: BTreeMap<InstanceId, Wanted> =
+            self.node.instances().map(|(id, i)| (id.clone(), i.wanted)).collect();
+        let replan = Replan { rules: rules.clone(), relaunch };
+        self.apply(Event::Command(Command::Replan(replan)));
+        for (id, instance) in self.node.instances() {
+            let planned = rules.contains_key(id);
+            let tenure = if planned { Tenure::Planned } else { Tenure::Retiring };
+            assert_eq!(instance.tenure, tenure, "{}: {id}", self.place());
+            let new = !before.contains_key(id);
+            assert!(!new || instance.wanted == Wanted::Up, "{}: {id}", self.place());
+        }
+        let missing = rules.keys().find(|id| self.node.instance(id).is_none());
+        assert_eq!(missing, None, "{}", self.place());
     }
 
     fn some_run(&mut self) -> Option<RunId> {
@@ -503,57 +559,20 @@ fn word(kind: &RemarkKind) -> &'static str {
         RemarkKind::LeftOvers => "LeftOvers",
         RemarkKind::Failed(_) => "Failed",
         RemarkKind::Stopped => "Stopped",
+        RemarkKind::Retired => "Retired",
     }
 }
 
-/// Two to seven services with random rules; each needs some of those before it.
-fn services(chance: &mut Chance) -> Vec<(InstanceId, Rules)> {
-    let names = ["identity", "storage", "ledger", "gateway", "web", "queue", "cron"];
-    let count = usize::try_from(2 + chance.below(6)).unwrap_or(2);
-    let mut all = Vec::new();
-    for (position, name) in names[..count].iter().enumerate() {
-        let service: ServiceName = name.parse().expect("a name from the list above");
-        let earlier = names[..position].iter();
-        let needs: Vec<ServiceName> = earlier
-            .filter(|_| chance.below(3) == 0)
-            .map(|name| name.parse().expect("a name from the list above"))
-            .collect();
-        let rules = rules(needs, chance);
-        for index in 0..=u16::try_from(chance.below(3)).unwrap_or(0) {
-            all.push((InstanceId::new(service.clone(), index), rules.clone()));
-        }
-    }
-    all
-}
-
-fn rules(needs: Vec<ServiceName>, chance: &mut Chance) -> Rules {
-    let readiness = match chance.below(4) {
-        0 => Readiness::Started,
-        1 => Readiness::Notify,
-        2 => Readiness::Port(9000),
-        _ => Readiness::Grpc,
-    };
-    let policy = match chance.below(4) {
-        0 => RestartPolicy::OnFailure,
-        1 => RestartPolicy::Never,
-        _ => RestartPolicy::Always,
-    };
-    let restart = RestartRules {
-        policy,
-        max_restarts: u32::try_from(chance.below(7)).unwrap_or(5),
-        window: Duration::from_secs(1 + chance.below(300)),
-        backoff_initial: ms(100 + chance.below(1000)),
-        backoff_max: Duration::from_secs(2 + chance.below(60)),
-        stable_after: Duration::from_secs(chance.below(60)),
-    };
-    Rules {
-        needs,
-        readiness,
-        restart,
-        start_timeout: ms(1_000 + chance.below(5_000)),
-        stop_timeout: ms(500 + chance.below(5_000)),
-        drain: ms(chance.below(3) * 400),
-        watchdog: None,
-        unhealthy_threshold: 1 + u32::try_from(chance.below(3)).unwrap_or(1),
+/// Reasons that no other remark tells of.
+fn word_of_reason(reason: &StopReason) -> Option<&'static str> {
+    match reason {
+        StopReason::Replanned => Some("Replanned"),
+        StopReason::With(_) => Some("With"),
+        StopReason::Operator
+        | StopReason::Shutdown
+        | StopReason::OwnAccord
+        | StopReason::StartTimeout
+        | StopReason::Unhealthy(_)
+        | StopReason::Watchdog => None,
     }
 }

@@ -1,0 +1,98 @@
+//! What may be different for a node that runs already, and what it must be started anew for.
+
+use super::model::{Kind, NodeConfig, Service};
+use crate::catalog::INSTANCES;
+use crate::units::ServiceName;
+
+/// Why a service cannot have that many instances.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScaleError {
+    #[error("there is no service {name:?}; there are: {known}")]
+    NoSuchService { name: String, known: String },
+    #[error("{0} is disabled; set services.{0}.enabled = true and reload")]
+    Disabled(ServiceName),
+    #[error("{service} cannot have {asked} instances; allowed: 1 to {most}{why}")]
+    Instances { service: ServiceName, asked: u32, most: u16, why: &'static str },
+}
+
+impl NodeConfig {
+    /// The keys that differ from `old` and that no running node can follow.
+    pub fn fixed_keys_changed(&self, old: &Self) -> Vec<&'static str> {
+        let (now, before) = (&self.node, &old.node);
+        let all = [
+            ("node.name", now.name != before.name),
+            ("node.data_dir", now.data_dir != before.data_dir),
+            ("node.runtime_dir", now.runtime_dir != before.runtime_dir),
+            ("monitoring.log_format", self.monitoring.log_format != old.monitoring.log_format),
+        ];
+        all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    /// Gives the service `asked` instances, and the configuration that follows.
+    pub fn scaled(&self, name: &str, asked: u32) -> Result<Self, ScaleError> {
+        let found = self.services.iter().find(|(service, _)| service.as_str() == name);
+        let Some((service, settings)) = found else {
+            let known: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
+            return Err(ScaleError::NoSuchService {
+                name: name.to_owned(),
+                known: known.join(", "),
+            });
+        };
+        if !settings.enabled {
+            return Err(ScaleError::Disabled(service.clone()));
+        }
+        let (most, why) = most_instances(settings);
+        let fitting = u16::try_from(asked).ok().filter(|asked| (1..=most).contains(asked));
+        let Some(instances) = fitting else {
+            let service = service.clone();
+            return Err(ScaleError::Instances { service, asked, most, why });
+        };
+        let mut scaled = self.clone();
+        if let Some(service) = scaled.services.get_mut(service) {
+            service.instances = instances;
+        }
+        Ok(scaled)
+    }
+}
+
+fn most_instances(service: &Service) -> (u16, &'static str) {
+    match &service.kind {
+        Kind::Builtin(builtin, _) if builtin.entry().instances == 1 => {
+            (1, ", for it is the only writer of its data")
+        }
+        Kind::Builtin(..) | Kind::Foreign(_) => (INSTANCES, "; `stop` ends them all"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::defaults;
+    use super::*;
+
+    #[test]
+    fn only_the_number_of_the_one_service_changes() {
+        let before = defaults();
+        let after = before.scaled("storage", 5).unwrap();
+        let storage: ServiceName = "storage".parse().unwrap();
+        assert_eq!(after.services[&storage].instances, 5);
+        assert_eq!(after.scaled("storage", 1), Ok(before));
+    }
+
+    #[test]
+    fn what_cannot_be_says_what_can() {
+        let refused = |name, asked| defaults().scaled(name, asked).unwrap_err().to_string();
+        assert_eq!(
+            refused("storag", 2),
+            "there is no service \"storag\"; there are: gateway, identity, ledger, storage"
+        );
+        assert_eq!(
+            refused("storage", 0),
+            "storage cannot have 0 instances; allowed: 1 to 64; `stop` ends them all"
+        );
+        assert!(refused("storage", 65).contains("1 to 64"));
+        assert_eq!(
+            refused("ledger", 2),
+            "ledger cannot have 2 instances; allowed: 1 to 1, for it is the only writer of its data"
+        );
+    }
+}

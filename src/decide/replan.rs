@@ -1,0 +1,197 @@
+//! A new plan for a node that runs: what stays, what is started anew, what is retired; and who
+//! restarts because another did.
+
+use super::event::Replan;
+use super::node::{Instance, Node, Out, Tenure, Wanted};
+use super::phase::{Phase, StopReason};
+use super::step::{begin_anew, want_down, want_up};
+use crate::units::{InstanceId, Tick};
+
+/// Instances with the same rules and no need for another run do not notice.
+pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Out) {
+    let Replan { rules, relaunch } = plan;
+    let planned = |id: &InstanceId| rules.contains_key(id);
+    let unplanned: Vec<_> = node.instances.keys().filter(|id| !planned(id)).cloned().collect();
+    for id in unplanned {
+        want_down(node, &id);
+        if let Some(instance) = node.instances.get_mut(&id) {
+            instance.tenure = Tenure::Retiring;
+        }
+    }
+    for (id, rules) in rules {
+        match node.instances.get_mut(&id) {
+            Some(instance) => {
+                instance.take_rules(rules, now);
+                if instance.tenure == Tenure::Retiring {
+                    instance.tenure = Tenure::Planned;
+                    want_up(node, &id);
+                }
+            }
+            None => {
+                node.instances.insert(id, Instance::new(rules));
+            }
+        }
+    }
+    for id in relaunch {
+        if let Some(instance) = node.instances.get_mut(&id) {
+            launch_by_the_new_plan(&id, instance, now, out);
+        }
+    }
+}
+
+/// What an operator stopped stays stopped; everything else gets a run by the new plan.
+fn launch_by_the_new_plan(id: &InstanceId, instance: &mut Instance, now: Tick, out: &mut Out) {
+    if instance.wanted == Wanted::Down {
+        return;
+    }
+    match instance.phase {
+        Phase::Starting { .. } | Phase::Ready { .. } => {
+            begin_anew(id, instance, StopReason::Replanned, now, out);
+        }
+        Phase::Stopping { .. } | Phase::Clearing { .. } => instance.wanted = Wanted::Anew,
+        Phase::Stopped | Phase::Backoff { .. } | Phase::Failed(_) => {
+            instance.forgive();
+            instance.phase = Phase::Waiting;
+        }
+        Phase::Waiting => {}
+    }
+}
+
+/// An instance that had a run before is ready again: what restarts with its service, and has run
+/// since before then, follows.
+pub(super) fn restart_followers(node: &mut Node, back: &InstanceId, now: Tick, out: &mut Out) {
+    let Some(leader) = node.instances.get(back).filter(|leader| leader.last.is_some()) else {
+        return;
+    };
+    let leading = leader.phase.run();
+    for (id, instance) in &mut node.instances {
+        let follows = instance.rules.restart_with.contains(&back.service);
+        if follows && instance.phase.run() < leading {
+            begin_anew(id, instance, StopReason::With(back.service.clone()), now, out);
+        }
+    }
+}
+
+impl Instance {
+    /// What was counted by the old rules is kept as far as the new ones can hold it.
+    fn take_rules(&mut self, rules: crate::plan::Rules, now: Tick) {
+        let same_watchdog = self.rules.watchdog == rules.watchdog;
+        self.rules = rules;
+        let limit = usize::try_from(self.rules.restart.max_restarts).unwrap_or(usize::MAX);
+        let surplus = self.recent.len().saturating_sub(limit);
+        self.recent.drain(..surplus);
+        if let (Phase::Ready { watchdog, .. }, false) = (&mut self.phase, same_watchdog) {
+            *watchdog = self.rules.watchdog.map(|patience| now + patience);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::decide::samples::rules;
+    use crate::decide::{Command, Effect, Event, ExitFacts, GroupState, News, step};
+    use crate::units::{ExitStatus, Pid};
+
+    fn id(name: &str) -> InstanceId {
+        name.parse().unwrap()
+    }
+
+    fn up(names: &[&str]) -> Node {
+        let all = names.iter().map(|name| (id(name), rules(&[])));
+        let mut node = Node::new(all, 1);
+        step(&mut node, Tick::ZERO, Event::Tick);
+        for name in names {
+            come_up(&mut node, name);
+        }
+        node
+    }
+
+    fn tell(node: &mut Node, name: &str, news: News) -> Vec<Effect> {
+        let run = node.instance(&id(name)).unwrap().run().unwrap();
+        step(node, Tick::ZERO, Event::News { run, news })
+    }
+
+    fn come_up(node: &mut Node, name: &str) {
+        tell(node, name, News::Spawned { pid: Pid(7) });
+        tell(node, name, News::Executed);
+    }
+
+    fn end(node: &mut Node, name: &str) -> Vec<Effect> {
+        let facts = ExitFacts { status: ExitStatus::Code(0), oom_kills: 0 };
+        tell(node, name, News::Exited { facts, group: GroupState::Empty })
+    }
+
+    fn plan(node: &mut Node, names: &[&str], relaunch: &[&str]) -> Vec<Effect> {
+        let rules: BTreeMap<_, _> = names.iter().map(|name| (id(name), rules(&[]))).collect();
+        let relaunch: BTreeSet<_> = relaunch.iter().map(|name| id(name)).collect();
+        let replan = Replan { rules, relaunch };
+        step(node, Tick::ZERO, Event::Command(Command::Replan(replan)))
+    }
+
+    fn retired(effects: &[Effect]) -> bool {
+        effects.iter().any(|effect| matches!(effect, Effect::Retire { .. }))
+    }
+
+    #[test]
+    fn the_same_plan_again_has_no_effect() {
+        let mut node = up(&["a-0", "b-0"]);
+        let before = node.clone();
+        assert_eq!(plan(&mut node, &["a-0", "b-0"], &[]), []);
+        assert_eq!(node, before);
+    }
+
+    #[test]
+    fn what_is_not_planned_is_retired_when_it_rests_and_not_before() {
+        let mut node = up(&["a-0", "a-1"]);
+        assert!(!retired(&plan(&mut node, &["a-0"], &[])));
+        assert_eq!(node.instance(&id("a-1")).unwrap().tenure, Tenure::Retiring);
+        assert!(retired(&end(&mut node, "a-1")));
+        assert_eq!(node.instance(&id("a-1")), None);
+    }
+
+    #[test]
+    fn what_is_planned_again_while_it_goes_comes_back() {
+        let mut node = up(&["a-0", "a-1"]);
+        plan(&mut node, &["a-0"], &[]);
+        plan(&mut node, &["a-0", "a-1"], &[]);
+        assert!(!retired(&end(&mut node, "a-1")));
+        assert_eq!(node.instance(&id("a-1")).unwrap().phase.word(), "starting");
+    }
+
+    #[test]
+    fn a_start_does_not_hold_what_is_being_removed() {
+        let mut node = up(&["a-0", "a-1"]);
+        plan(&mut node, &["a-0"], &[]);
+        for command in [Command::Start, Command::Restart] {
+            let all = BTreeSet::from([id("a-1")]);
+            step(&mut node, Tick::ZERO, Event::Command(command(all)));
+        }
+        assert!(retired(&end(&mut node, "a-1")));
+    }
+
+    #[test]
+    fn a_follower_that_started_after_its_leader_did_is_left_alone() {
+        let mut node = up(&["leader-0", "late-0"]);
+        let follows = |name: &str| {
+            let restart_with = vec!["leader".parse().unwrap()];
+            (id(name), crate::plan::Rules { restart_with, ..rules(&[]) })
+        };
+        let all = BTreeMap::from([(id("leader-0"), rules(&[])), follows("late-0")]);
+        let replan = Replan { rules: all, relaunch: BTreeSet::new() };
+        step(&mut node, Tick::ZERO, Event::Command(Command::Replan(replan)));
+        end(&mut node, "leader-0");
+        // The leader's next run has begun, and the follower begins one after it.
+        end(&mut node, "late-0");
+        come_up(&mut node, "late-0");
+        come_up(&mut node, "leader-0");
+        assert_eq!(node.instance(&id("late-0")).unwrap().phase.word(), "ready");
+        let leader = BTreeSet::from([id("leader-0")]);
+        step(&mut node, Tick::ZERO, Event::Command(Command::Restart(leader)));
+        end(&mut node, "leader-0");
+        come_up(&mut node, "leader-0");
+        assert_eq!(node.instance(&id("late-0")).unwrap().phase.word(), "stopping");
+    }
+}

@@ -1,0 +1,282 @@
+//! Live change: a configuration that is read anew, or a service that is scaled, becomes a new plan
+//! for what runs. Everything that can be refused is refused before anything is changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::pending;
+
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::boot::{Configured, Loader};
+use super::logs;
+use super::supervise::Supervisor;
+use super::verbs::{Reply, Waiter, Wish};
+use crate::config::{NodeConfig, ScaleError};
+use crate::control::server::Answer;
+use crate::decide::{Command, Event, Goal, Replan, Tenure};
+use crate::plan::{Changes, Plan};
+use crate::rpc::pb::node as pb;
+use crate::units::{InstanceId, Level, ServiceName};
+
+/// The file's configuration, what an operator changed beside it, and the reading that is under way.
+#[derive(Debug)]
+pub(super) struct Live {
+    loader: Loader,
+    /// What the file says.
+    file: NodeConfig,
+    /// Numbers of instances that an operator asked for, and that the file does not have.
+    scaled: BTreeMap<ServiceName, u16>,
+    reading: Option<JoinHandle<Result<Configured, String>>>,
+    /// Who wants to know about the reading that is under way.
+    asked: Vec<Asked>,
+    /// Who asked after it had begun: they get another one.
+    next: Vec<Asked>,
+}
+
+/// Somebody who asked for a reload.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// By SIGHUP: the log is the answer.
+    Signal,
+    Operator {
+        reply: Answer<pb::ReplanReply>,
+        wait: Wait,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    Outcome,
+    Accepted,
+}
+
+impl Wait {
+    pub(super) fn unless(no_block: bool) -> Self {
+        if no_block { Self::Accepted } else { Self::Outcome }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+enum Refusal {
+    Configuration(String),
+    Scale(ScaleError),
+    /// Not the asker's fault.
+    State(String),
+}
+
+impl Live {
+    pub(super) fn new(file: NodeConfig, loader: Loader) -> Self {
+        let (asked, next) = (Vec::new(), Vec::new());
+        Self { loader, file, scaled: BTreeMap::new(), reading: None, asked, next }
+    }
+
+    /// Reading is done beside the loop: a file may lie on a disk that hangs.
+    fn ask(&mut self, asked: Asked) {
+        if self.reading.is_some() {
+            self.next.push(asked);
+            return;
+        }
+        self.asked.push(asked);
+        let loader = self.loader.clone();
+        self.reading = Some(tokio::task::spawn_blocking(move || loader.load()));
+    }
+
+    /// The end of the reading that is under way. May be dropped and called again.
+    pub(super) async fn read(&mut self) -> Result<Configured, String> {
+        let Some(reading) = &mut self.reading else { return pending().await };
+        let read = reading.await;
+        self.reading = None;
+        read.unwrap_or_else(|error| Err(format!("the reading broke off: {error}")))
+    }
+
+    /// The file's configuration with what was scaled beside it. A number that the file changes is
+    /// the file's again.
+    fn with_scaled(&mut self, file: &NodeConfig) -> NodeConfig {
+        let said = |config: &NodeConfig, name: &ServiceName| {
+            config.services.get(name).map(|service| service.instances)
+        };
+        let before = &self.file;
+        self.scaled.retain(|name, _| said(before, name) == said(file, name));
+        let mut config = file.clone();
+        for (name, instances) in &self.scaled {
+            if let Some(service) = config.services.get_mut(name) {
+                service.instances = *instances;
+            }
+        }
+        config
+    }
+}
+
+impl Supervisor {
+    pub(super) fn reload(&mut self, asked: Asked) {
+        self.superior.reloading();
+        self.live.ask(asked);
+    }
+
+    /// The configuration was read, or could not be.
+    pub(super) fn take_read(&mut self, read: Result<Configured, String>) {
+        let applied = read.map_err(Refusal::Configuration).and_then(|read| self.apply_file(read));
+        for asked in std::mem::take(&mut self.live.asked) {
+            match (asked, &applied) {
+                (Asked::Signal, _) => {}
+                (Asked::Operator { reply, wait }, Ok((known, touched))) => {
+                    self.answer_when_in_force(Reply::Replan(reply, known.clone()), touched, wait);
+                }
+                (Asked::Operator { reply, .. }, Err(refusal)) => {
+                    let _gone = reply.send(Err(refusal.status()));
+                }
+            }
+        }
+        if let Err(refusal) = &applied {
+            self.say(Level::Error, &format!("not reloaded, nothing is changed: {refusal}"));
+        }
+        let summary = self.summary();
+        self.superior.ready(summary);
+        for asked in std::mem::take(&mut self.live.next) {
+            self.reload(asked);
+        }
+    }
+
+    fn apply_file(&mut self, read: Configured) -> Result<Applied, Refusal> {
+        let Configured { config: file, origin, remarks } = read;
+        let fixed = file.fixed_keys_changed(&self.live.file);
+        if !fixed.is_empty() {
+            let keys = fixed.join(", ");
+            return Err(Refusal::Configuration(format!(
+                "{keys}: cannot change while the node runs; stop it and start it again"
+            )));
+        }
+        let scaled = self.live.scaled.clone();
+        let config = self.live.with_scaled(&file);
+        let (changes, touched) = self.apply(config).inspect_err(|_| self.live.scaled = scaled)?;
+        self.live.file = file;
+        self.say(Level::Info, &format!("configuration: {origin}; {}", in_words(&changes)));
+        for remark in &remarks {
+            self.say(Level::Warn, remark);
+        }
+        let changes = told(&changes);
+        let known = pb::ReplanReply { origin, remarks, changes, instances: Vec::new() };
+        Ok((known, touched))
+    }
+
+    pub(super) fn scale(&mut self, request: &pb::ScaleRequest, reply: Answer<pb::ReplanReply>) {
+        let pb::ScaleRequest { service, instances, no_block } = request;
+        let scaled = self.config.scaled(service, *instances).map_err(Refusal::Scale);
+        let applied = scaled.and_then(|config| {
+            let count = config.services.iter().find(|(name, _)| name.as_str() == service);
+            let count = count.map(|(name, service)| (name.clone(), service.instances));
+            let applied = self.apply(config)?;
+            self.live.scaled.extend(count);
+            Ok(applied)
+        });
+        match applied {
+            Ok((changes, touched)) => {
+                self.say(Level::Info, &format!("scaled {service}: {}", in_words(&changes)));
+                let changes = told(&changes);
+                let reply = Reply::Replan(reply, pb::ReplanReply { changes, ..Default::default() });
+                self.answer_when_in_force(reply, &touched, Wait::unless(*no_block));
+            }
+            Err(refusal) => {
+                let _gone = reply.send(Err(refusal.status()));
+            }
+        }
+    }
+
+    /// Puts a configuration in force: all of it, or nothing. Also gives the instances that have to
+    /// come up or go before it is.
+    fn apply(&mut self, config: NodeConfig) -> Result<(Changes, BTreeSet<InstanceId>), Refusal> {
+        if self.node.goal() == Goal::Shutdown {
+            return Err(Refusal::State("the node is stopping".to_owned()));
+        }
+        let retiring = self.node.instances().filter(|(_, i)| i.tenure == Tenure::Retiring);
+        let retiring: BTreeSet<InstanceId> = retiring.map(|(id, _)| id.clone()).collect();
+        let plan = Plan::of(&config);
+        let changes = Changes::between(&self.act.plan().clone().without(&retiring), &plan);
+        let mut leaving: BTreeSet<_> = retiring.union(&changes.removed).cloned().collect();
+        leaving.retain(|id| !plan.instances.contains_key(id));
+        let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
+        let relaunch = changes.relaunched.keys().cloned().collect();
+        let replan = Replan { rules: rules.collect(), relaunch };
+        let adopted = self.act.adopt(plan, &leaving);
+        adopted.map_err(|error| Refusal::State(error.to_string()))?;
+        logs::register(&self.around.book, &config);
+        self.around.book.set_node_level(config.monitoring.log_level);
+        self.around.health_checks.send_replace(config.health_checks);
+        self.services.send_replace(config.services.keys().cloned().collect());
+        self.config = config;
+        let mut touched: BTreeSet<_> = changes.added.union(&leaving).cloned().collect();
+        touched.extend(changes.relaunched.keys().cloned());
+        self.take(Event::Command(Command::Replan(replan)));
+        Ok((changes, touched))
+    }
+
+    fn answer_when_in_force(&mut self, reply: Reply, touched: &BTreeSet<InstanceId>, wait: Wait) {
+        match wait {
+            Wait::Outcome => {
+                let waiter = Waiter { wish: Wish::Replanned, ids: touched.clone(), reply };
+                self.waiters.push(waiter);
+                self.reply_to_waiters();
+            }
+            Wait::Accepted => reply.send(Ok(self.view(|id| touched.contains(id)).instances)),
+        }
+    }
+}
+
+/// What is known of the answer at once, and the instances it depends on.
+type Applied = (pb::ReplanReply, BTreeSet<InstanceId>);
+
+impl Refusal {
+    fn status(&self) -> Status {
+        match self {
+            Self::Scale(ScaleError::NoSuchService { .. }) => Status::not_found(self.to_string()),
+            Self::Configuration(_) | Self::Scale(ScaleError::Instances { .. }) => {
+                Status::invalid_argument(self.to_string())
+            }
+            Self::State(_) | Self::Scale(ScaleError::Disabled(_)) => {
+                Status::failed_precondition(self.to_string())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(why) | Self::State(why) => f.write_str(why),
+            Self::Scale(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+fn told(changes: &Changes) -> Vec<pb::Change> {
+    let change = |id: &InstanceId, what: &str, differs: &[&str]| pb::Change {
+        instance: id.to_string(),
+        what: what.to_owned(),
+        differs: differs.iter().map(|part| (*part).to_owned()).collect(),
+    };
+    let added = changes.added.iter().map(|id| change(id, "added", &[]));
+    let removed = changes.removed.iter().map(|id| change(id, "removed", &[]));
+    let restarted = changes.relaunched.iter().map(|(id, why)| change(id, "restarted", why));
+    let adjusted = changes.adjusted.iter().map(|(id, why)| change(id, "adjusted", why));
+    let mut all: Vec<pb::Change> = added.chain(removed).chain(restarted).chain(adjusted).collect();
+    all.sort_by(|one, other| one.instance.cmp(&other.instance));
+    all
+}
+
+/// `1 added, 2 restarted`
+fn in_words(changes: &Changes) -> String {
+    let counts = [
+        (changes.added.len(), "added"),
+        (changes.removed.len(), "removed"),
+        (changes.relaunched.len(), "restarted"),
+        (changes.adjusted.len(), "adjusted"),
+    ];
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if words.is_empty() { "nothing changes".to_owned() } else { words.join(", ") }
+}
