@@ -8,7 +8,7 @@ use std::path::Path;
 
 use blackhole_node::rpc::client::channel_to;
 use common::processes::eventually;
-use common::{Lab, command, service};
+use common::{Lab, PATIENCE, command, service};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 
@@ -16,8 +16,14 @@ fn example(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).display().to_string()
 }
 
+/// What the greeter answers; a greeter that does not run keeps its callers waiting.
+async fn greet(socket: &Path, name: &str) -> String {
+    let answer = tokio::time::timeout(PATIENCE, call_greeter(socket, name)).await;
+    answer.expect("the greeter answers in time").unwrap()
+}
+
 /// Calls `demo.Greeter/Greet`, whose messages are `google.protobuf.StringValue`.
-async fn greet(socket: &Path, name: &str) -> Result<String, tonic::Status> {
+async fn call_greeter(socket: &Path, name: &str) -> Result<String, tonic::Status> {
     let mut client = tonic::client::Grpc::new(channel_to(socket));
     client.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::from_static("/demo.Greeter/Greet");
@@ -39,8 +45,8 @@ async fn a_python_server_and_a_shell_script_are_services_like_the_others() {
         .set("api.http_port=0")
         .up();
 
-    let answer = greet(&lab.socket("greeter-0"), "world").await.unwrap();
-    assert_eq!(answer, "hello, world");
+    node.console.line("greeter-0 ready in");
+    assert_eq!(greet(&lab.socket("greeter-0"), "world").await, "hello, world");
     node.console.line("greeting  name=world");
     node.console.line("beat 1");
     for name in ["greeter-0", "heartbeat-0", "gateway-0"] {
@@ -58,7 +64,7 @@ async fn a_python_server_and_a_shell_script_are_services_like_the_others() {
     let pid = lab.pid("greeter-0");
     common::processes::kill_dead(pid);
     // Whoever calls while it is away waits for the next one instead of being refused.
-    assert_eq!(greet(&lab.socket("greeter-0"), "again").await.unwrap(), "hello, again");
+    assert_eq!(greet(&lab.socket("greeter-0"), "again").await, "hello, again");
     assert_ne!(lab.pid("greeter-0"), pid);
     node.stop();
 }
