@@ -377,6 +377,8 @@ fn what_restarts_with_another_follows_its_restart_but_not_its_first_start() {
     node.console.line("follower-0 stopping: leader was restarted");
     node.console.nth_line(2, "follower-0 ready in");
     assert_eq!(changed(&before, &pids(&lab)), ["follower-0", "leader-0"]);
+    let why = lab.done(&["why", "follower"]);
+    assert!(why.contains("is restarted after a restart of: leader"), "{why}");
     lab.done(&["restart", "leader"]);
     node.console.nth_line(3, "follower-0 ready in");
     assert_eq!(node.console.count("follower-0 starting"), 3);

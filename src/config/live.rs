@@ -11,8 +11,8 @@ pub enum ScaleError {
     NoSuchService { name: String, known: String },
     #[error("{0} is disabled; set services.{0}.enabled = true and reload")]
     Disabled(ServiceName),
-    #[error("{service} cannot have {asked} instances; allowed: 1 to {most}{why}")]
-    Instances { service: ServiceName, asked: u32, most: u16, why: &'static str },
+    #[error("{service} cannot have {asked} instances; allowed: {allowed}{why}")]
+    Instances { service: ServiceName, asked: u32, allowed: String, why: &'static str },
 }
 
 impl NodeConfig {
@@ -45,7 +45,8 @@ impl NodeConfig {
         let fitting = u16::try_from(asked).ok().filter(|asked| (1..=most).contains(asked));
         let Some(instances) = fitting else {
             let service = service.clone();
-            return Err(ScaleError::Instances { service, asked, most, why });
+            let allowed = if most == 1 { "1".to_owned() } else { format!("1 to {most}") };
+            return Err(ScaleError::Instances { service, asked, allowed, why });
         };
         let mut scaled = self.clone();
         if let Some(service) = scaled.services.get_mut(service) {
@@ -92,7 +93,7 @@ mod tests {
         assert!(refused("storage", 65).contains("1 to 64"));
         assert_eq!(
             refused("ledger", 2),
-            "ledger cannot have 2 instances; allowed: 1 to 1, for it is the only writer of its data"
+            "ledger cannot have 2 instances; allowed: 1, for it is the only writer of its data"
         );
     }
 }

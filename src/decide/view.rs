@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::node::{Goal, Instance, Node, Wanted};
 use super::phase::{Phase, Rung};
 use crate::plan::RestartPolicy;
-use crate::units::{InstanceId, Pid, RunId, Tick, human_duration};
+use crate::units::{InstanceId, Pid, RunId, ServiceName, Tick, human_duration};
 
 /// What keeps an instance from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,14 +121,25 @@ impl Instance {
         let (max, window) = (rules.max_restarts, human_duration(rules.window));
         let (initial, most) =
             (human_duration(rules.backoff_initial), human_duration(rules.backoff_max));
-        vec![
+        let mut words = vec![
             format!("restart policy {policy}"),
             format!("at most {max} counted restarts within {window}; {counted} so far"),
             format!(
                 "the first restart at once, then after {initial}, twice as long each time, at \
                  most {most}"
             ),
-        ]
+        ];
+        let names = |all: &[ServiceName]| {
+            all.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
+        };
+        let (needs, leaders) = (&self.rules.needs, &self.rules.restart_with);
+        if !needs.is_empty() {
+            words.push(format!("starts when ready: {}", names(needs)));
+        }
+        if !leaders.is_empty() {
+            words.push(format!("is restarted after a restart of: {}", names(leaders)));
+        }
+        words
     }
 
     pub fn pid(&self) -> Option<Pid> {
