@@ -10,15 +10,19 @@ use common::processes::runs;
 use common::{Lab, Node, Pid, command, idle, service, sh};
 use rustix::process::Signal;
 
-/// How often the orchestrator is killed.
-const DEATHS: u32 = 240;
+/// How often the orchestrator is killed, when `DEATHS` says nothing else.
+const DEATHS: u64 = 240;
 
 /// Replayed with `DEATH_SEED=N`.
 fn seed() -> u64 {
-    let given = std::env::var("DEATH_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 17 | 1);
+    let seed = number_from("DEATH_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 17 | 1);
     println!("DEATH_SEED={seed}");
     seed
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
 /// xorshift64 (Marsaglia 2003).
@@ -53,7 +57,7 @@ fn the_next_start_ends_what_a_killed_orchestrator_left_and_comes_up() {
     let lab = Lab::new();
     let services = three_services();
     let mut chance = Chance(seed());
-    for death in 0..DEATHS {
+    for death in 0..number_from("DEATHS").unwrap_or(DEATHS) {
         let left = lab.processes();
         let mut node = lab.node(&services).start();
         if death % 3 == 0 {

@@ -247,6 +247,21 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Has another program start it, which then replaces itself by it.
+    pub fn under<'w>(
+        mut self,
+        wrapper: &str,
+        arguments: impl IntoIterator<Item = &'w str>,
+    ) -> Self {
+        let mut command = Command::new(wrapper);
+        command.args(arguments).arg(self.command.get_program()).args(self.command.get_args());
+        command.env_clear().stdin(Stdio::null());
+        let variables = self.command.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        self.command = command;
+        self
+    }
+
     /// Starts it and waits for nothing.
     pub fn start(mut self) -> Node<'a> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());

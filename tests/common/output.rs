@@ -56,23 +56,30 @@ impl Output {
 
     /// Shows every line once to `find`, as they come, until it has found something. Fails with
     /// everything that was written when the output ends, or nothing is found in time.
-    pub fn wait<T>(&self, what: &str, mut find: impl FnMut(&str) -> Option<T>) -> T {
+    pub fn wait<T>(&self, what: &str, find: impl FnMut(&str) -> Option<T>) -> T {
+        let found = self.wait_or_end(what, find);
+        found.unwrap_or_else(|| panic!("waiting for {what}: the output ended\n{}", self.text()))
+    }
+
+    /// The same for a program that may end before: none, its output has ended.
+    pub fn wait_or_end<T>(&self, what: &str, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = 0;
         let mut heard = self.lock();
         loop {
             while let Some(line) = heard.lines.get(seen) {
                 if let Some(found) = find(line) {
-                    return found;
+                    return Some(found);
                 }
                 seen += 1;
             }
+            if heard.open == 0 {
+                return None;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            let all_ended = heard.open == 0;
-            if all_ended || left.is_zero() {
+            if left.is_zero() {
                 drop(heard);
-                let how = if all_ended { "the output ended" } else { "time is over" };
-                panic!("waiting for {what}: {how}\n{}", self.text());
+                panic!("waiting for {what}: time is over\n{}", self.text());
             }
             let waited = self.0.more.wait_timeout(heard, left);
             heard = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -4,8 +4,9 @@ use std::process::{Command, Stdio};
 
 use crate::succeeds;
 
-/// The end-to-end tests run foreign services in Python that speak gRPC.
-const PACKAGES: [&str; 3] = ["python3", "python3-grpcio", "python3-protobuf"];
+/// The end-to-end tests run foreign services in Python that speak gRPC, and have strace end the
+/// node at a system call of their choice.
+const PACKAGES: [&str; 4] = ["python3", "python3-grpcio", "python3-protobuf", "strace"];
 
 /// Installs what is missing, or says what to do.
 pub fn packages() -> Result<(), String> {
