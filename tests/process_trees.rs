@@ -46,7 +46,7 @@ fn a_grandchild_that_holds_the_output_does_not_hold_up_the_restart() {
 fn orphans_that_end_are_collected_and_are_nobodys_news() {
     let lab = Lab::new();
     let run =
-        sh("for i in $(seq 200); do (/bin/true &) ; done; echo all forked; exec sleep 1000000");
+        sh("for i in $(seq 1000); do (/bin/true &) ; done; echo all forked; exec sleep 1000000");
     let node = lab.node(&service("forks", &run, "")).up();
     node.console.line("all forked");
     let main = lab.pid("forks-0");
@@ -101,6 +101,30 @@ fn a_frozen_group_is_not_restarted_and_can_be_stopped() {
     assert_eq!((&web["phase"], &web["restarts"]), (&"ready".into(), &0.into()));
     lab.done(&["stop", "web"]);
     assert!(lab.processes().is_empty());
+}
+
+/// Reliability 19: a frozen service answers no check, and that is not held against it.
+#[test]
+fn a_frozen_service_that_is_asked_for_its_health_is_not_restarted() {
+    let lab = Lab::new();
+    let Some(base) = lab.base_group() else {
+        println!("skipped: no cgroup2 here");
+        return;
+    };
+    let node = lab
+        .node("")
+        .set("services.identity.enabled=true")
+        .set("process_management.health_checks.interval=\"100ms\"")
+        .set("process_management.health_checks.timeout=\"50ms\"")
+        .up();
+    let pid = lab.pid("identity-0");
+    let freeze = |state| fs::write(base.join("services/identity-0/cgroup.freeze"), state).unwrap();
+    freeze("1");
+    node.console.nth_line(5, "identity-0 did not answer, but was given no processor: not counted");
+    freeze("0");
+    let identity = lab.instance("identity-0");
+    assert_eq!((&identity["phase"], &identity["restarts"]), (&"ready".into(), &0.into()));
+    assert_eq!((lab.pid("identity-0"), node.console.count("health check")), (pid, 0));
 }
 
 /// Reliability 24.
@@ -295,7 +319,47 @@ fn a_stranger_in_the_group_of_a_service_is_gone_with_its_run() {
     node.console.nth_line(2, "web-0 ready in");
 }
 
-/// The last half of a line is not lost (reliability 56).
+/// Reliability 23.
+#[test]
+fn a_stranger_in_the_group_of_a_stopped_service_does_not_become_part_of_it() {
+    let lab = Lab::new();
+    let Some(base) = lab.base_group() else {
+        println!("skipped: no cgroup2 here");
+        return;
+    };
+    let node = lab.node(&service("web", &idle(), "")).up();
+    lab.done(&["stop", "web"]);
+    let mut stranger = Background::stranger();
+    fs::create_dir_all(base.join("services/web-0")).unwrap();
+    let group = base.join("services/web-0/cgroup.procs");
+    fs::write(&group, stranger.pid().to_string()).unwrap();
+    lab.done(&["start", "web"]);
+    assert_eq!(stranger.end(), None, "it was killed");
+    let words = format!("web-0 process {}, none of its own, was in its group", stranger.pid());
+    node.console.line(&words);
+    let members = fs::read_to_string(&group).unwrap();
+    assert_eq!(members.trim(), lab.pid("web-0").to_string());
+}
+
+/// Reliability 23.
+#[test]
+fn a_stranger_in_a_group_of_the_node_is_gone_before_the_first_start() {
+    let lab = Lab::new();
+    let Some(base) = lab.base_group() else {
+        println!("skipped: no cgroup2 here");
+        return;
+    };
+    let mut stranger = Background::stranger();
+    fs::create_dir_all(base.join("services/web-0/below")).unwrap();
+    let group = base.join("services/web-0/below/cgroup.procs");
+    fs::write(&group, stranger.pid().to_string()).unwrap();
+    let node = lab.node(&service("web", &idle(), "")).up();
+    assert_eq!(stranger.end(), None, "it was killed");
+    node.console.line("cleared what an earlier node left: 1 processes");
+    assert!(!base.join("services/web-0/below").exists());
+}
+
+/// The last half of a line is not lost (Reliability 56).
 #[test]
 fn what_was_written_last_before_the_end_is_read() {
     let lab = Lab::new();

@@ -80,6 +80,8 @@ pub struct Newborn {
     pub notify: Option<NotifySocket>,
     /// Our end of the status channel, where the service was handed one.
     pub status: Option<UnixStream>,
+    /// Processes that were in its group before it, and were killed.
+    pub strangers: Vec<Pid>,
 }
 
 impl Act {

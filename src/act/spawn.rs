@@ -23,7 +23,7 @@ use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
 use crate::plan::{Channel, InstancePlan, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
 use crate::rpc::pb::node::launch_sheet::Settings;
-use crate::units::{InstanceId, RunId};
+use crate::units::{InstanceId, Pid, RunId};
 
 pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newborn, ActError> {
     let plan = act.plan.instances.get(id).ok_or_else(|| ActError::Unplanned(id.clone()))?.clone();
@@ -31,7 +31,9 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
     make_folder(&launch.data_dir)?;
     bind_listeners(act, launch)?;
     let group = act.group_of(id)?;
+    let mut strangers = Vec::new();
     if let Some(group) = &group {
+        strangers = kill_strangers(group)?;
         set_limits(group, &plan)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
@@ -82,7 +84,17 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         stderr,
         notify: notify.map(|(socket, _)| socket),
         status: passing.status.map(|(ours, _)| ours),
+        strangers,
     })
+}
+
+/// Groups are kept over restarts. Whoever came into one in between would count as part of the run
+/// and could speak for it.
+fn kill_strangers(group: &Group) -> Result<Vec<Pid>, ActError> {
+    if !group.populated().map_err(ActError::Group)? {
+        return Ok(Vec::new());
+    }
+    group.kill_one_by_one().map_err(ActError::Kill)
 }
 
 /// What is made afresh for the run and passed to it; listeners and stored descriptors are not.

@@ -46,7 +46,8 @@ pub(super) fn attach(
 ) -> JoinSet<()> {
     let mut observers = JoinSet::new();
     let teller = Teller::new(run, around.heard.clone());
-    let Newborn { pid, pidfd, members, exec, stdout, stderr, notify, status } = newborn;
+    let Newborn { pid, pidfd, members, exec, stdout, stderr, notify, status, strangers: _ } =
+        newborn;
     for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
         let source = Source::instance(id, run, pid);
         pumps.spawn(pump(around.book.clone(), pipe, source, stream, teller.clone()));

@@ -182,6 +182,10 @@ impl Supervisor {
         let news = match self.act.spawn(id, run) {
             Ok(newborn) => {
                 let pid = newborn.pid;
+                for stranger in &newborn.strangers {
+                    let what = format!("process {stranger}, none of its own, was in its group");
+                    self.remark(run, &format!("{what} and is killed"));
+                }
                 if let Some(plan) = self.act.plan().instances.get(id) {
                     let observers = attach(&self.around, (id, run), plan, newborn, &mut self.pumps);
                     self.observers.insert(run, observers);

@@ -168,19 +168,22 @@ impl Group {
     pub fn kill(&self) -> Result<(), Error> {
         match self.write("cgroup.kill", "1") {
             // Linux before 5.14 has no such file.
-            Err(refused) if refused.errno() == Some(libc::ENOENT) => self.kill_one_by_one(),
+            Err(refused) if refused.errno() == Some(libc::ENOENT) => {
+                self.kill_one_by_one().map(|_killed| ())
+            }
             outcome => outcome,
         }
     }
 
-    /// Until no process is found that was not killed before.
-    pub(super) fn kill_one_by_one(&self) -> Result<(), Error> {
+    /// SIGKILL to each process, until none is found that was not killed before; returns which
+    /// those were. Unlike `kill` it leaves a group that the next process can be cloned into.
+    pub fn kill_one_by_one(&self) -> Result<Vec<Pid>, Error> {
         let mut killed = BTreeSet::new();
         for _ in 0..KILL_ROUNDS {
             let found = self.procs()?;
             let fresh: Vec<Pid> = found.into_iter().filter(|pid| killed.insert(*pid)).collect();
             if fresh.is_empty() {
-                return Ok(());
+                break;
             }
             for pid in fresh {
                 // Asked again after it is held: the number may be another process's by now.
@@ -191,7 +194,7 @@ impl Group {
                 }
             }
         }
-        Ok(())
+        Ok(killed.into_iter().collect())
     }
 
     /// Whether there is a living process in this group or below it.
