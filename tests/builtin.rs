@@ -132,7 +132,7 @@ async fn an_entry_signed_by_identity_is_kept_by_ledger_over_their_deaths() {
     node.stop();
 }
 
-/// reliability 17
+/// Reliability 17
 #[test]
 fn a_stopped_service_is_found_hung_and_replaced() {
     let lab = Lab::new();
@@ -150,7 +150,7 @@ fn a_stopped_service_is_found_hung_and_replaced() {
     node.stop();
 }
 
-/// reliability 77
+/// Reliability 77
 #[test]
 fn a_taken_port_fails_only_the_service_that_needs_it_and_names_the_holder() {
     let lab = Lab::new();

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
 use common::processes::{self, kill, zombies};
-use common::{Lab, PATIENCE, command, eventually, idle, lines_of, service, sh};
+use common::{Background, Lab, PATIENCE, command, eventually, idle, lines_of, service, sh};
 use rustix::process::Signal;
 
 /// Reliability 1.
@@ -186,49 +186,71 @@ fn restarts_leak_no_descriptors_threads_groups_or_zombies() {
     eventually("no zombies", || zombies(node.pid()).is_empty());
 }
 
+/// Those that end a process by default (`signal(7)`), and whether with a core file.
+const FATAL: [(i32, &str, bool); 23] = [
+    (1, "SIGHUP", false),
+    (2, "SIGINT", false),
+    (3, "SIGQUIT", true),
+    (4, "SIGILL", true),
+    (5, "SIGTRAP", true),
+    (6, "SIGABRT", true),
+    (7, "SIGBUS", true),
+    (8, "SIGFPE", true),
+    (9, "SIGKILL", false),
+    (10, "SIGUSR1", false),
+    (11, "SIGSEGV", true),
+    (12, "SIGUSR2", false),
+    (13, "SIGPIPE", false),
+    (14, "SIGALRM", false),
+    (15, "SIGTERM", false),
+    (16, "SIGSTKFLT", false),
+    (24, "SIGXCPU", true),
+    (25, "SIGXFSZ", true),
+    (26, "SIGVTALRM", false),
+    (27, "SIGPROF", false),
+    (29, "SIGIO", false),
+    (30, "SIGPWR", false),
+    (31, "SIGSYS", true),
+];
+
 /// Reliability 5.
 #[test]
 fn every_signal_that_ends_a_service_is_recorded_as_that_signal() {
-    /// `signal(7)`: those by which a daemon is told to go are a clean end, the rest a failure.
-    const FATAL: [(i32, &str); 22] = [
-        (1, "SIGHUP"),
-        (2, "SIGINT"),
-        (3, "SIGQUIT"),
-        (4, "SIGILL"),
-        (5, "SIGTRAP"),
-        (6, "SIGABRT"),
-        (7, "SIGBUS"),
-        (8, "SIGFPE"),
-        (9, "SIGKILL"),
-        (10, "SIGUSR1"),
-        (11, "SIGSEGV"),
-        (12, "SIGUSR2"),
-        (13, "SIGPIPE"),
-        (14, "SIGALRM"),
-        (15, "SIGTERM"),
-        (16, "SIGSTKFLT"),
-        (24, "SIGXCPU"),
-        (25, "SIGXFSZ"),
-        (26, "SIGVTALRM"),
-        (27, "SIGPROF"),
-        (29, "SIGIO"),
-        (30, "SIGPWR"),
-    ];
     let lab = Lab::new();
-    let fatal = FATAL.into_iter().chain([(31, "SIGSYS")]);
-    let dying = |(number, _): (i32, _)| {
-        let more = "restart_policy = \"never\"\nresources = { max_core = 0 }";
-        service(&format!("by{number}x"), &sh(&format!("kill -{number} $$")), more)
+    let written = processes::cores_are_written(&lab.path("."));
+    println!("core files are written here: {written}");
+    let dying = |(number, _, _): (i32, _, _)| {
+        let more = "restart_policy = \"never\"\nresources = { max_core = ";
+        let kill = sh(&format!("kill -{number} $$"));
+        service(&format!("by{number}x"), &kill, &format!("{more}0 }}"))
+            + &service(&format!("core{number}x"), &kill, &format!("{more}\"16MiB\" }}"))
     };
-    let node = lab.node(&fatal.clone().map(dying).collect::<String>()).up();
-    for (number, name) in fatal {
-        node.console.line(&format!("by{number}x-0 ended: {name} after "));
-        let clean = [1, 2, 13, 15].contains(&number);
-        let phase = if clean { "stopped" } else { "failed" };
-        let status = lab.instance(&format!("by{number}x-0"));
-        assert_eq!(status["phase"], phase, "{status}");
-        assert!(status["reason"].as_str().unwrap().starts_with(name), "{status}");
+    let node = lab.node(&FATAL.map(dying).concat()).up();
+    for (number, name, cores) in FATAL {
+        // Those by which a daemon is told to go are a clean end, the rest a failure.
+        let phase = if [1, 2, 13, 15].contains(&number) { "stopped" } else { "failed" };
+        for (service, core) in [("by", false), ("core", cores && written)] {
+            let instance = format!("{service}{number}x-0");
+            let words = if core { format!("{name} (core dumped)") } else { name.to_owned() };
+            node.console.line(&format!("{instance} ended: {words} after "));
+            let status = lab.instance(&instance);
+            assert_eq!(status["phase"], phase, "{status}");
+            assert!(status["reason"].as_str().unwrap().starts_with(&words), "{status}");
+        }
     }
+}
+
+/// Reliability 5: SIGCHLD, SIGCONT, SIGURG and SIGWINCH end nothing.
+#[test]
+fn signals_that_end_no_process_are_no_news() {
+    let lab = Lab::new();
+    let node = lab.node(&service("web", &lab.ready_puppet(), "readiness = \"notify\"")).up();
+    let pid = lab.pid("web-0");
+    for signal in [Signal::CHILD, Signal::CONT, Signal::URG, Signal::WINCH] {
+        processes::signal(pid, signal);
+    }
+    lab.tell("web-0", "sync()");
+    assert_eq!((lab.pid("web-0"), node.console.count("web-0 ended")), (pid, 0));
 }
 
 /// Reliability 6.
@@ -265,6 +287,12 @@ fn what_cannot_be_executed_says_why_in_the_status() {
     drop(writer);
     let told = lab.done(&["start", "etxtbsy"]);
     assert!(told.starts_with("etxtbsy-0 stopped") || told.contains("ready"), "{told}");
+    let open = || processes::descriptors(node.pid()).len();
+    let before = open();
+    for _ in 0..10 {
+        assert_eq!(lab.verb(&["start", "enoent", "eacces", "nowhere", "chdir"]).code, Some(1));
+    }
+    eventually("no descriptor is left", || open() <= before);
     eventually("no process is left", || processes::children(node.pid()).is_empty());
 }
 
@@ -342,13 +370,24 @@ fn without_free_descriptors_nothing_dies_and_starts_say_why() {
         let limit = Rlimit { current: Some(current), maximum: Some(20_000) };
         prlimit(Pid::from_raw(node.pid()), Resource::Nofile, limit).unwrap();
     };
-    let open = processes::descriptors(node.pid()).len();
-    limit(u64::try_from(open).unwrap());
+    // Three are enough to learn of an end, and not for a start.
+    let open: Vec<i32> = processes::descriptors(node.pid()).into_iter().map(|fd| fd.0).collect();
+    let third_free = (0..).filter(|number| !open.contains(number)).nth(2).unwrap();
+    limit(u64::try_from(third_free).unwrap() + 1);
     kill(flaky);
-    let refused = node.console.line("Too many open files");
-    assert!(refused.contains("flaky-0"), "{refused}");
+    node.console.wait("a start that failed", |line| {
+        (line.contains("flaky-0 ended: ") && line.contains("Too many open files")).then_some(())
+    });
+    // With none at all, whoever calls is answered later.
+    limit(3);
+    let mut status = lab.binary();
+    status.args(["status", "firm"]);
+    let mut caller = Background::start(status);
+    node.console.line("cannot accept a connection");
     limit(20_000);
+    assert_eq!(caller.end(), Some(0), "{}", caller.output.text());
     node.console.nth_line(2, "flaky-0 ready in");
+    assert!(lab.done(&["why", "flaky"]).contains("Too many open files"));
     assert_eq!(lab.pid("firm-0"), firm);
     assert_eq!(lab.instance("firm-0")["restarts"], 0);
 }
@@ -373,6 +412,25 @@ fn a_group_that_cannot_be_made_means_no_start() {
     assert!(failed.contains("services/late-0"), "{failed}");
     fs::write(base.join("cgroup.max.descendants"), "max").unwrap();
     lab.done(&["start", "late"]);
+}
+
+/// Reliability 51: without the controllers the limit is told to be none, and not passed over.
+#[test]
+fn a_limit_that_this_host_cannot_enforce_is_named() {
+    let lab = Lab::new();
+    let given = lab
+        .base_group()
+        .and_then(|base| fs::read_to_string(base.parent()?.join("cgroup.controllers")).ok());
+    if given.is_some_and(|given| given.contains("memory")) {
+        println!("skipped: this host has the memory controller");
+        return;
+    }
+    let limited = service("web", &idle(), "resources = { memory = \"64MiB\" }");
+    let node = lab.node(&limited).up();
+    node.console.line("without ");
+    let degradations = lab.status()["node"]["degradations"].to_string();
+    assert!(degradations.contains("rlimits"), "{degradations}");
+    assert_eq!(lab.phase("web-0"), "ready");
 }
 
 /// A foreign program that knows nothing of the node.

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,6 +59,13 @@ pub fn ends(pid: Pid, within: Duration) -> bool {
             Err(error) => panic!("cannot wait for {pid}: {error}"),
         }
     }
+}
+
+/// Whether the kernel writes core files into this folder, by what it tells us of a child of ours.
+pub fn cores_are_written(folder: &Path) -> bool {
+    let mut dying = Command::new("/bin/sh");
+    dying.args(["-c", "ulimit -c unlimited; kill -ABRT $$"]).current_dir(folder);
+    dying.status().expect("there is a shell").core_dumped()
 }
 
 /// The letter of `proc_pid_stat(5)`; none when there is no such process.
