@@ -1,13 +1,14 @@
 //! Was a process that did not answer hung, or was it given no processor to answer with?
 //!
 //! A hung process sleeps, spins or is stopped; a starved one is runnable and waits in the run
-//! queue (`/proc/PID/schedstat`: time run and time waited, kernel doc scheduler/sched-stats). Our
-//! own lateness says the same of the whole machine.
+//! queue. A group tells how long that was, the present wait included (`cpu.pressure`). Without it
+//! there is `/proc/PID/schedstat` (kernel doc scheduler/sched-stats), which counts a wait when it
+//! is over. We ourselves may wait in the same queue.
 
 use std::time::Duration;
 
 use crate::linux::members::Members;
-use crate::linux::procfs;
+use crate::linux::{process, procfs};
 use crate::units::Tick;
 
 /// What the run's processes did on the processors so far.
@@ -23,27 +24,43 @@ pub struct Scheduling {
     members: Members,
     began: Tick,
     before: CpuTime,
+    /// How long our own process has waited.
+    own_before: Duration,
 }
 
 impl Scheduling {
     pub fn of(members: Members) -> Self {
-        Self { members, began: Tick::ZERO, before: CpuTime::default() }
+        let own_before = Duration::ZERO;
+        Self { members, began: Tick::ZERO, before: CpuTime::default(), own_before }
     }
 
     /// A check begins.
     pub fn begin(&mut self, now: Tick) {
         self.began = now;
         self.before = self.sample();
+        self.own_before = own_wait();
     }
 
     /// The check that began went unanswered for `patience`.
     pub fn was_starved(&self, now: Tick, patience: Duration) -> bool {
         let window = now.since(self.began);
         let frozen = self.members.group().is_some_and(|group| group.frozen().unwrap_or(false));
-        frozen || is_starved(window, patience, self.before, self.sample())
+        let own = own_wait().saturating_sub(self.own_before);
+        frozen || is_starved(window, patience, self.sample().since(self.before), own)
     }
 
     fn sample(&self) -> CpuTime {
+        self.of_group().unwrap_or_else(|| self.of_processes())
+    }
+
+    fn of_group(&self) -> Option<CpuTime> {
+        let group = self.members.group()?;
+        let ran = group.cpu_usage().ok().flatten()?;
+        let waited = group.cpu_waited().ok().flatten()?;
+        Some(CpuTime { ran, waited })
+    }
+
+    fn of_processes(&self) -> CpuTime {
         let pids = self.members.pids().unwrap_or_default();
         let mut total = CpuTime::default();
         for time in pids.into_iter().filter_map(|pid| procfs::scheduled(pid).ok().flatten()) {
@@ -54,13 +71,24 @@ impl Scheduling {
     }
 }
 
-/// Starved: we ourselves came half the patience too late, or the processes waited for a processor
-/// during half the window and ran for less than they waited.
-fn is_starved(window: Duration, patience: Duration, before: CpuTime, after: CpuTime) -> bool {
-    let ran = after.ran.saturating_sub(before.ran);
-    let waited = after.waited.saturating_sub(before.waited);
+impl CpuTime {
+    fn since(self, before: Self) -> Self {
+        let ran = self.ran.saturating_sub(before.ran);
+        Self { ran, waited: self.waited.saturating_sub(before.waited) }
+    }
+}
+
+fn own_wait() -> Duration {
+    let own = procfs::scheduled(process::own_pid()).ok().flatten();
+    own.map(|time| time.waited).unwrap_or_default()
+}
+
+/// Starved: we came half the patience too late, or waiting for a processor, theirs and our own,
+/// took half the window and they ran for less than that.
+fn is_starved(window: Duration, patience: Duration, theirs: CpuTime, own: Duration) -> bool {
     let we_were_late = window >= patience + patience / 2;
-    we_were_late || (waited >= window / 2 && waited > ran)
+    let waited = theirs.waited + own;
+    we_were_late || (waited >= window / 2 && waited > theirs.ran)
 }
 
 #[cfg(test)]
@@ -68,6 +96,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const NO_WAIT: Duration = Duration::ZERO;
 
     fn cpu(ran_ms: u64, waited_ms: u64) -> CpuTime {
         CpuTime { ran: Duration::from_millis(ran_ms), waited: Duration::from_millis(waited_ms) }
@@ -75,18 +104,25 @@ mod tests {
 
     #[test]
     fn a_process_that_waited_for_a_processor_is_not_hung() {
-        assert!(is_starved(SECOND, SECOND, cpu(500, 100), cpu(510, 900)));
+        assert!(is_starved(SECOND, SECOND, cpu(10, 800), NO_WAIT));
     }
 
     #[test]
     fn a_sleeping_a_stopped_and_a_spinning_process_are_hung() {
-        assert!(!is_starved(SECOND, SECOND, cpu(500, 100), cpu(500, 100)), "asleep or stopped");
-        assert!(!is_starved(SECOND, SECOND, cpu(0, 0), cpu(990, 10)), "spinning");
-        assert!(!is_starved(SECOND, SECOND, cpu(0, 0), cpu(600, 520)), "spinning with company");
+        assert!(!is_starved(SECOND, SECOND, cpu(0, 0), NO_WAIT), "asleep or stopped");
+        assert!(!is_starved(SECOND, SECOND, cpu(990, 10), NO_WAIT), "spinning");
+        assert!(!is_starved(SECOND, SECOND, cpu(600, 520), NO_WAIT), "spinning with company");
     }
 
     #[test]
     fn our_own_lateness_is_nobody_elses_fault() {
-        assert!(is_starved(SECOND * 3, SECOND, cpu(0, 0), cpu(0, 0)));
+        assert!(is_starved(SECOND * 3, SECOND, cpu(0, 0), NO_WAIT));
+    }
+
+    #[test]
+    fn their_wait_and_ours_add_up() {
+        let own = Duration::from_millis(300);
+        assert!(is_starved(SECOND, SECOND, cpu(10, 300), own));
+        assert!(!is_starved(SECOND, SECOND, cpu(10, 100), own));
     }
 }

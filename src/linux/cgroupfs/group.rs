@@ -255,6 +255,24 @@ impl Group {
         Ok(self.flat_field("cpu.stat", "usage_usec")?.map(Duration::from_micros))
     }
 
+    /// How long some process of the group was runnable and waited for a processor, the present wait
+    /// included (PSI, `cpu.pressure`). It needs no controller. `None` where the kernel does not
+    /// count it.
+    pub fn cpu_waited(&self) -> Result<Option<Duration>, Error> {
+        let file = "cpu.pressure";
+        let text = match self.read_optional(file) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            // Switched off, for this group or for all.
+            Err(refused) if refused.errno() == Some(libc::EOPNOTSUPP) => return Ok(None),
+            Err(refused) => return Err(refused),
+        };
+        let some = text.lines().find_map(|line| line.strip_prefix("some "));
+        let total = some.and_then(|some| some.split("total=").nth(1)?.trim().parse().ok());
+        let total = total.ok_or_else(|| self.strange(file, "a total of some", &text))?;
+        Ok(Some(Duration::from_micros(total)))
+    }
+
     /// How many processes of the group and below it the kernel has killed for want of memory.
     /// `None` without the memory controller.
     pub fn oom_kills(&self) -> Result<Option<u64>, Error> {

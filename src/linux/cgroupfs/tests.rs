@@ -146,6 +146,8 @@ async fn usage_is_read_where_the_kernel_offers_it() {
     drop(write_end);
     output.finish(child).await;
     assert!(group.cpu_usage().unwrap().is_some());
+    let counts = group.read_optional("cpu.pressure").ok().flatten().is_some();
+    assert_eq!(group.cpu_waited().unwrap().is_some(), counts);
     let controllers = group.read("cgroup.controllers").unwrap();
     let has_memory = controllers.split_whitespace().any(|name| name == "memory");
     assert_eq!(group.memory_current().unwrap().is_some(), has_memory);
