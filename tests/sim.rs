@@ -8,6 +8,8 @@
 
 #[path = "sim/samples.rs"]
 mod samples;
+#[path = "sim/scenarios.rs"]
+mod scenarios;
 #[path = "sim/world.rs"]
 mod world;
 
