@@ -225,7 +225,7 @@ fn what_the_binary_tells_of_itself_needs_no_node() {
     assert!(lab.done(&["--help"]).contains("Exit codes:"));
 }
 
-/// Reliability 58: a service cannot speak in another's name.
+/// Reliability 56, 58: bytes of any kind are text, and a service cannot speak in another's name.
 #[test]
 fn the_json_console_has_one_object_a_line_with_true_origins() {
     let lab = Lab::new();
@@ -300,7 +300,8 @@ fn a_flood_over_the_rate_is_counted_to_the_line() {
     assert_eq!(lab.instance("quiet-0")["log_lines_dropped"], 0);
 }
 
-/// Reliability 55: what has no end of line is cut, and memory stays bounded.
+/// Reliability 55: what has no end of line is cut, memory stays bounded, and the quiet neighbour
+/// loses no line.
 #[test]
 fn output_without_line_ends_takes_no_memory_without_bound() {
     let lab = Lab::new();
@@ -310,7 +311,14 @@ fn output_without_line_ends_takes_no_memory_without_bound() {
          for _ in range(1000): os.write(1, b'x' * 100_000)\n\
          os.write(1, b'\\nthe end\\n')\n",
     );
-    let services = service("flood", &flood, "restart_policy = \"never\"");
+    let quiet = lab.python(
+        "quiet.py",
+        "import time\n\
+         for n in range(1, 1001): print('calm', n, flush=True) or time.sleep(0.001)\n\
+         time.sleep(1000000)\n",
+    );
+    let services =
+        service("flood", &flood, "restart_policy = \"never\"") + &service("quiet", &quiet, "");
     let mut command = lab.binary();
     lab.node(&services);
     command.stdout(File::options().write(true).open("/dev/null").unwrap());
@@ -322,6 +330,12 @@ fn output_without_line_ends_takes_no_memory_without_bound() {
     let peak = processes::status_field(Pid::try_from(pid).unwrap(), "VmHWM");
     let kib: u64 = peak.trim_end_matches(" kB").parse().unwrap();
     assert!(kib < 96 * 1024, "{kib} KiB at the most, of 100 MB that were written");
+    let parts = lab.done(&["logs", "flood", "--json"]);
+    assert!(parts.contains("\"continues\":true"), "{:.2000}", parts);
+    eventually("the neighbour has said it all", || {
+        lab.done(&["logs", "quiet", "-n", "1"]).ends_with("  calm 1000")
+    });
+    assert_eq!(lab.done(&["logs", "quiet"]).matches("  calm ").count(), 1000);
     lab.done(&["stop"]);
     assert_eq!(node.end(), Some(0));
 }

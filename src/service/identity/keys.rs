@@ -203,6 +203,32 @@ mod tests {
         assert!(!dir.path().join("keys/.new-1-0").exists());
     }
 
+    /// Reliability 49. Time and label are not the key: a bit of those may be lost unnoticed.
+    #[test]
+    fn no_flipped_bit_and_no_cut_gives_another_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::open(dir.path(), 0).unwrap();
+        let did = keys.create("label", 1).unwrap().did;
+        let good = keys.signing_key(&did).unwrap();
+        let path = dir.path().join("keys").join(did.multibase());
+        let bytes = fs::read(&path).unwrap();
+        let key = ..MAGIC.len() + SEED;
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, flipped).unwrap();
+            match keys.signing_key(&did) {
+                Ok(found) => assert!(found == good && !key.contains(&(bit / 8)), "bit {bit}"),
+                Err(error) => assert!(matches!(error, KeyError::Damaged { .. }), "bit {bit}"),
+            }
+        }
+        for length in 0..HEAD {
+            fs::write(&path, &bytes[..length]).unwrap();
+            let error = keys.signing_key(&did).unwrap_err();
+            assert!(matches!(error, KeyError::Damaged { .. }), "{length} bytes: {error}");
+        }
+    }
+
     #[test]
     fn a_damaged_key_file_is_never_used() {
         let dir = tempfile::tempdir().unwrap();
