@@ -6,6 +6,7 @@ mod common;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use blackhole_node::rpc::client::channel_to;
 use blackhole_node::rpc::pb::{identity, ledger, storage};
@@ -148,6 +149,26 @@ fn a_stopped_service_is_found_hung_and_replaced() {
     node.console.nth_line(2, "storage-0 ready");
     assert_ne!(lab.pid("storage-0"), pid);
     node.stop();
+}
+
+/// Reliability 29: an orchestrator that was held up blames nobody for answers it did not take.
+#[test]
+fn an_orchestrator_that_is_stopped_again_and_again_restarts_nobody() {
+    let lab = Lab::new();
+    let node = defaults(&lab)
+        .set("process_management.health_checks.interval=\"100ms\"")
+        .set("process_management.health_checks.timeout=\"50ms\"")
+        .up();
+    for nth in 0..20 {
+        node.signal(Signal::STOP);
+        node.console.let_pass(Duration::from_millis(50 + 10 * nth));
+        node.signal(Signal::CONT);
+        node.console.let_pass(Duration::from_millis(7 * nth));
+    }
+    for name in ALL {
+        let instance = lab.instance(&format!("{name}-0"));
+        assert_eq!((&instance["phase"], &instance["restarts"]), (&"ready".into(), &0.into()));
+    }
 }
 
 /// Reliability 77
