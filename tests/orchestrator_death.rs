@@ -51,7 +51,7 @@ fn three_services() -> String {
         + &service("deaf", &deaf, "stop_timeout = \"30ms\"")
 }
 
-/// Reliability 26, 27: as the node starts, as it runs, and as it stops.
+/// Reliability 26, 27: as the node starts, runs, stops and reloads.
 #[test]
 fn the_next_start_ends_what_a_killed_orchestrator_left_and_comes_up() {
     let lab = Lab::new();
@@ -60,7 +60,7 @@ fn the_next_start_ends_what_a_killed_orchestrator_left_and_comes_up() {
     for death in 0..number_from("DEATHS").unwrap_or(DEATHS) {
         let left = lab.processes();
         let mut node = lab.node(&services).start();
-        if death % 3 == 0 {
+        if death % 4 == 0 {
             chance.moment(&node, 30_000);
             node.kill();
             continue;
@@ -68,14 +68,21 @@ fn the_next_start_ends_what_a_killed_orchestrator_left_and_comes_up() {
         node.console.line("ready: 3 of 3 instances ready");
         let survivors: Vec<&Pid> = left.iter().filter(|pid| runs(**pid)).collect();
         assert!(survivors.is_empty(), "death {death}: {survivors:?}\n{}", node.console.text());
-        if death % 3 == 1 {
-            chance.moment(&node, 5_000);
-        } else {
-            // The death before this one was that of a node in full work.
-            assert!(!left.is_empty());
-            node.console.line("cleared what an earlier node left");
-            node.signal(Signal::TERM);
-            chance.moment(&node, 60_000);
+        match death % 4 {
+            1 => chance.moment(&node, 5_000),
+            2 => {
+                // The death before this one was that of a node in full work.
+                assert!(!left.is_empty());
+                node.console.line("cleared what an earlier node left");
+                node.signal(Signal::TERM);
+                chance.moment(&node, 60_000);
+            }
+            _ => {
+                let more = services.replace("30ms", "40ms") + &service("extra", &idle(), "");
+                let _only_its_file = lab.node(&more);
+                node.signal(Signal::HUP);
+                chance.moment(&node, 60_000);
+            }
         }
         node.kill();
     }
