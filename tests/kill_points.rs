@@ -191,3 +191,18 @@ fn a_panic_ends_the_whole_process_with_sigabrt_and_the_next_start_begins_clean()
     let _next = lab.node(&services).up();
     assert!(!runs(web));
 }
+
+/// A reload is read on a thread of its own: the third to be made, after the console's and the
+/// service. The host may have reached its limit of tasks by then.
+#[test]
+fn a_reload_without_a_thread_to_read_it_changes_nothing_and_ends_nobody() {
+    let lab = Lab::new();
+    let inject = "inject=?clone,?clone3:error=EAGAIN:when=3+";
+    let options = ["-D", "-qq", "-o", "/dev/null", "-e", "trace=?clone,?clone3", "-e", inject];
+    let node = lab.node(&service("web", &idle(), "")).under("strace", options).up();
+    let web = lab.pid("web-0");
+    node.signal(Signal::HUP);
+    let said = node.console.line("not reloaded, nothing is changed");
+    assert!(said.ends_with("no thread can be made to read it"), "{said}");
+    assert_eq!(lab.pid("web-0"), web);
+}

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::pending;
+use std::thread;
 
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::boot::{Configured, Loader};
@@ -27,7 +28,7 @@ pub(super) struct Live {
     file: NodeConfig,
     /// Numbers of instances that an operator asked for, and that the file does not have.
     scaled: BTreeMap<ServiceName, u16>,
-    reading: Option<JoinHandle<Result<Configured, String>>>,
+    reading: Option<oneshot::Receiver<Result<Configured, String>>>,
     /// Who wants to know about the reading that is under way.
     asked: Vec<Asked>,
     /// Who asked after it had begun: they get another one.
@@ -79,8 +80,7 @@ impl Live {
             return;
         }
         self.asked.push(asked);
-        let loader = self.loader.clone();
-        self.reading = Some(tokio::task::spawn_blocking(move || loader.load()));
+        self.reading = Some(begin_to_read(self.loader.clone()));
     }
 
     /// The end of the reading that is under way. May be dropped and called again.
@@ -88,7 +88,7 @@ impl Live {
         let Some(reading) = &mut self.reading else { return pending().await };
         let read = reading.await;
         self.reading = None;
-        read.unwrap_or_else(|error| Err(format!("the reading broke off: {error}")))
+        read.unwrap_or_else(|_| Err("no thread can be made to read it".to_owned()))
     }
 
     /// The file's configuration with what was scaled beside it. A number that the file changes is
@@ -107,6 +107,17 @@ impl Live {
         }
         config
     }
+}
+
+/// On a thread that ends with its answer. The runtime's own would panic where none can be made;
+/// here that is the end of the channel.
+fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>> {
+    let (tell, told) = oneshot::channel();
+    let read = move || {
+        let _nobody_waits_any_more = tell.send(loader.load());
+    };
+    let _none_is_told_by_the_channel = thread::Builder::new().name("reload".to_owned()).spawn(read);
+    told
 }
 
 impl Supervisor {
