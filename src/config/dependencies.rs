@@ -184,7 +184,7 @@ fn report_cycles(kept: &[(Wish, ServiceName)], services: &Services, report: &Rep
 }
 
 /// Circles that a walk over all edges comes upon; none is told twice, each begins with its least
-/// name. At most 256 services, so that the depth of the walk is bounded.
+/// name. At most 1024 services, so that the depth of the walk is bounded.
 fn cycles<'n>(
     edges: &BTreeMap<&'n ServiceName, Vec<&'n ServiceName>>,
 ) -> Vec<Vec<&'n ServiceName>> {

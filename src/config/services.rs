@@ -19,8 +19,8 @@ use super::values::{
 use crate::catalog::{Builtin, COMING, INSTANCES};
 use crate::units::{ByteSize, ServiceName};
 
-/// More would not fit a table of processes that somebody reads.
-const MAX_SERVICES: usize = 256;
+/// So that checking what depends on what stays quick and shallow.
+const MAX_SERVICES: usize = 1024;
 /// The largest amount of memory or disk that is taken for meant.
 const MAX_SIZE: ByteSize = ByteSize::gib(1 << 20);
 /// PID_MAX_LIMIT of 64-bit Linux.

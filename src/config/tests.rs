@@ -558,6 +558,6 @@ fn the_number_of_services_is_bounded() {
     let many = |count: usize| -> String {
         (0..count).map(|n| format!("[services.s{n}]\ncommand = ['x']\n")).collect()
     };
-    config(&many(252));
-    assert!(refusal(&many(253)).contains("more than 256 services"));
+    config(&many(1020));
+    assert!(refusal(&many(1021)).contains("more than 1024 services"));
 }
