@@ -1,9 +1,10 @@
-//! The project's own chores, `cargo xtask VERB`. Needs nothing but the standard library, so that it
-//! is built in a moment. Knows nothing of the node but how it is tested and measured.
+//! The project's own chores, `cargo xtask VERB`. Needs few libraries, so that it is built in a
+//! moment. Knows nothing of the node but how it is tested and measured.
 #![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tools")]
 
 mod bench;
 mod setup;
+mod supervise;
 mod test;
 
 use std::path::PathBuf;
@@ -14,7 +15,9 @@ usage: cargo xtask VERB
 
   test [FILTER]   set up this machine, then check format and lints and run all tests, or only
                   those whose name contains FILTER; the last line is `N passed, N failed`
-  bench [NAME]    run one benchmark, or all of them";
+  bench [NAME]    run one benchmark, or all of them but this:
+  bench supervise [OPTION...]
+                  race the release build against runit and s6; --help tells the options";
 
 /// The exit code of a command line that makes no sense, as in clap and the shells.
 const USAGE: u8 = 2;
@@ -30,6 +33,8 @@ fn main() -> ExitCode {
         ["test"] => test::run(None),
         ["test", filter] if !filter.starts_with('-') => test::run(Some(filter)),
         ["bench"] => bench::run_all(),
+        ["bench", "supervise", options @ ..] => supervise::run(options),
+        ["race-floor", rest @ ..] => supervise::floor(rest),
         ["bench", name] => bench::run_one(name),
         other => {
             eprintln!("cargo xtask {}: there is no such thing\n\n{HELP}", other.join(" "));

@@ -1,4 +1,4 @@
-//! What the tests need on this machine beside the Rust toolchain: Debian packages.
+//! What tests and benchmarks need on this machine beside the Rust toolchain: Debian packages.
 
 use std::process::{Command, Stdio};
 
@@ -6,14 +6,14 @@ use crate::succeeds;
 
 /// The end-to-end tests run foreign services in Python that speak gRPC, and have strace end the
 /// node at a system call of their choice.
-const PACKAGES: [&str; 4] = ["python3", "python3-grpcio", "python3-protobuf", "strace"];
+pub const OF_TESTS: [&str; 4] = ["python3", "python3-grpcio", "python3-protobuf", "strace"];
 
 /// Installs what is missing, or says what to do.
-pub fn packages() -> Result<(), String> {
+pub fn install(packages: &[&str]) -> Result<(), String> {
     let mut missing = Vec::new();
-    for package in PACKAGES {
+    for package in packages {
         if !is_installed(package)? {
-            missing.push(package);
+            missing.push(*package);
         }
     }
     if missing.is_empty() {
@@ -45,8 +45,7 @@ fn is_installed(package: &str) -> Result<bool, String> {
     let output = asked.map_err(|error| {
         format!(
             "cannot run dpkg-query ({error}): this is set up for Debian and its relatives, and \
-             needs {}",
-            PACKAGES.join(", ")
+             needs {package}"
         )
     })?;
     Ok(output.status.success() && output.stdout == b"installed")

@@ -25,7 +25,7 @@ impl Tally {
 
 /// Runs all checks; the last line on stdout is the sum.
 pub fn run(filter: Option<&str>) -> ExitCode {
-    let tally = match setup::packages() {
+    let tally = match setup::install(&setup::OF_TESTS) {
         Ok(()) => checks(filter),
         Err(reason) => {
             eprintln!("xtask: {reason}");
