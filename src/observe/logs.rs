@@ -1,18 +1,33 @@
 //! Reads what a service writes: one pump for each of its two pipes. Knows neither what lines mean
 //! nor where they go.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::{Instant, sleep};
 
+use crate::linux::fds;
 use crate::telemetry::intake::Intake;
 use crate::telemetry::{BookError, LogBook, Source, Stream};
 
 /// Bytes of one read, and so the most that is done before other tasks have their turn.
 const READ_SIZE: usize = 64 * 1024;
+/// How long a stream that flows fast gathers lines before it is read again.
+const GATHER: Duration = Duration::from_millis(1);
+/// It flows fast when it gives at least this much in a millisecond.
+const FAST: usize = 1024;
+/// Only a pipe that holds this much is left alone for so long: its writer must not wait for us.
+const ROOMY: usize = 1 << 20;
+
+thread_local! {
+    /// For one read at a time; idle pumps hold no buffer of their own.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -35,9 +50,24 @@ pub enum Ended {
 
 /// What one read gave.
 enum Got {
-    Lines,
+    /// So many bytes; less than `READ_SIZE` is all there was.
+    Bytes(usize),
     Nothing,
     EndOfFile,
+}
+
+/// How fast a stream flows. A writer of many short lines would else wake us for a few of them at a
+/// time, which costs both more than the lines.
+struct Flow {
+    emptied: Instant,
+    pipe: PipeSize,
+}
+
+enum PipeSize {
+    AsItCame,
+    Roomy,
+    /// It cannot be had larger.
+    Small,
 }
 
 /// Reads `pipe` to its end, or until `stop` is ready, and puts every line into `book`. Sets the
@@ -56,25 +86,27 @@ pub async fn pump(
         source,
     })?;
     let mut intake = book.intake(source, stream)?;
-    let ended = read_to_end(&pipe, &mut intake, stop).await;
+    let ended = read_to_end(pipe, &mut intake, stop).await;
     intake.finish();
     intake.hand_over().await;
     ended.map_err(|source| LogError::Read { instance, stream: name, source })
 }
 
 async fn read_to_end(
-    pipe: &Receiver,
+    mut pipe: Receiver,
     intake: &mut Intake,
     stop: impl Future<Output = ()>,
 ) -> io::Result<Ended> {
     let mut stop = pin!(stop);
+    let mut flow = Flow { emptied: Instant::now(), pipe: PipeSize::AsItCame };
     loop {
+        let mut is_fast = false;
         tokio::select! {
             () = &mut stop => return Ok(Ended::Stopped),
             ready = pipe.readable() => {
                 ready?;
-                match read_once(pipe, intake)? {
-                    Got::Lines => {}
+                match read_once(&pipe, intake)? {
+                    Got::Bytes(count) => is_fast = flow.is_fast(count, &pipe),
                     Got::Nothing => continue,
                     Got::EndOfFile => return Ok(Ended::EndOfFile),
                 }
@@ -82,22 +114,51 @@ async fn read_to_end(
             () = notice_due(intake) => intake.say_dropped(),
         }
         intake.hand_over().await;
-        tokio::task::yield_now().await;
+        if is_fast {
+            // Waiting for nothing but time: else every write would wake us.
+            let unwatched = pipe.into_nonblocking_fd()?;
+            tokio::select! {
+                () = &mut stop => return Ok(Ended::Stopped),
+                () = sleep(GATHER) => {}
+            }
+            pipe = Receiver::from_owned_fd_unchecked(unwatched)?;
+        } else {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-/// Not part of the task's state: an idle pump holds no read buffer.
-fn read_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
-    let mut buffer = [0; READ_SIZE];
-    match pipe.try_read(&mut buffer) {
-        Ok(0) => Ok(Got::EndOfFile),
-        Ok(length) => {
-            intake.take_in(&buffer[..length]);
-            Ok(Got::Lines)
+impl Flow {
+    /// Whether the pipe is empty now, will soon have much again, and can hold it meanwhile.
+    fn is_fast(&mut self, count: usize, pipe: &Receiver) -> bool {
+        if count >= READ_SIZE {
+            return false;
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Got::Nothing),
-        Err(error) => Err(error),
+        let now = Instant::now();
+        let since = now.duration_since(std::mem::replace(&mut self.emptied, now));
+        let is_fast = since.as_micros() * FAST as u128 <= count as u128 * GATHER.as_micros();
+        if is_fast && matches!(self.pipe, PipeSize::AsItCame) {
+            let size = fds::enlarge_pipe(pipe).unwrap_or(0);
+            self.pipe = if size >= ROOMY { PipeSize::Roomy } else { PipeSize::Small };
+        }
+        is_fast && matches!(self.pipe, PipeSize::Roomy)
     }
+}
+
+fn read_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        buffer.reserve_exact(READ_SIZE);
+        match pipe.try_read_buf(buffer) {
+            Ok(0) => Ok(Got::EndOfFile),
+            Ok(count) => {
+                intake.take_in(buffer);
+                Ok(Got::Bytes(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Got::Nothing),
+            Err(error) => Err(error),
+        }
+    })
 }
 
 async fn notice_due(intake: &Intake) {
