@@ -18,35 +18,52 @@ pub struct CpuTime {
     pub waited: Duration,
 }
 
-/// Watches how the processes of one run are scheduled.
+/// Watches how the processes of one run are scheduled during a check.
 #[derive(Debug)]
 pub struct Scheduling {
     members: Members,
     began: Tick,
+    looked: Tick,
     before: CpuTime,
     /// How long our own process has waited.
     own_before: Duration,
 }
 
+/// A check that was answered at once needs no look at its processes, which costs more than the
+/// check: the look is after this part of the patience.
+const LOOK_AFTER: u32 = 10;
+
 impl Scheduling {
     pub fn of(members: Members) -> Self {
-        let own_before = Duration::ZERO;
-        Self { members, began: Tick::ZERO, before: CpuTime::default(), own_before }
+        Self {
+            members,
+            began: Tick::ZERO,
+            looked: Tick::ZERO,
+            before: CpuTime::default(),
+            own_before: Duration::ZERO,
+        }
     }
 
-    /// A check begins.
-    pub fn begin(&mut self, now: Tick) {
+    /// A check begins. The moment when to `look`, if it is not answered by then.
+    pub fn begin(&mut self, now: Tick, patience: Duration) -> Tick {
         self.began = now;
+        now + patience / LOOK_AFTER
+    }
+
+    /// The check was not answered soon: what comes from here on is held against it.
+    pub fn look(&mut self, now: Tick) {
+        self.looked = now;
         self.before = self.sample();
         self.own_before = own_wait();
     }
 
-    /// The check that began went unanswered for `patience`.
+    /// The check that began, and was looked at, went unanswered for `patience`.
     pub fn was_starved(&self, now: Tick, patience: Duration) -> bool {
-        let window = now.since(self.began);
         let frozen = self.members.group().is_some_and(|group| group.frozen().unwrap_or(false));
+        let we_were_late = is_late(self.began, self.looked, now, patience);
         let own = own_wait().saturating_sub(self.own_before);
-        frozen || is_starved(window, patience, self.sample().since(self.before), own)
+        let window = now.since(self.looked);
+        frozen || we_were_late || is_starved(window, self.sample().since(self.before), own)
     }
 
     fn sample(&self) -> CpuTime {
@@ -83,12 +100,16 @@ fn own_wait() -> Duration {
     own.map(|time| time.waited).unwrap_or_default()
 }
 
-/// Starved: we came half the patience too late, or waiting for a processor, theirs and our own,
-/// took half the window and they ran for less than that.
-fn is_starved(window: Duration, patience: Duration, theirs: CpuTime, own: Duration) -> bool {
-    let we_were_late = window >= patience + patience / 2;
+/// We ourselves looked half the patience too late, or came half of it too late at the end.
+fn is_late(began: Tick, looked: Tick, now: Tick, patience: Duration) -> bool {
+    looked.since(began) >= patience / 2 || now.since(began) >= patience + patience / 2
+}
+
+/// Waiting for a processor, theirs and our own, took half the window, and they ran for less than
+/// that.
+fn is_starved(window: Duration, theirs: CpuTime, own: Duration) -> bool {
     let waited = theirs.waited + own;
-    we_were_late || (waited >= window / 2 && waited > theirs.ran)
+    waited >= window / 2 && waited > theirs.ran
 }
 
 #[cfg(test)]
@@ -104,25 +125,28 @@ mod tests {
 
     #[test]
     fn a_process_that_waited_for_a_processor_is_not_hung() {
-        assert!(is_starved(SECOND, SECOND, cpu(10, 800), NO_WAIT));
+        assert!(is_starved(SECOND, cpu(10, 800), NO_WAIT));
     }
 
     #[test]
     fn a_sleeping_a_stopped_and_a_spinning_process_are_hung() {
-        assert!(!is_starved(SECOND, SECOND, cpu(0, 0), NO_WAIT), "asleep or stopped");
-        assert!(!is_starved(SECOND, SECOND, cpu(990, 10), NO_WAIT), "spinning");
-        assert!(!is_starved(SECOND, SECOND, cpu(600, 520), NO_WAIT), "spinning with company");
+        assert!(!is_starved(SECOND, cpu(0, 0), NO_WAIT), "asleep or stopped");
+        assert!(!is_starved(SECOND, cpu(990, 10), NO_WAIT), "spinning");
+        assert!(!is_starved(SECOND, cpu(600, 520), NO_WAIT), "spinning with company");
     }
 
     #[test]
     fn our_own_lateness_is_nobody_elses_fault() {
-        assert!(is_starved(SECOND * 3, SECOND, cpu(0, 0), NO_WAIT));
+        let at = Tick::from_millis;
+        assert!(is_late(at(0), at(100), at(3000), SECOND), "at the end");
+        assert!(is_late(at(0), at(900), at(1000), SECOND), "at the look");
+        assert!(!is_late(at(0), at(101), at(1001), SECOND), "in time");
     }
 
     #[test]
     fn their_wait_and_ours_add_up() {
         let own = Duration::from_millis(300);
-        assert!(is_starved(SECOND, SECOND, cpu(10, 300), own));
-        assert!(!is_starved(SECOND, SECOND, cpu(10, 100), own));
+        assert!(is_starved(SECOND, cpu(10, 300), own));
+        assert!(!is_starved(SECOND, cpu(10, 100), own));
     }
 }
