@@ -22,10 +22,16 @@ pub enum ActError {
     #[error("cannot listen on {}: {reason}", path.display())]
     UnixSocket { path: PathBuf, reason: Error },
     #[error(
-        "cannot listen on {address}: {reason}{}; set another port with api.http_port",
+        "cannot listen on {address}: {reason}{}; set another port with {key}",
         holder_words(holder.as_ref())
     )]
-    Port { address: SocketAddr, reason: Box<Error>, holder: Option<(Pid, String)> },
+    Port {
+        address: SocketAddr,
+        /// Of the configuration.
+        key: String,
+        reason: Box<Error>,
+        holder: Option<(Pid, String)>,
+    },
     #[error("cannot make its pipes or channels: {0}")]
     Channel(Error),
     #[error("cannot use its group: {0}")]

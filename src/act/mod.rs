@@ -93,8 +93,8 @@ impl Act {
     ) -> Result<Self, ActError> {
         let executable = fds::own_executable().map_err(ActError::Executable)?;
         let mut sockets = Sockets::default();
-        for place in plan.sockets.values() {
-            let _tried_again_at_spawn = sockets.bind(place);
+        for (id, place) in &plan.sockets {
+            let _tried_again_at_spawn = sockets.bind(id, place);
         }
         Ok(Self {
             plan,
@@ -117,10 +117,8 @@ impl Act {
     pub fn adopt(&mut self, next: Plan, leaving: &BTreeSet<InstanceId>) -> Result<(), ActError> {
         let next = next.with_leaving(&self.plan, leaving);
         let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
-        let new = next.sockets.values().filter(|place| !known.contains(place));
-        let new: Vec<SocketPlace> = new.cloned().collect();
-        for place in &new {
-            if let Err(error) = self.sockets.bind(place) {
+        for (id, place) in next.sockets.iter().filter(|(_, place)| !known.contains(place)) {
+            if let Err(error) = self.sockets.bind(id, place) {
                 self.sockets.keep_only(|place| known.contains(place));
                 return Err(error);
             }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 
 use super::error::ActError;
 use crate::linux::fds::{self, SocketAccess};
 use crate::linux::procfs;
-use crate::plan::SocketPlace;
+use crate::plan::{SocketId, SocketPlace};
 
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
@@ -23,10 +24,10 @@ enum Listener {
 }
 
 impl Sockets {
-    /// Binds it, unless it is bound.
-    pub(super) fn bind(&mut self, place: &SocketPlace) -> Result<(), ActError> {
+    /// Binds it, unless it is bound. `id` says whose it is, should that fail.
+    pub(super) fn bind(&mut self, id: &SocketId, place: &SocketPlace) -> Result<(), ActError> {
         if !self.is_bound(place) {
-            self.bound.insert(place.clone(), bind(place)?);
+            self.bound.insert(place.clone(), bind(id, place)?);
         }
         Ok(())
     }
@@ -53,7 +54,9 @@ impl Sockets {
     pub(super) fn keep_only(&mut self, wanted: impl Fn(&SocketPlace) -> bool) {
         self.bound.retain(|place, _| {
             let stays = wanted(place);
-            if let (SocketPlace::Unix(path), false) = (place, stays) {
+            if let (SocketPlace::Unix(path), false) = (place, stays)
+                && path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
+            {
                 let _gone_already = std::fs::remove_file(path);
             }
             stays
@@ -61,7 +64,7 @@ impl Sockets {
     }
 }
 
-fn bind(place: &SocketPlace) -> Result<Listener, ActError> {
+fn bind(id: &SocketId, place: &SocketPlace) -> Result<Listener, ActError> {
     match place {
         SocketPlace::Unix(path) => {
             let listener = fds::unix_listener(path, SocketAccess::Owner)
@@ -71,6 +74,7 @@ fn bind(place: &SocketPlace) -> Result<Listener, ActError> {
         SocketPlace::Tcp(address) => {
             let listener = fds::tcp_listener(*address).map_err(|reason| ActError::Port {
                 address: *address,
+                key: id.key().unwrap_or_default(),
                 reason: Box::new(reason),
                 holder: procfs::port_holder(address.port()).ok().flatten(),
             })?;

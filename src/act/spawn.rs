@@ -20,7 +20,7 @@ use crate::linux::fds::{self, SocketAccess};
 use crate::linux::members::Members;
 use crate::linux::notify::NotifySocket;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
-use crate::plan::{Channel, InstancePlan, LaunchPlan, LimitKind, Program, SEARCH_PATH};
+use crate::plan::{Channel, HardLimit, InstancePlan, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::units::{InstanceId, Pid, RunId};
@@ -157,7 +157,7 @@ impl Passing {
 fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
     for id in launch.listeners() {
         if let Some(place) = act.plan.sockets.get(id) {
-            act.sockets.bind(place)?;
+            act.sockets.bind(id, place)?;
         }
     }
     Ok(())
@@ -243,12 +243,17 @@ fn pid_variables(launch: &LaunchPlan) -> Vec<&'static str> {
 
 fn rlimit(limit: &crate::plan::Limit) -> Limit {
     let resource = match limit.kind {
+        LimitKind::CpuTime => Resource::CpuTime,
         LimitKind::Files => Resource::OpenFiles,
         LimitKind::Core => Resource::Core,
         LimitKind::FileSize => Resource::FileSize,
         LimitKind::Stack => Resource::Stack,
     };
-    Limit { resource, soft: limit.value, hard: limit.value }
+    let hard = match limit.hard {
+        HardLimit::Same => limit.value,
+        HardLimit::None => u64::MAX,
+    };
+    Limit { resource, soft: limit.value, hard }
 }
 
 /// Groups are kept over restarts, and so is what they count.

@@ -4,13 +4,16 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
+use std::thread;
 
 use super::args::Options;
 use super::config::{Answer, Question, What};
 use super::dirs::{Environment, NoHome};
 use crate::config::{ConfigErrors, HostDefaults, Loaded, Sources, load, show, show_json};
+use crate::units::ByteSize;
 
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+const MEMINFO: &str = "/proc/meminfo";
 /// The node's name where the host's is none that a node can have.
 const NAMELESS: &str = "node";
 
@@ -46,6 +49,10 @@ pub fn from_options(options: &Options) -> Result<FromOptions, LoadError> {
             None => environment.data_dir()?,
         },
         runtime_dir: environment.runtime_dir(data_dir.as_deref())?,
+        memory: memory(),
+        processors: thread::available_parallelism()
+            .ok()
+            .and_then(|processors| u32::try_from(processors.get()).ok()),
     };
     let text = options.config.as_deref().map(read).transpose()?;
     let file = options.config.as_deref().zip(text.as_deref());
@@ -101,4 +108,11 @@ fn host_name() -> String {
     let name = name.trim();
     let usable = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_graphic());
     if usable { name.to_owned() } else { NAMELESS.to_owned() }
+}
+
+/// The first line of meminfo is `MemTotal: 16384 kB` (proc_meminfo(5)).
+fn memory() -> Option<ByteSize> {
+    let text = fs::read_to_string(MEMINFO).ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix(" kB")?.parse().ok().map(ByteSize::kib)
 }

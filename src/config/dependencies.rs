@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::form::Form;
 use super::model::Service;
 use super::problem::{Place, Problem, nearest};
 use super::report::{Report, path};
@@ -10,7 +11,10 @@ use super::section::Section;
 use super::tree::{Table, Value};
 use super::values::{Wrong, text};
 use crate::catalog::{Builtin, COMING};
-use crate::units::ServiceName;
+use crate::units::{NAME_MAX, ServiceName};
+
+/// What every service's name matches.
+pub(super) const NAME_PATTERN: &str = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
 
 /// How one service may follow another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +67,7 @@ pub(super) fn written(
 ) -> Option<Vec<Wish>> {
     const ALLOWED: &str = "a list of names of services, such as [\"storage\"]";
     let key = relation.key();
-    let node = section.node(key)?;
+    let node = section.node(key, Form::list(Form::text(NAME_PATTERN, NAME_MAX)))?;
     let Value::List(items) = &node.value else {
         section.refuse(key, node, Wrong::kind(&node.value, ALLOWED));
         return None;

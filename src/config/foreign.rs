@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::form::Form;
 use super::model::{Command, Foreign, NotifyAccess, Readiness, Service};
 use super::report::path;
 use super::section::Section;
@@ -38,7 +39,7 @@ const VARIABLE_NAME: &str = "a name of letters, digits and '_' that does not beg
 
 /// What is run, and how.
 pub(super) fn program(section: &mut Section<'_>) -> Foreign {
-    let command = section.node("command").and_then(|node| {
+    let command = section.node("command", command_form()).and_then(|node| {
         let read = command(node);
         read.map_err(|wrong| section.refuse("command", node, wrong)).ok()
     });
@@ -47,8 +48,13 @@ pub(super) fn program(section: &mut Section<'_>) -> Foreign {
     Foreign {
         command,
         environment: environment(section),
-        working_directory: section.get("working_directory", absolute_path),
+        working_directory: section.get("working_directory", absolute_path()),
     }
+}
+
+fn command_form() -> Form {
+    let word = Form::text("^[^\\u0000]*$", MAX_STRING);
+    Form::List { of: Box::new(word), least: 1, most: MAX_STRINGS }
 }
 
 fn command(node: &Node) -> Result<Command, Wrong> {
@@ -84,7 +90,7 @@ fn word(item: &Node) -> Result<String, Wrong> {
 
 /// The variables. Their values are never repeated in a report: they may be secrets.
 fn environment(section: &mut Section<'_>) -> BTreeMap<String, String> {
-    let variables = section.section("environment");
+    let variables = section.section_of("environment", Form::Variables);
     let report = section.report();
     let mut read = BTreeMap::new();
     for (name, entry) in variables.table().entries() {
@@ -152,7 +158,17 @@ pub(super) fn conventions(section: &mut Section<'_>, service: &mut Service) {
     }
     service.notify_access = section.or("notify_access", NotifyAccess::All, choice(&NOTIFY_ACCESS));
     service.fd_store_max = section.or("fd_store_max", FD_STORE_MAX, whole(0..=64));
-    service.shared_socket = section.or("shared_socket", false, flag);
+    service.shared_socket = shared_socket(section, service.unix_socket.is_some());
+}
+
+/// To say where the shared socket is implies that it is wanted.
+fn shared_socket(section: &mut Section<'_>, has_place: bool) -> bool {
+    let said = section.get("shared_socket", flag());
+    if said == Some(false) && has_place {
+        let what = "unix_socket says where the shared socket is, and shared_socket is false";
+        section.clash(["shared_socket", "unix_socket"], what.to_owned(), "one of the two");
+    }
+    said.unwrap_or(has_place)
 }
 
 fn readiness(section: &mut Section<'_>) -> Readiness {

@@ -7,8 +7,10 @@
 //! what is only known at the end, `report` tells it all, `origins` remembers where it was written,
 //! `show` is the way back. `live` is about a node that runs.
 
+mod addresses;
 mod dependencies;
 mod foreign;
+mod form;
 mod layers;
 mod live;
 mod model;
@@ -19,6 +21,7 @@ mod section;
 mod sections;
 mod services;
 mod show;
+mod sums;
 mod toml_text;
 mod tree;
 mod values;
@@ -29,7 +32,11 @@ mod yaml_text;
 #[cfg(test)]
 mod mutilation;
 #[cfg(test)]
+mod seed_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_tests;
 #[cfg(test)]
 mod yaml_tests;
 
@@ -37,13 +44,15 @@ use std::path::{Path, PathBuf};
 
 pub use live::ScaleError;
 pub use model::{
-    Api, Command, FileLimits, Foreign, HealthChecks, Kind, LogFormat, Monitoring, NodeConfig,
-    NodeSection, NotifyAccess, Readiness, Resources, RestartPolicy, Service, Supervisor,
+    Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
+    Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, RateLimit, Readiness, Resources,
+    RestartPolicy, Service, Supervisor, Tier, TierRules, Tiers,
 };
 pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};
 pub use show::{show, show_json};
 
+use crate::units::ByteSize;
 use report::Report;
 
 /// The documented configuration file; what is active in it equals the defaults.
@@ -69,6 +78,9 @@ pub struct HostDefaults {
     pub node_name: String,
     pub data_dir: PathBuf,
     pub runtime_dir: PathBuf,
+    /// What the host has of it; none: nobody knows, and nothing is held against it.
+    pub memory: Option<ByteSize>,
+    pub processors: Option<u32>,
 }
 
 /// A configuration that holds, where each value of it was written, and what its writer should know.
@@ -90,6 +102,6 @@ pub fn load(sources: &Sources<'_>, host: &HostDefaults) -> Result<Loaded, Config
 fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> (NodeConfig, Origins) {
     let tree = layers::tree(sources, host, report);
     let config = sections::read(&tree, report);
-    whole::check(&config, &tree, report);
+    whole::check(&config, &tree, host, report);
     (config, Origins::new(&tree))
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use multiaddr::Multiaddr;
+
 use crate::catalog::Builtin;
 use crate::units::{ByteSize, CpuShare, Level, ServiceName};
 
@@ -14,8 +16,12 @@ pub struct NodeConfig {
     pub node: NodeSection,
     pub supervisor: Supervisor,
     pub health_checks: HealthChecks,
+    pub network: Network,
     pub api: Api,
     pub monitoring: Monitoring,
+    /// What all services together may be promised; none: what the host has.
+    pub memory_budget: Option<ByteSize>,
+    pub tiers: Tiers,
     /// Built-in and foreign, enabled or not.
     pub services: BTreeMap<ServiceName, Service>,
 }
@@ -33,12 +39,15 @@ pub struct NodeSection {
 /// `[process_management.supervisor]`: the defaults of every service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Supervisor {
+    /// Was written; has no effect.
+    pub check_interval: Option<Duration>,
     pub restart_policy: RestartPolicy,
+    pub backoff: Backoff,
     /// How many restarts within `restart_window` are tried before the service is `failed`.
     pub max_restarts: u32,
     pub restart_window: Duration,
-    /// The delay before the second restart in a row; the first is immediate, each further one
-    /// waits twice as long, up to `backoff_max`.
+    /// The delay before the second restart in a row; the first is immediate. How the delay grows
+    /// from there, `backoff` says; never beyond `backoff_max`.
     pub backoff_initial: Duration,
     pub backoff_max: Duration,
     /// A run that was ready this long resets the back-off.
@@ -58,12 +67,30 @@ pub struct HealthChecks {
     pub unhealthy_threshold: u32,
 }
 
+/// `[network]`: not in force yet.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Network {
+    pub listen_addrs: Vec<Multiaddr>,
+    pub bootstrap_peers: Vec<Multiaddr>,
+}
+
 /// `[api]`
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Api {
     pub address: IpAddr,
     /// 0: any free port.
     pub http_port: u16,
+    /// Serves the same as `http_port`, as does every port of the API.
+    pub grpc_port: Option<u16>,
+    pub ws_port: Option<u16>,
+    pub rate_limit: RateLimit,
+}
+
+/// `[api.rate_limit]`: what was written of it; not in force yet.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RateLimit {
+    pub enabled: Option<bool>,
+    pub requests_per_minute: Option<u32>,
 }
 
 /// `[monitoring]`
@@ -77,6 +104,28 @@ pub struct Monitoring {
     pub log_burst: u32,
     /// Lines kept in memory for each service, for `logs`.
     pub log_buffer_lines: u32,
+    pub log_aggregation: LogAggregation,
+    /// A further port of the API.
+    pub metrics_port: Option<u16>,
+    /// Was written; not in force yet.
+    pub tracing_endpoint: Option<String>,
+}
+
+/// Whether lines of services are kept for `logs`. They are shown on the console either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogAggregation {
+    Kept,
+    PassedOn,
+}
+
+impl Monitoring {
+    /// Lines of each service that are kept; 0: none.
+    pub fn kept_lines(&self) -> u32 {
+        match self.log_aggregation {
+            LogAggregation::Kept => self.log_buffer_lines,
+            LogAggregation::PassedOn => 0,
+        }
+    }
 }
 
 /// What the console shows.
@@ -93,6 +142,51 @@ pub enum RestartPolicy {
     /// Not after exit code 0.
     OnFailure,
     Never,
+}
+
+/// How the delay between restarts in a row grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backoff {
+    /// Each is twice as long as the one before it.
+    Exponential,
+    /// All are `backoff_initial`.
+    Constant,
+}
+
+/// How important a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    Core,
+    Production,
+    Standard,
+    BestEffort,
+}
+
+/// `[tiers.NAME]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    pub core: TierRules,
+    pub production: TierRules,
+    pub standard: TierRules,
+    pub best_effort: TierRules,
+}
+
+/// What a tier gives each instance of its services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TierRules {
+    /// The share of a contended processor, against the other instances: 1..=10000.
+    pub cpu_weight: u16,
+}
+
+impl Tiers {
+    pub fn rules(&self, tier: Tier) -> TierRules {
+        match tier {
+            Tier::Core => self.core,
+            Tier::Production => self.production,
+            Tier::Standard => self.standard,
+            Tier::BestEffort => self.best_effort,
+        }
+    }
 }
 
 /// One `[services.NAME]`.
@@ -120,6 +214,11 @@ pub struct Service {
     pub fd_store_max: u16,
     /// Whether a foreign service is also handed the service's shared socket, as fd 4.
     pub shared_socket: bool,
+    /// Where the service's shared socket is; none: below `runtime_dir`.
+    pub unix_socket: Option<PathBuf>,
+    /// A TCP port of 127.0.0.1 that all instances share.
+    pub port: Option<u16>,
+    pub tier: Tier,
     pub resources: Resources,
     pub log_rate: u32,
     pub log_burst: u32,
@@ -184,6 +283,8 @@ pub enum NotifyAccess {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resources {
     pub memory: Option<ByteSize>,
+    /// Processor time of a process in seconds, after which it is told to end (RLIMIT_CPU, soft).
+    pub cpu_seconds: Option<u64>,
     pub cpu_cores: Option<CpuShare>,
     /// Processes and threads.
     pub max_tasks: Option<u64>,

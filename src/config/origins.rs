@@ -49,6 +49,9 @@ fn spelled(section: &str, key: &str) -> String {
 }
 
 fn inherited_from(key: &str) -> Option<String> {
+    if key == "monitoring.log_buffer_lines" {
+        return Some("monitoring.log_aggregation.buffer_size".to_owned());
+    }
     let (_service, key) = key.strip_prefix("services.")?.split_once('.')?;
     match key {
         "logs.rate" => Some("monitoring.log_rate".to_owned()),

@@ -1,8 +1,9 @@
 //! Collects everything that is wrong while a configuration is read, so that it is told at once.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::form::Form;
 use super::problem::{ConfigErrors, Place, Problem, nearest};
 
 /// What was found so far. Shared by the readers of all sections, hence the inner mutability.
@@ -14,8 +15,8 @@ struct Found {
     problems: Vec<Problem>,
     remarks: Vec<Problem>,
     unknown: Vec<Unknown>,
-    /// Every key that a reader asked for, with its sections.
-    known: BTreeSet<String>,
+    /// Every key that a reader asked for, with its sections, and what it takes.
+    known: BTreeMap<String, Form>,
     text: TextIs,
 }
 
@@ -59,8 +60,8 @@ impl Report {
         self.0.borrow_mut().unknown.push(unknown);
     }
 
-    pub(super) fn asked(&self, path: String) {
-        self.0.borrow_mut().known.insert(path);
+    pub(super) fn asked(&self, path: String, form: Form) {
+        self.0.borrow_mut().known.insert(path, form);
     }
 
     pub(super) fn text_is_damaged(&self) {
@@ -69,7 +70,7 @@ impl Report {
 
     /// Every key that was asked for, with its sections.
     #[cfg(test)]
-    pub(super) fn known(&self) -> BTreeSet<String> {
+    pub(super) fn known(&self) -> BTreeMap<String, Form> {
         self.0.borrow().known.clone()
     }
 
@@ -85,7 +86,7 @@ impl Report {
 }
 
 impl Unknown {
-    fn into_problem(self, known: &BTreeSet<String>) -> Problem {
+    fn into_problem(self, known: &BTreeMap<String, Form>) -> Problem {
         let section = match self.section.as_str() {
             "" => "at the top of the file".to_owned(),
             path => format!("in [{path}]"),
@@ -99,12 +100,12 @@ impl Unknown {
 
     /// A key of this section that looks like this one, or else the same key in another section:
     /// below this one, or outside `services`.
-    fn meant(&self, known: &BTreeSet<String>) -> Option<String> {
+    fn meant(&self, known: &BTreeMap<String, Form>) -> Option<String> {
         if let Some(near) = nearest(&self.key, self.known_here.iter().copied()) {
             return Some(format!("{near:?}"));
         }
         let below = path(&self.section, "");
-        let elsewhere = known.iter().find(|known| {
+        let elsewhere = known.keys().find(|known| {
             let last = known.rsplit('.').next();
             let fits = known.starts_with(&below) || !known.starts_with("services.");
             fits && last == Some(self.key.as_str())

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use super::form::Form;
 use super::problem::{Place, Problem};
 use super::report::{Report, Unknown, path};
 use super::tree::{Node, Table, Value, camel_case};
-use super::values::Wrong;
+use super::values::{Reader, Wrong};
 
 /// One section of the tree while it is read. End with `finish`.
 #[derive(Debug)]
@@ -49,7 +50,12 @@ impl<'a> Section<'a> {
 
     /// The section `key` inside this one; an empty one where it is absent or not a section.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
-        let node = self.node(key);
+        self.section_of(key, Form::Section)
+    }
+
+    /// The same for a section whose keys are not asked for one by one.
+    pub(super) fn section_of(&mut self, key: &'static str, form: Form) -> Section<'a> {
+        let node = self.node(key, form);
         let path = path(&self.path, key);
         match node.map(|node| (node.table(), node)) {
             Some((Some(table), node)) => Section::of(table, node.place.clone(), path, self.report),
@@ -62,30 +68,27 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key` in its natural type; absent or refused: `default`.
-    pub(super) fn or<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        read: impl Fn(&Value) -> Result<T, Wrong>,
-    ) -> T {
-        self.get(key, read).unwrap_or(default)
+    pub(super) fn or<T, F>(&mut self, key: &'static str, default: T, reader: Reader<F>) -> T
+    where
+        F: Fn(&Value) -> Result<T, Wrong>,
+    {
+        self.get(key, reader).unwrap_or(default)
     }
 
     /// The value of `key`; nothing where it is absent or was refused, which is then reported.
-    pub(super) fn get<T>(
-        &mut self,
-        key: &'static str,
-        read: impl Fn(&Value) -> Result<T, Wrong>,
-    ) -> Option<T> {
-        let node = self.node(key)?;
-        read(&node.value).map_err(|wrong| self.refuse(key, node, wrong)).ok()
+    pub(super) fn get<T, F>(&mut self, key: &'static str, reader: Reader<F>) -> Option<T>
+    where
+        F: Fn(&Value) -> Result<T, Wrong>,
+    {
+        let node = self.node(key, reader.form.clone())?;
+        reader.read(&node.value).map_err(|wrong| self.refuse(key, node, wrong)).ok()
     }
 
     /// The node of `key` as it was written, for values with places inside. From here on the key is
     /// known.
-    pub(super) fn node(&mut self, key: &'static str) -> Option<&'a Node> {
+    pub(super) fn node(&mut self, key: &'static str, form: Form) -> Option<&'a Node> {
         self.asked.insert(key);
-        self.report.asked(path(&self.path, key));
+        self.report.asked(path(&self.path, key), form);
         let entry = self.table.get(key)?;
         let camel = camel_case(key);
         if let Some(twin) = self.table.exact(&camel).filter(|_| camel != key)
@@ -132,6 +135,21 @@ impl<'a> Section<'a> {
         if let Some(entry) = self.table.get(key) {
             self.asked.insert(key);
             self.report.problem(Problem::new(&entry.key_place, &path(&self.path, key), what));
+        }
+    }
+
+    /// Tells something about `key`, which is right as it is, if it was written.
+    pub(super) fn remark(&self, key: &'static str, what: &str) {
+        if let Some(entry) = self.table.get(key).filter(|_| !self.refused.contains(key)) {
+            let key = path(&self.path, key);
+            self.report.remark(Problem::new(&entry.key_place, &key, what));
+        }
+    }
+
+    /// Tells that these keys are read and have no consequence, where they were written.
+    pub(super) fn not_in_force(&self, keys: &[&'static str]) {
+        for key in keys {
+            self.remark(key, "is not in force in this version");
         }
     }
 

@@ -1,30 +1,33 @@
 //! Reads `[services]`: the keys that every service has, and those of the built-in ones.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::addresses::{is_in_shared_folder, port, socket_path};
 use super::dependencies::{self, Relation, Wish, written};
 use super::foreign;
 use super::model::{
-    FileLimits, Kind, Monitoring, NotifyAccess, Readiness, Resources, Service, Supervisor,
+    FileLimits, Kind, Monitoring, NotifyAccess, Readiness, Resources, Service, Supervisor, Tier,
 };
 use super::problem::{Problem, nearest};
 use super::report::path;
 use super::section::Section;
-use super::sections::{RESTART_POLICIES, log_burst, log_rate};
+use super::sections::{RESTART_POLICIES, TIERS, log_burst, log_rate};
 use super::tree::{Entry, Table, Value};
 use super::values::{
-    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, cores, duration, flag, or_none, size, whole,
+    MAX_SIZE, NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, cores, duration, flag, or_none, size,
+    whole,
 };
 use crate::catalog::{Builtin, COMING, INSTANCES};
 use crate::units::{ByteSize, ServiceName};
 
 /// So that checking what depends on what stays quick and shallow.
 const MAX_SERVICES: usize = 1024;
-/// The largest amount of memory or disk that is taken for meant.
-const MAX_SIZE: ByteSize = ByteSize::gib(1 << 20);
 /// PID_MAX_LIMIT of 64-bit Linux.
 const MAX_TASKS: u64 = 1 << 22;
+/// A century, beyond which a limit of processor time is a slip.
+const MAX_CPU_SECONDS: u64 = 100 * 365 * 86_400;
 /// The kernel's own bound of `fs.nr_open` is near this.
 const MAX_FILES: u64 = 1 << 30;
 
@@ -120,7 +123,7 @@ fn near_builtin(name: &str) -> Option<String> {
 fn coming(mut section: Section<'_>) {
     let what = "this service is not in this version";
     let problem = Problem::new(section.place(), section.path(), what);
-    if section.or("enabled", true, flag) {
+    if section.or("enabled", true, flag()) {
         section.report().problem(problem.allowed("enabled = false, or leave the section out"));
     } else {
         section.report().remark(problem.allowed("nothing else: the section is ignored"));
@@ -153,13 +156,20 @@ fn builtin_service(
     }
     let kind = Kind::Builtin(builtin, FileLimits { max_item, quota });
     let mut service = common(&mut section, kind, defaults, resources);
-    let instances = section.node("instances");
+    let instances = section.table().get("instances").map(|entry| &entry.node);
     if let Some(node) = instances.filter(|_| service.instances > entry.instances) {
         let what = format!("{} is the only writer of its data", entry.name);
         section.refuse("instances", node, Wrong::new(what, entry.instances.to_string()));
     }
     service.readiness = Readiness::Grpc;
     service.notify_access = NotifyAccess::Main;
+    if builtin == Builtin::Gateway {
+        section.forbid("port", "the gateway's ports are those of [api]");
+        section.forbid("unix_socket", "the gateway offers nothing on a socket file");
+    } else {
+        service.port = section.or("port", None, or_none(port()));
+        service.unix_socket = unix_socket(&mut section);
+    }
     for key in foreign::KEYS {
         section.forbid(key, "a built-in service has no such key: it is for foreign programs");
     }
@@ -178,6 +188,8 @@ fn foreign_service(
     let (resources, _) = resources(section.section("resources"), Resources::default(), None);
     let kind = Kind::Foreign(foreign::program(&mut section));
     let mut service = common(&mut section, kind, defaults, resources);
+    service.port = section.or("port", None, or_none(port()));
+    service.unix_socket = unix_socket(&mut section);
     foreign::conventions(&mut section, &mut service);
     section.forbid("max_block", "only services.storage has this key");
     section.forbid("max_entry", "only services.ledger has this key");
@@ -193,34 +205,48 @@ fn common(
     resources: Resources,
 ) -> Service {
     let Defaults { supervisor, monitoring } = defaults;
-    let time = duration(SOME_TIME);
+    let time = || duration(SOME_TIME);
     let mut logs = section.section("logs");
     let (rate, burst) = (
-        logs.or("rate", monitoring.log_rate, log_rate),
-        logs.or("burst", monitoring.log_burst, log_burst),
+        logs.or("rate", monitoring.log_rate, log_rate()),
+        logs.or("burst", monitoring.log_burst, log_burst()),
     );
     logs.finish();
     let policies = choice(&RESTART_POLICIES);
     Service {
         kind,
-        enabled: section.or("enabled", true, flag),
+        enabled: section.or("enabled", true, flag()),
         instances: section.or("instances", 1, whole(1..=INSTANCES)),
         depends_on: Vec::new(),
         restart_with: Vec::new(),
         restart_policy: section.or("restart_policy", supervisor.restart_policy, policies),
         max_restarts: section.or("max_restarts", supervisor.max_restarts, whole(0..=1000)),
-        start_timeout: section.or("start_timeout", supervisor.start_timeout, &time),
-        stop_timeout: section.or("stop_timeout", supervisor.stop_timeout, &time),
+        start_timeout: section.or("start_timeout", supervisor.start_timeout, time()),
+        stop_timeout: section.or("stop_timeout", supervisor.stop_timeout, time()),
         drain: section.or("drain", Duration::ZERO, duration(NO_OR_SOME_TIME)),
         readiness: Readiness::Started,
         watchdog: None,
         notify_access: NotifyAccess::All,
         fd_store_max: foreign::FD_STORE_MAX,
         shared_socket: false,
+        unix_socket: None,
+        port: None,
+        tier: section.or("tier", Tier::Standard, choice(&TIERS)),
         resources,
         log_rate: rate,
         log_burst: burst,
     }
+}
+
+/// Where the shared socket is, if it was said.
+fn unix_socket(section: &mut Section<'_>) -> Option<PathBuf> {
+    let path = section.get("unix_socket", socket_path())?;
+    if is_in_shared_folder(&path) {
+        let what = "everybody can make files in this folder: whoever makes this one first keeps \
+                    the service from starting, and a clean-up of the folder takes its socket away";
+        section.remark("unix_socket", what);
+    }
+    Some(path)
 }
 
 /// `storage.max_block` or `ledger.max_entry` in bytes; 0 for a service that has no such limit.
@@ -247,15 +273,30 @@ fn resources(
     let stack = or_none(size(ByteSize::kib(128)..=ByteSize::gib(1024)));
     let memory = or_none(size(ByteSize::mib(1)..=MAX_SIZE));
     let file = or_none(size(ByteSize::kib(4)..=MAX_SIZE));
+    let cpu_seconds = whole(1..=MAX_CPU_SECONDS);
     let read = Resources {
         memory: section.or("memory", default.memory, memory),
-        cpu_cores: section.or("cpu_cores", default.cpu_cores, or_none(cores)),
+        cpu_seconds: section.or("cpu_seconds", default.cpu_seconds, or_none(cpu_seconds)),
+        cpu_cores: section.or("cpu_cores", default.cpu_cores, or_none(cores())),
         max_tasks: section.or("max_tasks", default.max_tasks, or_none(whole(1..=MAX_TASKS))),
         max_files: section.or("max_files", default.max_files, or_none(whole(16..=MAX_FILES))),
         max_core: section.or("max_core", default.max_core, core),
         max_file_size: section.or("max_file_size", default.max_file_size, file),
         max_stack: section.or("max_stack", default.max_stack, stack),
     };
+    if read.cpu_seconds.is_some() {
+        let what = match builtin {
+            Some(_) => {
+                "a process that has used so much processor time finishes what it is doing, \
+                        ends, and is started again; the limit starts anew with it"
+            }
+            None => {
+                "a process that has used so much processor time is sent SIGXCPU, of which it \
+                     dies unless it catches it, and is started again"
+            }
+        };
+        section.remark("cpu_seconds", what);
+    }
     let quota = if builtin == Some(Builtin::Storage) {
         section.or("disk", None, or_none(size(ByteSize::mib(1)..=MAX_SIZE)))
     } else {

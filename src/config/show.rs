@@ -4,15 +4,18 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use multiaddr::Multiaddr;
+
 use super::Loaded;
 use super::foreign::NOTIFY_ACCESS;
 use super::model::{
-    FileLimits, Foreign, Kind, NodeConfig, Readiness, Resources, Service, Supervisor,
+    Api, FileLimits, Foreign, Kind, LogAggregation, Monitoring, Network, NodeConfig, Readiness,
+    Resources, Service, Supervisor,
 };
 use super::origins::Origins;
 use super::problem::Place;
 use super::report::path;
-use super::sections::{LOG_FORMATS, RESTART_POLICIES};
+use super::sections::{BACKOFFS, LOG_FORMATS, RESTART_POLICIES, TIERS};
 use crate::catalog::Builtin;
 use crate::units::{ByteSize, ServiceName};
 
@@ -39,24 +42,67 @@ fn page(config: &NodeConfig) -> Page {
     page.duration("interval", config.health_checks.interval);
     page.duration("timeout", config.health_checks.timeout);
     page.line("unhealthy_threshold", config.health_checks.unhealthy_threshold);
-    page.section("api");
-    page.text("address", config.api.address);
-    page.line("http_port", config.api.http_port);
-    page.section("monitoring");
-    page.text("log_level", config.monitoring.log_level);
-    page.text("log_format", word(&LOG_FORMATS, config.monitoring.log_format));
-    page.line("log_rate", config.monitoring.log_rate);
-    page.line("log_burst", config.monitoring.log_burst);
-    page.line("log_buffer_lines", config.monitoring.log_buffer_lines);
+    network(&mut page, &config.network);
+    api(&mut page, &config.api);
+    monitoring(&mut page, &config.monitoring);
+    if let Some(budget) = config.memory_budget {
+        page.section("resources");
+        page.text("memory", exact_size(budget));
+    }
+    for (name, tier) in TIERS {
+        page.section(&format!("tiers.{name}"));
+        page.line("cpu_weight", config.tiers.rules(tier).cpu_weight);
+    }
     for (name, one) in &config.services {
         service(&mut page, name, one);
     }
     page
 }
 
+fn network(page: &mut Page, network: &Network) {
+    page.section("network");
+    let texts = |all: &[Multiaddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (listen, peers) = (texts(&network.listen_addrs), texts(&network.bootstrap_peers));
+    for (key, texts) in [("listen_addrs", listen), ("bootstrap_peers", peers)] {
+        if !texts.is_empty() {
+            page.list(key, texts.iter().map(String::as_str));
+        }
+    }
+}
+
+fn api(page: &mut Page, api: &Api) {
+    page.section("api");
+    page.text("address", api.address);
+    page.line("http_port", api.http_port);
+    page.limit("grpc_port", api.grpc_port);
+    page.limit("ws_port", api.ws_port);
+    page.section("api.rate_limit");
+    page.if_written("enabled", api.rate_limit.enabled);
+    page.if_written("requests_per_minute", api.rate_limit.requests_per_minute);
+}
+
+fn monitoring(page: &mut Page, monitoring: &Monitoring) {
+    page.section("monitoring");
+    page.text("log_level", monitoring.log_level);
+    page.text("log_format", word(&LOG_FORMATS, monitoring.log_format));
+    page.line("log_rate", monitoring.log_rate);
+    page.line("log_burst", monitoring.log_burst);
+    page.line("log_buffer_lines", monitoring.log_buffer_lines);
+    page.limit("metrics_port", monitoring.metrics_port);
+    if let Some(endpoint) = &monitoring.tracing_endpoint {
+        page.text("tracing_endpoint", endpoint);
+    }
+    page.section("monitoring.log_aggregation");
+    page.line("enabled", monitoring.log_aggregation == LogAggregation::Kept);
+}
+
 fn supervisor(page: &mut Page, supervisor: &Supervisor) {
     page.section("process_management.supervisor");
+    if let Some(interval) = supervisor.check_interval {
+        page.duration("check_interval", interval);
+    }
     page.text("restart_policy", word(&RESTART_POLICIES, supervisor.restart_policy));
+    page.text("backoff", word(&BACKOFFS, supervisor.backoff));
     page.line("max_restarts", supervisor.max_restarts);
     page.duration("restart_window", supervisor.restart_window);
     page.duration("backoff_initial", supervisor.backoff_initial);
@@ -77,6 +123,13 @@ fn service(page: &mut Page, name: &ServiceName, service: &Service) {
     page.duration("start_timeout", service.start_timeout);
     page.duration("stop_timeout", service.stop_timeout);
     page.duration("drain", service.drain);
+    page.text("tier", word(&TIERS, service.tier));
+    if !matches!(service.kind, Kind::Builtin(Builtin::Gateway, _)) {
+        page.limit("port", service.port);
+    }
+    if let Some(path) = &service.unix_socket {
+        page.text("unix_socket", path.display());
+    }
     match &service.kind {
         Kind::Builtin(Builtin::Storage, limits) => page.size("max_block", limits.max_item),
         Kind::Builtin(Builtin::Ledger, limits) => page.size("max_entry", limits.max_item),
@@ -127,6 +180,7 @@ fn foreign(page: &mut Page, program: &Foreign, service: &Service) {
 
 fn resources(page: &mut Page, resources: &Resources) {
     page.size_limit("memory", resources.memory);
+    page.limit("cpu_seconds", resources.cpu_seconds);
     page.limit("cpu_cores", resources.cpu_cores);
     page.limit("max_tasks", resources.max_tasks);
     page.limit("max_files", resources.max_files);
@@ -155,6 +209,12 @@ impl Page {
 
     fn line(&mut self, key: &str, value: impl Display) {
         self.put(key, Shown::Bare(value.to_string()));
+    }
+
+    fn if_written(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.line(key, value);
+        }
     }
 
     fn text(&mut self, key: &str, text: impl Display) {
@@ -191,7 +251,7 @@ impl Page {
 
     fn toml(&self, origins: &Origins) -> String {
         let mut text = String::new();
-        for (section, lines) in &self.0 {
+        for (section, lines) in self.0.iter().filter(|(_, lines)| !lines.is_empty()) {
             let gap = if text.is_empty() { "" } else { "\n" };
             text.push_str(&format!("{gap}[{section}]\n"));
             for (key, value) in lines {
@@ -251,7 +311,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// In the unit in which it is exact.
-fn exact_size(size: ByteSize) -> String {
+pub(super) fn exact_size(size: ByteSize) -> String {
     let shown = size.to_string();
     let is_exact = shown.parse() == Ok(size);
     if is_exact { shown } else { format!("{}B", size.0) }

@@ -15,6 +15,8 @@ pub(super) fn host() -> HostDefaults {
         node_name: "host-1".to_owned(),
         data_dir: "/var/lib/blackhole".into(),
         runtime_dir: "/run/blackhole".into(),
+        memory: Some(ByteSize::gib(8)),
+        processors: Some(4),
     }
 }
 
@@ -105,7 +107,7 @@ fn every_known_key_is_documented_and_its_example_holds() {
     let mut documented = BTreeSet::new();
     collect_keys(&tree, "", &mut documented);
     let documented: BTreeSet<String> = documented.iter().map(|path| general(path)).collect();
-    let known: BTreeSet<String> = report.known().iter().map(|path| general(path)).collect();
+    let known: BTreeSet<String> = report.known().keys().map(|path| general(path)).collect();
     assert_eq!(known.difference(&documented).collect::<Vec<_>>(), Vec::<&String>::new());
     assert!(known.contains("services.NAME.watchdog") && known.contains("services.NAME.logs.burst"));
     report.close().unwrap_or_else(|errors| panic!("{errors}"));
@@ -126,7 +128,7 @@ fn the_keys_that_built_in_services_refuse_are_those_of_foreign_programs() {
     let known_with = |text: &str| {
         let report = Report::default();
         read(&sources(text, &[]), &host(), &report);
-        report.known()
+        report.known().into_keys().collect::<BTreeSet<String>>()
     };
     let foreign = known_with("[services.web]\ncommand = [\"x\"]\n");
     let keys = |name: &str| -> BTreeSet<String> {
@@ -141,8 +143,12 @@ fn the_keys_that_built_in_services_refuse_are_those_of_foreign_programs() {
 
 #[test]
 fn what_is_shown_loads_to_an_equal_configuration() {
-    let other_host =
-        HostDefaults { node_name: "x".to_owned(), data_dir: "/a".into(), runtime_dir: "/b".into() };
+    let other_host = HostDefaults {
+        node_name: "x".to_owned(),
+        data_dir: "/a".into(),
+        runtime_dir: "/b".into(),
+        ..host()
+    };
     let rich = r#"
         [process_management.supervisor]
         restart_policy = "on_failure"
@@ -290,12 +296,12 @@ const GOLDEN: [(&str, &str); 11] = [
     (
         "[api]\nhttp_prot = 80\n",
         "node.toml:2:1: api.http_prot: unknown key in [api]; \
-         allowed: address, http_port; did you mean \"http_port\"?",
+         allowed: address, grpc_port, http_port, rate_limit, ws_port; did you mean \"http_port\"?",
     ),
     (
         "log_level = \"debug\"\n",
         "node.toml:1:1: log_level: unknown key at the top of the file; \
-         allowed: api, monitoring, node, process_management, services; \
+         allowed: api, monitoring, network, node, process_management, resources, services, tiers; \
          did you mean \"monitoring.log_level\"?",
     ),
     (
@@ -495,7 +501,8 @@ fn what_is_wrong_with_a_set_is_told_with_its_key() {
          whole number from 0 to 65535",
         "--set nonsense: there is no \"=\"; allowed: KEY=VALUE, such as api.http_port=8080",
         "--set a..b: this is not a key; allowed: KEY=VALUE, such as api.http_port=8080",
-        "--set api.x.y: api.x: unknown key in [api]; allowed: address, http_port",
+        "--set api.x.y: api.x: unknown key in [api]; allowed: address, \
+         grpc_port, http_port, rate_limit, ws_port",
     ];
     assert_eq!(refused.lines().collect::<Vec<_>>(), expected);
     let refused = refusal_of_set("api = 5\n", &["api.http_port=1"]);

@@ -120,6 +120,16 @@ impl Table {
         place
     }
 
+    /// The place of the value at `path`, if it was written.
+    pub(super) fn written(&self, path: &[&str]) -> Option<&Place> {
+        let (last, sections) = path.split_last()?;
+        let mut table = self;
+        for section in sections {
+            table = table.get(section)?.node.table()?;
+        }
+        table.get(last).map(|entry| &entry.node.place)
+    }
+
     /// Puts `node` at `path`, over what is there in whichever spelling; missing sections are made.
     pub(super) fn lay(&mut self, path: &[&str], node: Node) -> Result<(), NoSection> {
         let Some((last, sections)) = path.split_last() else { return Ok(()) };

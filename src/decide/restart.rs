@@ -56,14 +56,15 @@ pub(super) fn after(
 }
 
 /// A run that had shown it works and was ended by a signal that only others send: an operator's
-/// `kill`, not a crash. (The kernel's own SIGKILL for want of memory is no such case.)
+/// `kill`, or the kernel when the run has used up its processor time (SIGXCPU); not a crash. (The
+/// kernel's own SIGKILL for want of memory is no such case.)
 fn was_killed_from_outside(readiness: Readiness, ended: &Ended) -> bool {
     let proved = match readiness {
         Readiness::Started => ended.ready_for.is_some_and(|time| time >= PROVED_AFTER),
         Readiness::Notify | Readiness::Grpc | Readiness::Port(_) => ended.ready_for.is_some(),
     };
     let Ending::Exited(facts) = ended.how else { return false };
-    let sent_by_others = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP];
+    let sent_by_others = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::XCPU];
     let signalled = match facts.status {
         ExitStatus::Signal { number, .. } => sent_by_others.contains(&number),
         ExitStatus::Code(_) => false,

@@ -121,13 +121,15 @@ impl Instance {
         let (max, window) = (rules.max_restarts, human_duration(rules.window));
         let (initial, most) =
             (human_duration(rules.backoff_initial), human_duration(rules.backoff_max));
+        let growth = if rules.backoff_initial == rules.backoff_max {
+            "each time".to_owned()
+        } else {
+            format!("twice as long each time, at most {most}")
+        };
         let mut words = vec![
             format!("restart policy {policy}"),
             format!("at most {max} counted restarts within {window}; {counted} so far"),
-            format!(
-                "the first restart at once, then after {initial}, twice as long each time, at \
-                 most {most}"
-            ),
+            format!("the first restart at once, then after {initial}, {growth}"),
         ];
         let names = |all: &[ServiceName]| {
             all.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")

@@ -7,6 +7,7 @@ mod testing;
 mod watch;
 
 pub mod cgroupfs;
+pub mod farewell;
 pub mod fds;
 pub mod inherited;
 pub mod members;

@@ -89,7 +89,7 @@ async fn pump(
 
 async fn serve_feed(stream: std::os::unix::net::UnixStream, desk: Desk<LogSources>) {
     use crate::rpc::pb::node::status_feed_server::StatusFeedServer;
-    let sockets = rpc::Sockets { listeners: Vec::new(), connected: vec![stream] };
+    let sockets = rpc::Sockets { connected: vec![stream], ..rpc::Sockets::default() };
     let routes = tonic::service::Routes::new(StatusFeedServer::new(Feed(desk)));
     let never = std::future::pending();
     let peers = rpc::Peers::Anyone;

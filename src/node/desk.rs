@@ -19,7 +19,7 @@ pub(super) async fn serve_control(
     desk: Desk<LogSources>,
     end: oneshot::Receiver<()>,
 ) {
-    let sockets = Sockets { listeners: vec![listener], connected: Vec::new() };
+    let sockets = Sockets { listeners: vec![listener], ..Sockets::default() };
     let routes = tonic::service::Routes::new(ControlServer::new(desk));
     let told = async {
         let _sent_or_dropped = end.await;

@@ -55,7 +55,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<LogBook, LogError> {
 /// Makes room for every service, as much as the configuration says.
 pub(super) fn register(book: &LogBook, config: &NodeConfig) {
     for (name, service) in &config.services {
-        let lines = config.monitoring.log_buffer_lines;
+        let lines = config.monitoring.kept_lines();
         book.register(name, Limits::new(lines, service.log_rate, service.log_burst));
     }
 }

@@ -1,12 +1,12 @@
 //! The plan itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::launch::{LaunchPlan, launch_plan};
 use super::rules::{RestartRules, Rules};
-use crate::config::{NodeConfig, Resources, Service};
+use crate::config::{Backoff, NodeConfig, Resources, Service};
 use crate::units::{InstanceId, ServiceName};
 
 /// Everything that is to be run, and with what.
@@ -27,6 +27,7 @@ pub struct InstancePlan {
     /// The socket that is this instance's alone.
     pub socket: PathBuf,
     pub resources: Resources,
+    pub cpu_weight: u16,
     pub log_rate: u32,
     pub log_burst: u32,
 }
@@ -46,17 +47,56 @@ impl InstancePlan {
         vec![
             ("memory.max", or_max(limits.memory.map(|size| size.0.to_string()))),
             ("cpu.max", or_max(cpu)),
+            ("cpu.weight", self.cpu_weight.to_string()),
             ("pids.max", or_max(limits.max_tasks.map(|tasks| tasks.to_string()))),
         ]
     }
 }
 
-/// Which listener: an instance's own, the one all instances of a service share, or the API's.
+/// Which listener: an instance's own, one that all instances of a service share, or the API's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SocketId {
     Instance(InstanceId),
     Shared(ServiceName),
+    /// A TCP port of the loopback interface.
+    Port(ServiceName),
     Api,
+    FurtherApi(ApiPort),
+}
+
+/// A port of the API beside its first, which serves the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ApiPort {
+    Grpc,
+    WebSocket,
+    Metrics,
+}
+
+impl ApiPort {
+    pub(super) const ALL: [Self; 3] = [Self::Grpc, Self::WebSocket, Self::Metrics];
+
+    pub(super) fn of(self, config: &NodeConfig) -> Option<u16> {
+        match self {
+            Self::Grpc => config.api.grpc_port,
+            Self::WebSocket => config.api.ws_port,
+            Self::Metrics => config.monitoring.metrics_port,
+        }
+    }
+}
+
+impl SocketId {
+    /// The key of the configuration that says where it is, if one does.
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Self::Instance(_) => None,
+            Self::Shared(service) => Some(format!("services.{service}.unix_socket")),
+            Self::Port(service) => Some(format!("services.{service}.port")),
+            Self::Api => Some("api.http_port".to_owned()),
+            Self::FurtherApi(ApiPort::Grpc) => Some("api.grpc_port".to_owned()),
+            Self::FurtherApi(ApiPort::WebSocket) => Some("api.ws_port".to_owned()),
+            Self::FurtherApi(ApiPort::Metrics) => Some("monitoring.metrics_port".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +162,10 @@ fn instance_plan(
         max_restarts: service.max_restarts,
         window: supervisor.restart_window,
         backoff_initial: supervisor.backoff_initial,
-        backoff_max: supervisor.backoff_max,
+        backoff_max: match supervisor.backoff {
+            Backoff::Exponential => supervisor.backoff_max,
+            Backoff::Constant => supervisor.backoff_initial,
+        },
         stable_after: supervisor.stable_after,
     };
     let needs = service.depends_on.iter().filter(|need| running.contains(need));
@@ -143,6 +186,7 @@ fn instance_plan(
         launch: launch_plan(config, name, service, id),
         socket: socket_path(&config.node.runtime_dir, &id.to_string()),
         resources: service.resources,
+        cpu_weight: config.tiers.rules(service.tier).cpu_weight,
         log_rate: service.log_rate,
         log_burst: service.log_burst,
     }
@@ -154,17 +198,29 @@ fn sockets(
 ) -> BTreeMap<SocketId, SocketPlace> {
     let mut sockets = BTreeMap::new();
     for id in instances.values().flat_map(|plan| plan.launch.listeners()) {
-        let unix = |name: &str| SocketPlace::Unix(socket_path(&config.node.runtime_dir, name));
-        let place = match id {
-            SocketId::Instance(instance) => unix(&instance.to_string()),
-            SocketId::Shared(service) => unix(service.as_str()),
-            SocketId::Api => {
-                SocketPlace::Tcp(SocketAddr::new(config.api.address, config.api.http_port))
-            }
-        };
-        sockets.insert(id.clone(), place);
+        if let Some(place) = place(config, id) {
+            sockets.insert(id.clone(), place);
+        }
     }
     sockets
+}
+
+fn place(config: &NodeConfig, id: &SocketId) -> Option<SocketPlace> {
+    let unix = |name: &str| SocketPlace::Unix(socket_path(&config.node.runtime_dir, name));
+    let api = |port| SocketPlace::Tcp(SocketAddr::new(config.api.address, port));
+    Some(match id {
+        SocketId::Instance(instance) => unix(&instance.to_string()),
+        SocketId::Shared(service) => match &config.services.get(service)?.unix_socket {
+            Some(path) => SocketPlace::Unix(path.clone()),
+            None => unix(service.as_str()),
+        },
+        SocketId::Port(service) => {
+            let port = config.services.get(service)?.port?;
+            SocketPlace::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        }
+        SocketId::Api => api(config.api.http_port),
+        SocketId::FurtherApi(further) => api(further.of(config)?),
+    })
 }
 
 fn socket_path(runtime_dir: &Path, name: &str) -> PathBuf {

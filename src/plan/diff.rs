@@ -60,6 +60,7 @@ fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec
         ("sockets", moved || before.passed != after.passed),
         ("notify", before.notify != after.notify),
         ("readiness", old.rules.readiness != new.rules.readiness),
+        ("tier", old.cpu_weight != new.cpu_weight),
         ("resources", before.limits != after.limits || old.resources != new.resources),
     ];
     named(&all)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::build::SocketId;
+use super::build::{ApiPort, SocketId};
 use crate::catalog::{Builtin, Extras};
 use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Service};
 use crate::units::{ByteSize, InstanceId, ServiceName};
@@ -88,15 +88,26 @@ pub struct NotifyPlan {
     pub watchdog: Option<Duration>,
 }
 
-/// An rlimit, soft and hard alike.
+/// An rlimit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     pub kind: LimitKind,
+    /// The soft limit.
     pub value: u64,
+    pub hard: HardLimit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HardLimit {
+    /// Equal to the soft one.
+    Same,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitKind {
+    /// Seconds of processor time.
+    CpuTime,
     Files,
     Core,
     FileSize,
@@ -120,7 +131,7 @@ pub(super) fn launch_plan(
                 drain: service.stop_timeout.mul_f64(0.8),
             };
             let program = Program::Own { builtin: *builtin, settings };
-            (program, data_dir.clone(), passed_to_builtin(*builtin, id), None)
+            (program, data_dir.clone(), passed_to_builtin(config, *builtin, service, id), None)
         }
         Kind::Foreign(foreign) => {
             let program = Program::Foreign {
@@ -158,7 +169,12 @@ fn environment(
     all
 }
 
-fn passed_to_builtin(builtin: Builtin, id: &InstanceId) -> Vec<Passed> {
+fn passed_to_builtin(
+    config: &NodeConfig,
+    builtin: Builtin,
+    service: &Service,
+    id: &InstanceId,
+) -> Vec<Passed> {
     let listener = |name, socket| Passed { name, channel: Channel::Listener(socket) };
     let mut passed = vec![
         listener("grpc", SocketId::Instance(id.clone())),
@@ -168,11 +184,25 @@ fn passed_to_builtin(builtin: Builtin, id: &InstanceId) -> Vec<Passed> {
         Extras::None => {}
         Extras::ApiAndStatus => {
             passed.push(listener("http", SocketId::Api));
+            for further in ApiPort::ALL.into_iter().filter(|port| port.of(config).is_some()) {
+                let name = match further {
+                    ApiPort::Grpc => "http-grpc",
+                    ApiPort::WebSocket => "http-ws",
+                    ApiPort::Metrics => "http-metrics",
+                };
+                passed.push(listener(name, SocketId::FurtherApi(further)));
+            }
             passed.push(Passed { name: "status", channel: Channel::Status });
         }
     }
+    passed.extend(port(service, id));
     passed.push(Passed { name: "sheet", channel: Channel::Sheet });
     passed
+}
+
+fn port(service: &Service, id: &InstanceId) -> Option<Passed> {
+    let channel = Channel::Listener(SocketId::Port(id.service.clone()));
+    service.port.map(|_| Passed { name: "port", channel })
 }
 
 fn passed_to_foreign(service: &Service, id: &InstanceId) -> Vec<Passed> {
@@ -181,6 +211,7 @@ fn passed_to_foreign(service: &Service, id: &InstanceId) -> Vec<Passed> {
     if service.shared_socket {
         passed.push(listener("shared", SocketId::Shared(id.service.clone())));
     }
+    passed.extend(port(service, id));
     passed
 }
 
@@ -196,12 +227,22 @@ fn limits(service: &Service) -> Vec<Limit> {
     let resources = &service.resources;
     let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
     [
+        (LimitKind::CpuTime, resources.cpu_seconds),
         (LimitKind::Files, resources.max_files),
         (LimitKind::Core, bytes(resources.max_core)),
         (LimitKind::FileSize, bytes(resources.max_file_size)),
         (LimitKind::Stack, bytes(resources.max_stack)),
     ]
     .into_iter()
-    .filter_map(|(kind, value)| value.map(|value| Limit { kind, value }))
+    .filter_map(|(kind, value)| {
+        let hard = match kind {
+            // A process that has reached its hard limit is killed.
+            LimitKind::CpuTime => HardLimit::None,
+            LimitKind::Files | LimitKind::Core | LimitKind::FileSize | LimitKind::Stack => {
+                HardLimit::Same
+            }
+        };
+        value.map(|value| Limit { kind, value, hard })
+    })
     .collect()
 }

@@ -5,10 +5,13 @@ mod build;
 mod diff;
 mod launch;
 mod rules;
+#[cfg(test)]
+mod tests;
 
-pub use build::{InstancePlan, Plan, SocketId, SocketPlace};
+pub use build::{ApiPort, InstancePlan, Plan, SocketId, SocketPlace};
 pub use diff::Changes;
 pub use launch::{
-    Channel, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program, SEARCH_PATH, Settings,
+    Channel, HardLimit, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program,
+    SEARCH_PATH, Settings,
 };
 pub use rules::{HealthChecks, NotifyAccess, Readiness, RestartPolicy, RestartRules, Rules};

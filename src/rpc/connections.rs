@@ -1,7 +1,9 @@
 //! The life of a listening process: accept, serve each connection in a task of its own, stop
 //! accepting when told, give what is in flight a limited time. Knows no protocol.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -79,6 +81,25 @@ pub async fn serve_each<C, F>(
         tracing::warn!(connections = tasks.len(), "the drain time is over: closing connections");
         tasks.shutdown().await;
     }
+}
+
+/// The next connection of any of the listeners. `turn` grows by one with each call, so that none
+/// of them is always asked first.
+pub async fn accept_one_of<L, C>(
+    listeners: &[L],
+    turn: usize,
+    accept: impl Fn(&L, &mut Context<'_>) -> Poll<io::Result<C>>,
+) -> io::Result<C> {
+    poll_fn(|context| {
+        let from = (0..listeners.len()).map(|n| &listeners[n.wrapping_add(turn) % listeners.len()]);
+        for listener in from {
+            if let Poll::Ready(accepted) = accept(listener, context) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 #[cfg(test)]

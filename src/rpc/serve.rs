@@ -1,13 +1,14 @@
-//! Serves gRPC over passed Unix sockets until told to end, then drains.
+//! Serves gRPC over passed sockets until told to end, then drains.
 //!
 //! tonic's own server hands its connections to tasks that nobody owns and knows no end of a drain;
 //! here each connection is a joined task, and the time after the end was told is limited.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
+use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -15,15 +16,15 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tonic::service::Routes;
 
-use super::connections::{Bounds, Ending, serve_each};
+use super::connections::{Bounds, Ending, accept_one_of, serve_each};
 use super::deadline;
 use super::in_flight::InFlight;
 
@@ -52,6 +53,8 @@ pub mod limits {
 #[derive(Debug, Default)]
 pub struct Sockets {
     pub listeners: Vec<StdListener>,
+    /// TCP, on which whoever can connect may call.
+    pub ports: Vec<StdTcpListener>,
     /// Already connected; each is served as one connection.
     pub connected: Vec<StdStream>,
 }
@@ -84,8 +87,11 @@ pub async fn serve(
     drain: Duration,
     told: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let listeners: Vec<UnixListener> =
+    let mut listeners: Vec<Listener> =
         sockets.listeners.into_iter().map(listener).collect::<Result<_, _>>()?;
+    for port in sockets.ports {
+        listeners.push(tcp_listener(port)?);
+    }
     let connected = sockets.connected.into_iter().map(stream).collect::<Result<_, _>>()?;
     let routes = routes.prepare();
     let mut turn = 0;
@@ -95,24 +101,23 @@ pub async fn serve(
         }
         loop {
             turn += 1;
-            let accepted = poll_fn(|context| {
-                let from = (0..listeners.len()).map(|n| &listeners[(n + turn) % listeners.len()]);
-                for listener in from {
-                    if let Poll::Ready(accepted) = listener.poll_accept(context) {
-                        return Poll::Ready(accepted);
-                    }
-                }
-                Poll::Pending
-            });
-            match accepted.await {
-                Ok((stream, _)) if may_call(&stream, peers) => return Some(stream),
+            match accept_one_of(&listeners, turn, Listener::poll_accept).await {
+                Ok(stream) if may_call(&stream, peers) => return Some(stream),
                 Ok(_) => {}
                 Err(error) => pause_after(&error).await,
             }
         }
     };
     let bounds = Bounds { connections: limits::CONNECTIONS, drain };
-    let one = |stream, ending| connection(stream, routes.clone(), ending);
+    let one = |stream, ending| {
+        let routes = routes.clone();
+        async move {
+            match stream {
+                Stream::Unix(stream) => connection(stream, routes, ending).await,
+                Stream::Tcp(stream) => connection(stream, routes, ending).await,
+            }
+        }
+    };
     serve_each(bounds, connected, accept, one, told).await;
     Ok(())
 }
@@ -125,20 +130,50 @@ pub async fn pause_after(error: &io::Error) {
     }
 }
 
-fn listener(socket: StdListener) -> Result<UnixListener, ServeError> {
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Listener {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Self::Unix(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream))
+            }
+            Self::Tcp(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, _)| Stream::Tcp(stream))
+            }
+        }
+    }
+}
+
+fn listener(socket: StdListener) -> Result<Listener, ServeError> {
     let ready = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
-    ready.map_err(|source| ServeError::Socket { what: "listening", source })
+    ready.map(Listener::Unix).map_err(|source| ServeError::Socket { what: "listening", source })
 }
 
-fn stream(socket: StdStream) -> Result<UnixStream, ServeError> {
+fn tcp_listener(socket: StdTcpListener) -> Result<Listener, ServeError> {
+    let ready = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
+    ready.map(Listener::Tcp).map_err(|source| ServeError::Socket { what: "listening", source })
+}
+
+fn stream(socket: StdStream) -> Result<Stream, ServeError> {
     let ready = socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket));
-    ready.map_err(|source| ServeError::Socket { what: "connected", source })
+    ready.map(Stream::Unix).map_err(|source| ServeError::Socket { what: "connected", source })
 }
 
-fn may_call(stream: &UnixStream, peers: Peers) -> bool {
-    match peers {
-        Peers::Anyone => true,
-        Peers::SameUserOrRoot => match stream.peer_cred() {
+fn may_call(stream: &Stream, peers: Peers) -> bool {
+    match (stream, peers) {
+        (_, Peers::Anyone) => true,
+        // Nobody tells whose process is at the other end.
+        (Stream::Tcp(_), Peers::SameUserOrRoot) => false,
+        (Stream::Unix(stream), Peers::SameUserOrRoot) => match stream.peer_cred() {
             Ok(peer) if is_allowed(peer.uid()) => true,
             Ok(peer) => {
                 tracing::warn!(uid = peer.uid(), "refused a caller of another user");
@@ -156,10 +191,13 @@ fn is_allowed(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-async fn connection(stream: UnixStream, routes: Routes, mut ending: Ending) {
+async fn connection<S>(stream: S, routes: Routes, mut ending: Ending)
+where
+    S: Peek + AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+{
     // hyper ends no connection in its handshake, so it gets none that has not begun to speak.
     tokio::select! {
-        begun = first_byte(&stream) => if begun.is_err() { return },
+        begun = stream.first_byte() => if begun.is_err() { return },
         () = a_while_after(&mut ending) => return,
         () = tokio::time::sleep(limits::FIRST_BYTE) => return,
     }
@@ -200,15 +238,30 @@ async fn a_while_after(ending: &mut Ending) {
     tokio::time::sleep(limits::FAREWELL).await;
 }
 
-/// Waits until there is something to read, the end included; takes nothing.
-async fn first_byte(stream: &UnixStream) -> io::Result<()> {
-    loop {
-        stream.readable().await?;
-        let peek = || Ok(recv(stream, &mut [0_u8; 1], RecvFlags::PEEK)?);
-        match stream.try_io(Interest::READABLE, peek) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+/// A stream that can be looked into.
+trait Peek {
+    /// Waits until there is something to read, the end included; takes nothing.
+    fn first_byte(&self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl Peek for TcpStream {
+    async fn first_byte(&self) -> io::Result<()> {
+        // Without this a short answer could wait for the caller's delayed acknowledgement.
+        self.set_nodelay(true)?;
+        self.peek(&mut [0_u8; 1]).await.map(|_| ())
+    }
+}
+
+impl Peek for UnixStream {
+    async fn first_byte(&self) -> io::Result<()> {
+        loop {
+            self.readable().await?;
+            let peek = || Ok(recv(self, &mut [0_u8; 1], RecvFlags::PEEK)?);
+            match self.try_io(Interest::READABLE, peek) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

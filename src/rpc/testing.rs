@@ -35,7 +35,7 @@ impl Served {
             let _ = told.await;
             switch.begin_drain();
         };
-        let sockets = Sockets { listeners, connected: Vec::new() };
+        let sockets = Sockets { listeners, ..Sockets::default() };
         let task = tokio::spawn(serve(sockets, routes, Peers::SameUserOrRoot, drain, told));
         Self { dir, health, end, task }
     }

@@ -150,7 +150,7 @@ async fn a_connected_stream_is_served_until_its_peer_closes_it() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let health = Health::serving(&[]);
     let routes = Routes::new(health.service());
-    let sockets = Sockets { listeners: Vec::new(), connected: vec![ours] };
+    let sockets = Sockets { connected: vec![ours], ..Sockets::default() };
     let told = std::future::pending();
     let serving = tokio::spawn(serve(sockets, routes, Peers::Anyone, NEVER, told));
     let channel = client::channel_over(theirs).unwrap();

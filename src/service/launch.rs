@@ -20,6 +20,8 @@ use crate::units::{InstanceId, Level};
 
 /// The most bytes that a launch sheet may have.
 const SHEET_MOST: u64 = 64 << 10;
+/// The names of the API's listeners, the first of which there has to be.
+const HTTP: [&str; 4] = ["http", "http-grpc", "http-ws", "http-metrics"];
 /// The longest drain that a sheet may ask for.
 const DRAIN_MOST: Duration = Duration::from_secs(3600);
 /// The drain of a sheet that says nothing.
@@ -59,7 +61,10 @@ pub struct Launch {
     pub drain: Duration,
     /// This instance's own socket, then the service's shared one where there is one.
     pub grpc: Vec<UnixListener>,
-    pub http: Option<TcpListener>,
+    /// A port on which the same is served.
+    pub port: Option<TcpListener>,
+    /// All of them serve the same.
+    pub http: Vec<TcpListener>,
     pub status: Option<UnixStream>,
 }
 
@@ -105,9 +110,11 @@ fn check(builtin: Builtin, mut passed: BTreeMap<String, OwnedFd>) -> Result<Laun
     let own = passed.remove("grpc").ok_or(LaunchError::Missing("grpc"))?;
     let mut grpc = vec![unix_listener("grpc", own)?];
     grpc.extend(passed.remove("shared").map(|fd| unix_listener("shared", fd)).transpose()?);
-    let http = passed.remove("http").map(tcp_listener).transpose()?;
+    let port = passed.remove("port").map(|fd| tcp_listener("port", fd)).transpose()?;
+    let http = HTTP.into_iter().filter_map(|name| Some((name, passed.remove(name)?)));
+    let http = http.map(|(name, fd)| tcp_listener(name, fd)).collect::<Result<_, _>>()?;
     let status = passed.remove("status").map(unix_stream).transpose()?;
-    Ok(Launch { sheet, instance, data_dir, log_level, drain, grpc, http, status })
+    Ok(Launch { sheet, instance, data_dir, log_level, drain, grpc, port, http, status })
 }
 
 fn read_sheet(fd: OwnedFd) -> Result<LaunchSheet, LaunchError> {
@@ -169,11 +176,11 @@ fn unix_listener(name: &'static str, fd: OwnedFd) -> Result<UnixListener, Launch
     Err(LaunchError::WrongSocket { name, wanted: "a listening Unix stream socket" })
 }
 
-fn tcp_listener(fd: OwnedFd) -> Result<TcpListener, LaunchError> {
+fn tcp_listener(name: &'static str, fd: OwnedFd) -> Result<TcpListener, LaunchError> {
     if is_stream(&fd, &[AddressFamily::INET, AddressFamily::INET6], Role::Listening) {
         return Ok(fd.into());
     }
-    Err(LaunchError::WrongSocket { name: "http", wanted: "a listening TCP socket" })
+    Err(LaunchError::WrongSocket { name, wanted: "a listening TCP socket" })
 }
 
 fn unix_stream(fd: OwnedFd) -> Result<UnixStream, LaunchError> {
@@ -233,7 +240,7 @@ mod tests {
         let launch = check(Builtin::Storage, Handed::new().passed()).unwrap();
         assert_eq!(launch.instance.to_string(), "storage-0");
         assert_eq!(launch.drain, Duration::from_secs(5));
-        assert_eq!((launch.grpc.len(), launch.http.is_none()), (1, true));
+        assert_eq!((launch.grpc.len(), launch.http.len(), launch.port.is_none()), (1, 0, true));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From the launch to the end of a service: what all of them do the same way.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -47,8 +48,17 @@ pub enum ServiceError {
 /// gone.
 type Work = JoinSet<Result<(), ServiceError>>;
 
+/// By what the end was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// SIGTERM or SIGINT: the node's or an operator's wish.
+    ToEnd,
+    /// SIGXCPU: the process has used up its processor time.
+    TimeUsedUp,
+}
+
 /// See [`super::main`].
-pub fn live(name: &str) -> Result<(), ServiceError> {
+pub fn live(name: &str) -> Result<Told, ServiceError> {
     let builtin = launch::builtin(name)?;
     let launch = launch::take(builtin)?;
     service_log::begin(launch.log_level)?;
@@ -57,7 +67,7 @@ pub fn live(name: &str) -> Result<(), ServiceError> {
     runtime.block_on(serve_until_told(builtin, launch))
 }
 
-async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<(), ServiceError> {
+async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<Told, ServiceError> {
     let signals = Signals::listen()?;
     let (tell, ending) = Ending::new();
     let mut work = Work::new();
@@ -65,9 +75,11 @@ async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<(), Se
     let names = Some(builtin.entry().grpc_service).filter(|name| !name.is_empty());
     let health = Health::serving(names.as_slice());
     let routes = with_reflection(routes.add_service(health.service()), names.as_slice())?;
-    let sockets = Sockets { listeners: launch.grpc, connected: Vec::new() };
+    let ports = launch.port.into_iter().collect();
+    let sockets = Sockets { listeners: launch.grpc, ports, connected: Vec::new() };
     tracing::info!(instance = %launch.instance, run = launch.sheet.run, "serving");
-    let told = tell_when_signalled(signals, health, &tell);
+    let by = Cell::new(Told::ToEnd);
+    let told = async { by.set(tell_when_signalled(signals, health, &tell).await) };
     {
         let serving = serve(sockets, routes, Peers::Anyone, launch.drain, told);
         tokio::pin!(serving);
@@ -87,7 +99,7 @@ async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<(), Se
         part(ended)?;
     }
     tracing::info!("ended");
-    Ok(())
+    Ok(by.get())
 }
 
 fn part(ended: Result<Result<(), ServiceError>, JoinError>) -> Result<(), ServiceError> {
@@ -142,8 +154,11 @@ fn storage_limits(launch: &Launch) -> Result<Limits, LaunchError> {
     Ok(Limits { max_block: settings.max_block_bytes, quota: settings.quota_bytes })
 }
 
-fn gateway_sockets(launch: &mut Launch) -> Result<(TcpListener, UnixStream), LaunchError> {
-    let http = launch.http.take().ok_or(LaunchError::Missing("http"))?;
+fn gateway_sockets(launch: &mut Launch) -> Result<(Vec<TcpListener>, UnixStream), LaunchError> {
+    let http = std::mem::take(&mut launch.http);
+    if http.is_empty() {
+        return Err(LaunchError::Missing("http"));
+    }
     let status = launch.status.take().ok_or(LaunchError::Missing("status"))?;
     if let Some(Settings::Gateway(settings)) = &launch.sheet.settings {
         tracing::info!(api = settings.api, "answering HTTP");
@@ -163,6 +178,7 @@ fn system(doing: &'static str, source: io::Error) -> ServiceError {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    time_used_up: Signal,
 }
 
 impl Signals {
@@ -170,19 +186,26 @@ impl Signals {
         let listen = |kind| signal(kind).map_err(|source| system("listen to signals", source));
         let (terminate, interrupt) =
             (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt })
+        let time_used_up = listen(SignalKind::from_raw(crate::units::Signal::XCPU.0))?;
+        Ok(Self { terminate, interrupt, time_used_up })
     }
 }
 
 /// Health first, so that nobody is sent here any more; then the end.
-async fn tell_when_signalled(mut signals: Signals, health: Health, tell: &watch::Sender<bool>) {
-    let name = tokio::select! {
-        _ = signals.terminate.recv() => "SIGTERM",
-        _ = signals.interrupt.recv() => "SIGINT",
+async fn tell_when_signalled(
+    mut signals: Signals,
+    health: Health,
+    tell: &watch::Sender<bool>,
+) -> Told {
+    let (name, told) = tokio::select! {
+        _ = signals.terminate.recv() => ("SIGTERM", Told::ToEnd),
+        _ = signals.interrupt.recv() => ("SIGINT", Told::ToEnd),
+        _ = signals.time_used_up.recv() => ("SIGXCPU", Told::TimeUsedUp),
     };
     tracing::info!(signal = name, "draining");
     health.begin_drain();
     tell.send_replace(true);
+    told
 }
 
 #[cfg(test)]

@@ -15,16 +15,28 @@ pub mod storage;
 
 use std::process::ExitCode;
 
+use crate::linux::farewell::end_by;
+use crate::units::Signal;
+use life::Told;
+
 pub use folder::FileError;
 pub use launch::LaunchError;
 pub use life::ServiceError;
 
 /// The life of the built-in service `name`: takes what the node passed, serves until SIGTERM or
 /// SIGINT, drains and ends. Exit code 0: it was told to end; 1: it could not begin or go on, and
-/// the last line on stderr says why.
+/// the last line on stderr says why. After SIGXCPU, the end of its processor time, it drains alike
+/// and ends by that signal, so that the node can tell.
 pub fn main(name: &str) -> ExitCode {
     match life::live(name) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Told::ToEnd) => ExitCode::SUCCESS,
+        Ok(Told::TimeUsedUp) => match end_by(Signal::XCPU) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             if tracing::dispatcher::has_been_set() {
                 tracing::error!("{error}");

@@ -48,7 +48,7 @@ pub struct Settings {
 /// The bounds of one service's logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Kept in memory; counts as at least 1.
+    /// Kept in memory; 0: none.
     pub lines: usize,
     /// Kept in memory; counts as at least `LINE_MAX`.
     pub bytes: usize,

@@ -43,10 +43,10 @@ pub struct Kept<'a> {
 }
 
 impl Ring {
-    /// At least one line and `LINE_MAX` bytes are kept.
+    /// Without lines nothing is kept, else at least `LINE_MAX` bytes.
     pub fn new(max_lines: usize, max_bytes: usize) -> Self {
         Self {
-            max_lines: max_lines.max(1),
+            max_lines,
             max_bytes: max_bytes.max(LINE_MAX),
             heads: VecDeque::new(),
             bytes: VecDeque::new(),
@@ -57,7 +57,7 @@ impl Ring {
 
     /// Changes the bounds; what is beyond them goes, oldest first.
     pub fn set_bounds(&mut self, max_lines: usize, max_bytes: usize) {
-        (self.max_lines, self.max_bytes) = (max_lines.max(1), max_bytes.max(LINE_MAX));
+        (self.max_lines, self.max_bytes) = (max_lines, max_bytes.max(LINE_MAX));
         self.make_room(0, 0);
         self.bytes.shrink_to(self.max_bytes);
         self.heads.shrink_to(self.max_lines);
@@ -65,6 +65,10 @@ impl Ring {
 
     /// Keeps `line`, at most `LINE_MAX` bytes of it, and lets go of the oldest where it must.
     pub fn push(&mut self, head: Head, line: &[u8]) {
+        if self.max_lines == 0 {
+            self.first += 1;
+            return;
+        }
         let line = &line[..line.len().min(LINE_MAX)];
         self.make_room(1, line.len());
         self.grow_for(line.len());
@@ -219,7 +223,7 @@ mod tests {
         #[test]
         fn it_keeps_exactly_the_newest_that_fit(
             lengths in proptest::collection::vec(0..LINE_MAX, 0..60),
-            max_lines in 1usize..20,
+            max_lines in 0usize..20,
         ) {
             let max_bytes = 3 * LINE_MAX;
             let mut ring = Ring::new(max_lines, max_bytes);

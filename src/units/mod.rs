@@ -10,7 +10,7 @@ mod tick;
 
 pub use exit::{Core, ExitStatus, Signal};
 pub use level::Level;
-pub use name::{InstanceId, NameError, ServiceName};
+pub use name::{InstanceId, NAME_MAX, NameError, RESERVED, ServiceName};
 pub use run::{Pid, RunId};
 pub use size::{ByteSize, CpuShare, SizeError};
-pub use tick::{Tick, human_duration, parse_duration};
+pub use tick::{DurationError, Tick, human_duration, parse_duration};

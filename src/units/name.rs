@@ -8,7 +8,8 @@ use std::str::FromStr;
 pub const NAME_MAX: usize = 48;
 
 /// Names that mean something else in the node's folders and groups.
-const RESERVED: [&str; 6] = ["node", "orchestrator", "supervisor", "services", "all", "control"];
+pub const RESERVED: [&str; 6] =
+    ["node", "orchestrator", "supervisor", "services", "all", "control"];
 
 /// Why a text is not a service name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -37,10 +37,31 @@ impl Sub<Duration> for Tick {
     }
 }
 
+/// Why a text is not a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    #[error("write a duration with its unit, such as 250ms, 5s or 1h 30m")]
+    Form,
+    #[error("a duration is not negative")]
+    Negative,
+    #[error("the duration is longer than any clock goes")]
+    TooLong,
+}
+
 /// Reads `5s`, `250ms`, `1h 30m`. An integer without a unit is refused: nobody can tell what it is.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| "write a duration with its unit, such as 250ms, 5s or 1h 30m".to_owned())
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let text = text.trim();
+    humantime::parse_duration(text).map_err(|error| {
+        let positive =
+            text.strip_prefix('-').is_some_and(|rest| humantime::parse_duration(rest).is_ok());
+        if positive {
+            DurationError::Negative
+        } else if error == humantime::DurationError::NumberOverflow {
+            DurationError::TooLong
+        } else {
+            DurationError::Form
+        }
+    })
 }
 
 /// At most two units, none that is zero: `1m 5s`, `24h 35m`, `42ms`.
@@ -84,7 +105,9 @@ mod tests {
         assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
         assert!(parse_duration("5").is_err());
-        assert!(parse_duration("-5s").is_err());
+        assert_eq!(parse_duration("-5s"), Err(DurationError::Negative));
+        assert_eq!(parse_duration("-5"), Err(DurationError::Form));
+        assert_eq!(parse_duration("99999999999999999999s"), Err(DurationError::TooLong));
     }
 
     #[test]

@@ -143,16 +143,27 @@ impl Lab {
         Setup { lab: self, command: self.binary(), services: services.to_owned() }
     }
 
+    /// A node with a configuration file of its own.
+    pub fn run(&self, file: &Path) -> Setup<'_> {
+        let services = fs::read_to_string(file).unwrap();
+        let command = self.binary_with(file, &self.runtime_dir());
+        Setup { lab: self, command, services }
+    }
+
     /// The binary with this lab's folders, without a verb.
     pub fn binary(&self) -> Command {
         self.binary_in(&self.runtime_dir())
     }
 
     fn binary_in(&self, runtime_dir: &Path) -> Command {
+        self.binary_with(&self.path("node.toml"), runtime_dir)
+    }
+
+    fn binary_with(&self, config: &Path, runtime_dir: &Path) -> Command {
         let mut command = Command::new(BINARY);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
         command.stdin(Stdio::null());
-        command.arg("--config").arg(self.path("node.toml"));
+        command.arg("--config").arg(config);
         command.arg("--runtime-dir").arg(runtime_dir);
         command.arg("--data-dir").arg(self.path("data"));
         command

@@ -26,7 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::rpc::connections::{Bounds, serve_each};
+use crate::rpc::connections::{Bounds, accept_one_of, serve_each};
 use crate::rpc::{Ending, client, limits, pause_after};
 use feed::{Feed, Freshness};
 use http::Site;
@@ -51,11 +51,11 @@ struct Times {
     drain: Duration,
 }
 
-/// Serves HTTP/1.1 on `http` until `told` returns, then for at most `drain` what is in flight. Idle
-/// connections are closed at once when the drain begins. `status` is connected to the
+/// Serves HTTP/1.1 on each of `http` until `told` returns, then for at most `drain` what is in
+/// flight. Idle connections are closed at once when the drain begins. `status` is connected to the
 /// orchestrator's `StatusFeed`; while that does not answer, both pages say so with 503.
 pub async fn serve(
-    http: StdListener,
+    http: Vec<StdListener>,
     status: StdStream,
     drain: Duration,
     told: impl Future<Output = ()>,
@@ -66,16 +66,28 @@ pub async fn serve(
 
 async fn serve_with(
     times: Times,
-    http: StdListener,
+    http: Vec<StdListener>,
     status: StdStream,
     told: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
-    let ready = http.set_nonblocking(true).and_then(|()| TcpListener::from_std(http));
-    let listener = ready.map_err(GatewayError::Listener)?;
+    let ready = |http: StdListener| {
+        let ready = http.set_nonblocking(true).and_then(|()| TcpListener::from_std(http));
+        ready.map_err(GatewayError::Listener)
+    };
+    let listeners: Vec<TcpListener> = http.into_iter().map(ready).collect::<Result<_, _>>()?;
     let orchestrator = client::channel_over(status).map_err(GatewayError::Status)?;
     let site = Arc::new(Site::new(Feed::new(orchestrator, times.freshness)));
     let bounds = Bounds { connections: limits::CONNECTIONS, drain: times.drain };
-    let accept = async move || Some(accept(&listener).await);
+    let mut turn = 0;
+    let accept = async move || {
+        loop {
+            turn += 1;
+            match accept_one_of(&listeners, turn, TcpListener::poll_accept).await {
+                Ok((stream, _)) => return Some(stream),
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    };
     let one = |stream, ending| connection(stream, times.patience, Arc::clone(&site), ending);
     // The orchestrator gives a connection up on which it is asked nothing at first.
     let greeting = async {
@@ -85,15 +97,6 @@ async fn serve_with(
     tokio::select! {
         () = serve_each(bounds, Vec::new(), accept, one, told) => Ok(()),
         never = greeting => never,
-    }
-}
-
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error) => pause_after(&error).await,
-        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Orchestrator {
         let gate = Arc::new(Semaphore::new(0));
         let told = Told { failures, status: status.into(), gate: Arc::clone(&gate), asked };
         let routes = Routes::new(StatusFeedServer::new(told));
-        let sockets = Sockets { listeners: Vec::new(), connected: vec![ours] };
+        let sockets = Sockets { connected: vec![ours], ..Sockets::default() };
         let (end, ending) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let told = async { ending.await.unwrap_or(()) };

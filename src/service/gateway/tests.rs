@@ -40,7 +40,7 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let (end, told) = oneshot::channel::<()>();
         let told = async { told.await.unwrap_or(()) };
-        let task = tokio::spawn(serve_with(times, listener, status, told));
+        let task = tokio::spawn(serve_with(times, vec![listener], status, told));
         Self { address, end, task }
     }
 

@@ -36,7 +36,8 @@ fn launch(ground: &Ground, max_entry_bytes: u64) -> Launch {
         log_level: Level::Info,
         drain: Duration::from_secs(5),
         grpc: Vec::new(),
-        http: None,
+        port: None,
+        http: Vec::new(),
         status: None,
     }
 }
