@@ -222,6 +222,9 @@ fn what_the_binary_tells_of_itself_needs_no_node() {
     let pages = lab.path("man").display().to_string();
     lab.done(&["man", "--output", &pages]);
     assert!(lab.path("man/blackhole-node-status.1").exists());
+    // Without a configuration that could be read.
+    let schema: Value = serde_json::from_str(&lab.done(&["config", "schema"])).unwrap();
+    assert_eq!(schema["properties"]["api"]["properties"]["http_port"]["maximum"], 65535);
     assert!(lab.done(&["--help"]).contains("Exit codes:"));
 }
 

@@ -275,7 +275,7 @@ pub struct LogsArgs {
     pub json: bool,
 }
 
-/// `config check` and `config show`
+/// `config check`, `config show` and `config schema`
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ConfigVerb {
     /// Check a configuration and show every error in it.
@@ -302,6 +302,12 @@ pub enum ConfigVerb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Print the JSON Schema of the configuration.
+    ///
+    /// Editors complete and check a configuration by it (JSON Schema 2020-12). What only shows when
+    /// several keys are seen together, only `config check` finds.
+    #[command(after_long_help = "Example:\n  blackhole-node config schema > blackhole.schema.json")]
+    Schema,
 }
 
 fn assignment(text: &str) -> Result<String, String> {

@@ -1,7 +1,7 @@
-//! `config check` and `config show`: hands the question to the `config` room and its answer, which
-//! is text already, to the reader.
+//! `config check`, `config show` and `config schema`: hands the question to the `config` room and
+//! its answer, which is text already, to the reader.
 
-use super::args::{ConfigVerb, Options};
+use super::args::{ConfigVerb, Options, Settings};
 use super::console::Console;
 use super::error::Error;
 use super::exit::ExitCode;
@@ -21,6 +21,7 @@ pub enum What {
     Check,
     Show,
     ShowJson,
+    Schema,
 }
 
 /// Text for standard output (for `check` one line that says what was checked, with any warnings),
@@ -51,10 +52,12 @@ pub fn run(
 }
 
 fn question(verb: &ConfigVerb, options: &Options) -> Question {
+    let none = Settings::default();
     let (what, file, settings) = match verb {
         ConfigVerb::Check { file, settings } => (What::Check, file.clone(), settings),
         ConfigVerb::Show { json: false, settings } => (What::Show, None, settings),
         ConfigVerb::Show { json: true, settings } => (What::ShowJson, None, settings),
+        ConfigVerb::Schema => (What::Schema, None, &none),
     };
     let mut options = options.clone();
     options.config = file.or(options.config);
@@ -65,7 +68,6 @@ fn question(verb: &ConfigVerb, options: &Options) -> Question {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::Settings;
     use crate::cli::console::{Kind, Paint};
 
     fn ask(verb: &ConfigVerb, ask: Ask) -> (ExitCode, String, String) {

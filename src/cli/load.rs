@@ -9,7 +9,7 @@ use std::thread;
 use super::args::Options;
 use super::config::{Answer, Question, What};
 use super::dirs::{Environment, NoHome};
-use crate::config::{ConfigErrors, HostDefaults, Loaded, Sources, load, show, show_json};
+use crate::config::{ConfigErrors, HostDefaults, Loaded, Sources, load, schema, show, show_json};
 use crate::units::ByteSize;
 
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
@@ -66,14 +66,15 @@ pub fn from_options(options: &Options) -> Result<FromOptions, LoadError> {
     Ok(FromOptions { loaded, origin: origin(options) })
 }
 
-/// What `config check` and `config show` answer.
+/// What the verbs of `config` answer.
 pub fn ask(question: &Question) -> Answer {
-    let FromOptions { loaded, origin } =
-        from_options(&question.options).map_err(|error| error.to_string())?;
+    let load = || from_options(&question.options).map_err(|error| error.to_string());
     match question.what {
-        What::Show => Ok(show(&loaded)),
-        What::ShowJson => Ok(show_json(&loaded)),
+        What::Schema => Ok(schema()),
+        What::Show => Ok(show(&load()?.loaded)),
+        What::ShowJson => Ok(show_json(&load()?.loaded)),
         What::Check => {
+            let FromOptions { loaded, origin } = load()?;
             let mut answer = format!("{origin}: ok");
             for remark in &loaded.remarks {
                 answer.push_str(&format!("\nwarning: {remark}"));

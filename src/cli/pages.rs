@@ -170,7 +170,7 @@ mod tests {
         let told = written(|console| all_pages(&below, console));
         let names = |name: &str| format!("blackhole-node-{name}.1");
         let mut expected: BTreeSet<String> = VERBS.map(names).into();
-        expected.extend(["config-check", "config-show"].map(names));
+        expected.extend(["config-check", "config-schema", "config-show"].map(names));
         expected.insert("blackhole-node.1".to_owned());
         let files = fs::read_dir(&below).unwrap();
         let files: BTreeSet<String> =

@@ -54,7 +54,7 @@ pub(super) fn program(section: &mut Section<'_>) -> Foreign {
 
 fn command_form() -> Form {
     let word = Form::text("^[^\\u0000]*$", MAX_STRING);
-    Form::List { of: Box::new(word), least: 1, most: MAX_STRINGS }
+    Form::Needed(Box::new(Form::List { of: Box::new(word), least: 1, most: MAX_STRINGS }))
 }
 
 fn command(node: &Node) -> Result<Command, Wrong> {

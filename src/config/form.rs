@@ -37,6 +37,8 @@ pub(super) enum Form {
         least: usize,
         most: usize,
     },
+    /// What the inner form takes, in a key that has to be there.
+    Needed(Box<Form>),
     /// What the inner form takes, or "none".
     OrNone(Box<Form>),
 }

@@ -1,11 +1,12 @@
 //! From a file, `--set` and the built-in defaults to a `NodeConfig` that holds no nonsense, or to
 //! every error at once, each with its place. Knows no host fact beyond what it is given.
 //!
-//! In reading order: `layers` makes one `tree` of all sources (`toml_text`,
-//! `yaml_text`), `sections` and
-//! `services` read it key by key through `section` and `values`, `dependencies` and `whole` judge
-//! what is only known at the end, `report` tells it all, `origins` remembers where it was written,
-//! `show` is the way back. `live` is about a node that runs.
+//! In reading order: `layers` makes one `tree` of all sources (`toml_text`, `yaml_text`);
+//! `sections` and `services` read it key by key through `section` and the readers of `values` and
+//! `addresses`, each of which declares the `form` it takes; `dependencies`, `whole` and `sums`
+//! judge what is only known at the end; `report` tells it all, `origins` remembers where it was
+//! written, `show` is the way back, `schema` tells other programs what may be written. `live` is
+//! about a node that runs.
 
 mod addresses;
 mod dependencies;
@@ -17,6 +18,7 @@ mod model;
 mod origins;
 mod problem;
 mod report;
+mod schema;
 mod section;
 mod sections;
 mod services;
@@ -31,6 +33,8 @@ mod yaml_text;
 
 #[cfg(test)]
 mod mutilation;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod seed_tests;
 #[cfg(test)]
@@ -50,6 +54,7 @@ pub use model::{
 };
 pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};
+pub use schema::schema;
 pub use show::{show, show_json};
 
 use crate::units::ByteSize;

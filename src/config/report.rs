@@ -69,7 +69,6 @@ impl Report {
     }
 
     /// Every key that was asked for, with its sections.
-    #[cfg(test)]
     pub(super) fn known(&self) -> BTreeMap<String, Form> {
         self.0.borrow().known.clone()
     }
