@@ -59,6 +59,7 @@ pub use show::{show, show_json};
 
 use crate::units::ByteSize;
 use report::Report;
+use tree::Table;
 
 /// The documented configuration file; what is active in it equals the defaults.
 pub const DEFAULTS: &str = include_str!("../../config/blackhole.toml");
@@ -99,14 +100,14 @@ pub struct Loaded {
 /// Reads all sources. Everything that is wrong with them is in the one error.
 pub fn load(sources: &Sources<'_>, host: &HostDefaults) -> Result<Loaded, ConfigErrors> {
     let report = Report::default();
-    let (config, origins) = read(sources, host, &report);
+    let (config, tree) = read(sources, host, &report);
     let remarks = report.close()?;
-    Ok(Loaded { config, origins, remarks })
+    Ok(Loaded { config, origins: Origins::new(&tree), remarks })
 }
 
-fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> (NodeConfig, Origins) {
+fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> (NodeConfig, Table) {
     let tree = layers::tree(sources, host, report);
     let config = sections::read(&tree, report);
     whole::check(&config, &tree, host, report);
-    (config, Origins::new(&tree))
+    (config, tree)
 }

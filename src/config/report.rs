@@ -15,10 +15,12 @@ struct Found {
     problems: Vec<Problem>,
     remarks: Vec<Problem>,
     unknown: Vec<Unknown>,
-    /// Every key that a reader asked for, with its sections, and what it takes.
-    known: BTreeMap<String, Form>,
+    known: Known,
     text: TextIs,
 }
+
+/// Of each section the keys that its reader asked for, and what they take.
+type Known = Vec<(String, BTreeMap<&'static str, Form>)>;
 
 /// Whether the file could be read to its end.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +62,8 @@ impl Report {
         self.0.borrow_mut().unknown.push(unknown);
     }
 
-    pub(super) fn asked(&self, path: String, form: Form) {
-        self.0.borrow_mut().known.insert(path, form);
+    pub(super) fn asked(&self, section: String, keys: BTreeMap<&'static str, Form>) {
+        self.0.borrow_mut().known.push((section, keys));
     }
 
     pub(super) fn text_is_damaged(&self) {
@@ -70,7 +72,11 @@ impl Report {
 
     /// Every key that was asked for, with its sections.
     pub(super) fn known(&self) -> BTreeMap<String, Form> {
-        self.0.borrow().known.clone()
+        let known = &self.0.borrow().known;
+        let keys = known.iter().flat_map(|(section, keys)| {
+            keys.iter().map(move |(key, form)| (path(section, key), form.clone()))
+        });
+        keys.collect()
     }
 
     /// The remarks, or the problems if there are any.
@@ -85,7 +91,7 @@ impl Report {
 }
 
 impl Unknown {
-    fn into_problem(self, known: &BTreeMap<String, Form>) -> Problem {
+    fn into_problem(self, known: &Known) -> Problem {
         let section = match self.section.as_str() {
             "" => "at the top of the file".to_owned(),
             path => format!("in [{path}]"),
@@ -99,17 +105,16 @@ impl Unknown {
 
     /// A key of this section that looks like this one, or else the same key in another section:
     /// below this one, or outside `services`.
-    fn meant(&self, known: &BTreeMap<String, Form>) -> Option<String> {
+    fn meant(&self, known: &Known) -> Option<String> {
         if let Some(near) = nearest(&self.key, self.known_here.iter().copied()) {
             return Some(format!("{near:?}"));
         }
         let below = path(&self.section, "");
-        let elsewhere = known.keys().find(|known| {
-            let last = known.rsplit('.').next();
-            let fits = known.starts_with(&below) || !known.starts_with("services.");
-            fits && last == Some(self.key.as_str())
-        });
-        elsewhere.map(|known| format!("{known:?}"))
+        let elsewhere = known.iter().filter(|(_, keys)| keys.contains_key(self.key.as_str()));
+        let paths = elsewhere.map(|(section, _)| path(section, &self.key));
+        let fitting =
+            paths.filter(|path| path.starts_with(&below) || !path.starts_with("services."));
+        fitting.min().map(|path| format!("{path:?}"))
     }
 }
 

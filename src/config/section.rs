@@ -1,12 +1,12 @@
 //! Reads one section key by key: what a reader asks for is what is known, and what nobody asked
 //! for is reported. Knows no key by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::form::Form;
 use super::problem::{Place, Problem};
 use super::report::{Report, Unknown, path};
-use super::tree::{Node, Table, Value, camel_case};
+use super::tree::{Node, Table, Value, camel_case, is_camel_case, snake_case};
 use super::values::{Reader, Wrong};
 
 /// One section of the tree while it is read. End with `finish`.
@@ -16,8 +16,9 @@ pub(super) struct Section<'a> {
     path: String,
     place: Place,
     table: &'a Table,
-    asked: BTreeSet<&'static str>,
+    asked: BTreeMap<&'static str, Form>,
     refused: BTreeSet<&'static str>,
+    forbidden: BTreeSet<&'static str>,
 }
 
 static NOTHING: Table = Table::EMPTY;
@@ -29,7 +30,15 @@ impl<'a> Section<'a> {
 
     /// A section that the caller found: `services` has sections of any name.
     pub(super) fn of(table: &'a Table, place: Place, path: String, report: &'a Report) -> Self {
-        Self { report, path, place, table, asked: BTreeSet::new(), refused: BTreeSet::new() }
+        Self {
+            report,
+            path,
+            place,
+            table,
+            asked: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            forbidden: BTreeSet::new(),
+        }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -87,12 +96,11 @@ impl<'a> Section<'a> {
     /// The node of `key` as it was written, for values with places inside. From here on the key is
     /// known.
     pub(super) fn node(&mut self, key: &'static str, form: Form) -> Option<&'a Node> {
-        self.asked.insert(key);
-        self.report.asked(path(&self.path, key), form);
+        self.asked.insert(key, form);
         let entry = self.table.get(key)?;
-        let camel = camel_case(key);
-        if let Some(twin) = self.table.exact(&camel).filter(|_| camel != key)
-            && self.table.exact(key).is_some()
+        if self.table.exact(key).is_some()
+            && let camel = camel_case(key)
+            && let Some(twin) = self.table.exact(&camel).filter(|_| camel != key)
         {
             let what = format!("is given a second time, as {key:?}");
             let twin = Problem::new(&twin.key_place, &path(&self.path, &camel), what);
@@ -133,7 +141,7 @@ impl<'a> Section<'a> {
     /// Reports `key`, which exists elsewhere but means nothing here, if it was written.
     pub(super) fn forbid(&mut self, key: &'static str, what: &str) {
         if let Some(entry) = self.table.get(key) {
-            self.asked.insert(key);
+            self.forbidden.insert(key);
             self.report.problem(Problem::new(&entry.key_place, &path(&self.path, key), what));
         }
     }
@@ -155,17 +163,21 @@ impl<'a> Section<'a> {
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
-        let known: BTreeSet<String> =
-            self.asked.iter().flat_map(|key| [(*key).to_owned(), camel_case(key)]).collect();
         for (key, entry) in self.table.entries() {
-            if !known.contains(key) && !matches!(entry.node.value, Value::Broken) {
+            let is_known = self.knows(key) || self.knows(&snake_case(key)) && is_camel_case(key);
+            if !is_known && !matches!(entry.node.value, Value::Broken) {
                 self.report.unknown(Unknown {
                     place: entry.key_place.clone(),
                     section: self.path.clone(),
                     key: key.to_owned(),
-                    known_here: self.asked.clone(),
+                    known_here: self.asked.keys().copied().chain(self.forbidden.clone()).collect(),
                 });
             }
         }
+        self.report.asked(self.path, self.asked);
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        self.asked.contains_key(key) || self.forbidden.contains(key)
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn read(file: &Path, text: &str, report: &Report) -> Table {
     let mut conversion = Conversion {
         place: &|at| lines.place(at),
         lines: &lines,
-        faults: &faults,
+        damaged: faults.iter().map(|fault| lines.line(fault.offset)).collect(),
         lists: vec![],
         report,
     };
@@ -48,7 +48,7 @@ pub(super) fn read_value(text: &str, key: &str, place: &Place, report: &Report) 
             let lines = Lines::new(Path::new(""), text);
             let at = |_| place.clone();
             let mut conversion =
-                Conversion { place: &at, lines: &lines, faults: &[], lists: vec![], report };
+                Conversion { place: &at, lines: &lines, damaged: vec![], lists: vec![], report };
             conversion.node(&value, 0, key)
         }
         Err(_) => Node { place: place.clone(), value: Value::Text(text.to_owned()) },
@@ -115,7 +115,8 @@ fn worth_telling<'f>(
 struct Conversion<'c> {
     place: &'c dyn Fn(usize) -> Place,
     lines: &'c Lines<'c>,
-    faults: &'c [Fault],
+    /// The lines on which a fault shows.
+    damaged: Vec<usize>,
     /// The lists that hold a fault, by their bytes.
     lists: Vec<Range<usize>>,
     report: &'c Report,
@@ -169,8 +170,11 @@ impl Conversion<'_> {
 
     /// Whether a fault shows on one of the lines that these bytes touch.
     fn is_damaged(&self, bytes: Range<usize>) -> bool {
+        if self.damaged.is_empty() {
+            return false;
+        }
         let touched = self.lines.line(bytes.start)..=self.lines.line(bytes.end);
-        self.faults.iter().any(|fault| touched.contains(&self.lines.line(fault.offset)))
+        self.damaged.iter().any(|line| touched.contains(line))
     }
 }
 

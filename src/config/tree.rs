@@ -105,7 +105,10 @@ impl Table {
 
     /// The entry of a key in either of its spellings.
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        self.0.get(key).or_else(|| self.0.get(&camel_case(key)))
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(key).or_else(|| key.contains('_').then(|| self.0.get(&camel_case(key)))?)
     }
 
     /// The place of the value at `path`, or of the innermost section around it that was written.
@@ -198,6 +201,11 @@ pub(super) fn camel_case(key: &str) -> String {
         camel.push_str(letters.as_str());
     }
     camel
+}
+
+/// Whether this is how a key of several words is spelled the other way.
+pub(super) fn is_camel_case(key: &str) -> bool {
+    camel_case(&snake_case(key)) == key
 }
 
 /// `dataDir` as `data_dir`.
