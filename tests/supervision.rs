@@ -89,8 +89,10 @@ fn a_crash_loop_after_a_restart_ends_failed_too() {
     let run = sh("[ -e broken ] && exit 7; exec sleep 1000000");
     let node = lab.node(&service("web", &run, "")).up();
     lab.done(&["restart", "web"]);
+    let pid = lab.pid("web-0");
+    eventually("the shell has looked", || program(pid) == "sleep");
     File::create(lab.data("web", "broken")).unwrap();
-    kill(lab.pid("web-0"));
+    kill(pid);
     node.console.line("web-0 failed: 5 restarts within 5m; last: exit code 7 after ");
     assert_eq!(lab.phase("web-0"), "failed");
 }
@@ -104,6 +106,11 @@ fn what_is_never_to_be_restarted_fails_once() {
     assert!(lab.reason("once-0").ends_with("its restart policy is never"));
     assert_eq!(lab.verb(&["status", "once"]).code, Some(3));
     assert_eq!(lines_of(&lab.data("once", "starts")), 1);
+}
+
+fn program(pid: processes::Pid) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// Takes its listener as fd 3, says READY=1, and answers each line with its pid.

@@ -2,7 +2,7 @@
 
 use super::model::{Kind, NodeConfig, Service};
 use crate::catalog::INSTANCES;
-use crate::units::ServiceName;
+use crate::units::{ByteSize, ServiceName};
 
 /// Why a service cannot have that many instances.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,11 @@ pub enum ScaleError {
     Disabled(ServiceName),
     #[error("{service} cannot have {asked} instances; allowed: {allowed}{why}")]
     Instances { service: ServiceName, asked: u32, allowed: String, why: &'static str },
+    #[error(
+        "{asked} instances of {service} bring the memory limits of all services to {sum}, and \
+         resources.memory is {budget}"
+    )]
+    Memory { service: ServiceName, asked: u32, sum: ByteSize, budget: ByteSize },
 }
 
 impl NodeConfig {
@@ -52,7 +57,24 @@ impl NodeConfig {
         if let Some(service) = scaled.services.get_mut(service) {
             service.instances = instances;
         }
-        Ok(scaled)
+        let sum = scaled.promised_memory();
+        match self.memory_budget {
+            Some(budget) if sum > budget && sum > self.promised_memory() => {
+                let service = service.clone();
+                Err(ScaleError::Memory { service, asked, sum, budget })
+            }
+            Some(_) | None => Ok(scaled),
+        }
+    }
+
+    /// The memory limits of everything that runs, together.
+    fn promised_memory(&self) -> ByteSize {
+        let enabled = self.services.values().filter(|service| service.enabled);
+        let of_one = |service: &Service| {
+            let each = service.resources.memory.map_or(0, |size| size.0);
+            each.saturating_mul(u64::from(service.instances))
+        };
+        ByteSize(enabled.map(of_one).fold(0, u64::saturating_add))
     }
 }
 
@@ -77,6 +99,21 @@ mod tests {
         let storage: ServiceName = "storage".parse().unwrap();
         assert_eq!(after.services[&storage].instances, 5);
         assert_eq!(after.scaled("storage", 1), Ok(before));
+    }
+
+    #[test]
+    fn what_is_promised_stays_within_the_budget() {
+        let mut config = defaults();
+        config.memory_budget = Some(ByteSize::gib(8));
+        assert!(config.scaled("storage", 3).is_ok());
+        let refused = config.scaled("storage", 4).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "4 instances of storage bring the memory limits of all services to 10GiB, and \
+             resources.memory is 8GiB"
+        );
+        config.memory_budget = Some(ByteSize::gib(1));
+        assert!(config.scaled("storage", 1).is_ok(), "what is no more than before is no reason");
     }
 
     #[test]

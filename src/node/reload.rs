@@ -242,7 +242,8 @@ impl Refusal {
     fn status(&self) -> Status {
         match self {
             Self::Scale(ScaleError::NoSuchService { .. }) => Status::not_found(self.to_string()),
-            Self::Configuration(_) | Self::Scale(ScaleError::Instances { .. }) => {
+            Self::Configuration(_)
+            | Self::Scale(ScaleError::Instances { .. } | ScaleError::Memory { .. }) => {
                 Status::invalid_argument(self.to_string())
             }
             Self::State(_) | Self::Scale(ScaleError::Disabled(_)) => {

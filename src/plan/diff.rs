@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::build::{InstancePlan, Plan};
-use super::launch::Program;
+use super::launch::{LaunchPlan, Program};
+use super::rules::Rules;
 use crate::units::InstanceId;
 
 /// From one plan to the next. No instance is in two of these.
@@ -51,17 +52,21 @@ fn moved_sockets(old: &Plan, new: &Plan, plan: &InstancePlan) -> bool {
 }
 
 fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec<&'static str> {
-    let (before, after) = (&old.launch, &new.launch);
+    let InstancePlan { launch, socket, resources, cpu_weight, rules: _, log_rate: _, log_burst: _ } =
+        new;
+    let LaunchPlan { program, environment, working_directory, data_dir, passed, notify, limits } =
+        launch;
+    let before = &old.launch;
     let all = [
-        (program_word(&after.program), before.program != after.program),
-        ("environment", before.environment != after.environment),
-        ("working_directory", before.working_directory != after.working_directory),
-        ("data_dir", before.data_dir != after.data_dir),
-        ("sockets", moved || before.passed != after.passed),
-        ("notify", before.notify != after.notify),
+        (program_word(program), before.program != *program),
+        ("environment", before.environment != *environment),
+        ("working_directory", before.working_directory != *working_directory),
+        ("data_dir", before.data_dir != *data_dir),
+        ("sockets", moved || before.passed != *passed || old.socket != *socket),
+        ("notify", before.notify != *notify),
         ("readiness", old.rules.readiness != new.rules.readiness),
-        ("tier", old.cpu_weight != new.cpu_weight),
-        ("resources", before.limits != after.limits || old.resources != new.resources),
+        ("resources", before.limits != *limits || old.resources != *resources),
+        ("tier", old.cpu_weight != *cpu_weight),
     ];
     named(&all)
 }
@@ -74,15 +79,26 @@ fn program_word(program: &Program) -> &'static str {
 }
 
 fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static str> {
-    let (before, after) = (&old.rules, &new.rules);
+    let Rules {
+        needs,
+        restart_with,
+        readiness: _,
+        restart,
+        start_timeout,
+        stop_timeout,
+        drain,
+        watchdog: _,
+        unhealthy_threshold,
+    } = &new.rules;
+    let before = &old.rules;
     let all = [
-        ("depends_on", before.needs != after.needs),
-        ("restart_with", before.restart_with != after.restart_with),
-        ("restarts", before.restart != after.restart),
-        ("start_timeout", before.start_timeout != after.start_timeout),
-        ("stop_timeout", before.stop_timeout != after.stop_timeout),
-        ("drain", before.drain != after.drain),
-        ("health_checks", before.unhealthy_threshold != after.unhealthy_threshold),
+        ("depends_on", before.needs != *needs),
+        ("restart_with", before.restart_with != *restart_with),
+        ("restarts", before.restart != *restart),
+        ("start_timeout", before.start_timeout != *start_timeout),
+        ("stop_timeout", before.stop_timeout != *stop_timeout),
+        ("drain", before.drain != *drain),
+        ("health_checks", before.unhealthy_threshold != *unhealthy_threshold),
         ("logs", (old.log_rate, old.log_burst) != (new.log_rate, new.log_burst)),
     ];
     named(&all)
