@@ -1,6 +1,6 @@
 //! What the child does between clone and exec.
 //!
-//! The parent may have other threads, and their locks are copied as they were: here nothing
+//! The parent may have other threads, and their locks stay as they were: here nothing
 //! allocates, nothing locks, nothing panics; only system calls on what the sheet holds.
 #![allow(unsafe_code, reason = "signal dispositions, dup2, close_range and exec")]
 

@@ -16,7 +16,7 @@ use crate::linux::fds;
 /// The most decimal digits a pid has, and the NUL behind them.
 const PID_ROOM: usize = 11;
 
-/// Prepared by the parent, used by the child in its own copy of memory.
+/// Prepared by the parent, used by the child while the parent waits, or in a copy of its memory.
 ///
 /// Every descriptor in it is a duplicate above all targets, so that no `dup2` of the child can
 /// overwrite one that is still needed. They close on exec, and here when the sheet is dropped.
