@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blackhole_node::telemetry::{
-    Colour, Console, Limits, LogBook, Settings, Source, Stream, Style, SystemClock, console,
+    Colour, Limits, LogBook, Settings, Source, Stream, Style, SystemClock, console, sink,
 };
 use blackhole_node::units::{InstanceId, Level, Pid, RunId};
 
@@ -71,10 +71,9 @@ fn floor(input: &[u8]) -> Duration {
 /// Everything but the read itself; the console's thread writes to /dev/null meanwhile.
 async fn through_the_book(input: &[u8], style: Style) -> io::Result<Duration> {
     let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
-    let console = Console::start(null, console::QUEUE_MAX).map_err(io::Error::other)?;
-    let settings =
-        Settings { node_id: "node-1".to_owned(), pid: Pid(1), style, node_level: Level::Info };
-    let book = LogBook::new(settings, Some(console.clone()), Arc::new(SystemClock::start()));
+    let sink = console::start(null, style, sink::QUEUE_MAX).map_err(io::Error::other)?;
+    let settings = Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
+    let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
     let id: InstanceId = "storage-0".parse().map_err(io::Error::other)?;
     book.register(&id.service, Limits::new(10_000, u32::MAX, u32::MAX));
     let source = Source::instance(&id, RunId(1), Pid(1003));
@@ -86,7 +85,7 @@ async fn through_the_book(input: &[u8], style: Style) -> io::Result<Duration> {
     }
     intake.finish();
     intake.hand_over().await;
-    console.close(Duration::from_secs(10)).await;
+    sink.close(Duration::from_secs(10)).await;
     let took = start.elapsed();
     assert_eq!(book.dropped(&id.service), 0, "a bench that drops lines measures nothing");
     Ok(took)

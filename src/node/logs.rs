@@ -14,10 +14,10 @@ use crate::config::{LogFormat, NodeConfig};
 use crate::control::server::{LogSource, LogStream};
 use crate::linux::process;
 use crate::rpc::pb::node::{LogRecord, LogsRequest};
-use crate::telemetry::console::QUEUE_MAX;
+use crate::telemetry::sink::QUEUE_MAX;
 use crate::telemetry::{
-    AtEnd, Clock, Colour, Console, ConsoleError, Limits, LogBook, Query, Scope, Settings, Style,
-    SystemClock,
+    AtEnd, Clock, Colour, Limits, LogBook, Query, Scope, Settings, SinkError, Style, SystemClock,
+    console,
 };
 use crate::units::ServiceName;
 
@@ -27,13 +27,12 @@ pub enum LogError {
     #[error("cannot use standard output: {0}")]
     Stdout(#[from] io::Error),
     #[error("{0}")]
-    Console(#[from] ConsoleError),
+    Sink(#[from] SinkError),
 }
 
 /// A book on standard output, with a shelf for every service that may run.
 pub(super) fn open(config: &NodeConfig) -> Result<LogBook, LogError> {
     let stdout = io::stdout();
-    let console = Console::start(stdout.as_fd().try_clone_to_owned()?, QUEUE_MAX)?;
     let coloured = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let style = match config.monitoring.log_format {
         LogFormat::Json => Style::Json,
@@ -43,11 +42,11 @@ pub(super) fn open(config: &NodeConfig) -> Result<LogBook, LogError> {
     let settings = Settings {
         node_id: config.node.name.clone(),
         pid: process::own_pid(),
-        style,
         node_level: config.monitoring.log_level,
     };
+    let sink = console::start(stdout.as_fd().try_clone_to_owned()?, style, QUEUE_MAX)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let book = LogBook::new(settings, Some(console), clock);
+    let book = LogBook::new(settings, Some(sink), clock);
     register(&book, config);
     Ok(book)
 }

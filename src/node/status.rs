@@ -10,7 +10,7 @@ use crate::decide::{Instance, Node};
 use crate::linux::{process, procfs};
 use crate::observe::usage::{self, Usage};
 use crate::rpc::pb::node as pb;
-use crate::telemetry::{Console, LogBook};
+use crate::telemetry::{LogBook, Sink};
 use crate::units::{InstanceId, RunId, Tick};
 
 /// Two looks at processor time closer than this give no useful percentage.
@@ -83,7 +83,7 @@ impl View<'_> {
     /// What the host lacks, and what goes wrong just now.
     fn degradations(&self) -> Vec<pb::Degradation> {
         let mut all = self.host.degradations.clone();
-        if self.book.console().is_some_and(Console::is_stalled) {
+        if self.book.sink().is_some_and(Sink::is_stalled) {
             all.push(pb::Degradation {
                 name: "console".to_owned(),
                 missing: "whoever reads our standard output does not keep up".to_owned(),

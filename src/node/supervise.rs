@@ -108,8 +108,8 @@ pub(super) async fn until_stopped(booted: Booted) {
     let _its_end_is_awaited_next = end_control.send(());
     let _ended_either_way = control.await;
     book.node_line(Level::Info, "stopped", &[]);
-    if let Some(console) = book.console() {
-        console.close(LAST_WORDS).await;
+    if let Some(sink) = book.sink() {
+        sink.close(LAST_WORDS).await;
     }
 }
 

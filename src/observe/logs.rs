@@ -171,9 +171,7 @@ async fn notice_due(intake: &Intake) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{
-        AtEnd, Limits, OwnedRecord, Query, Scope, Settings, Style, SystemClock,
-    };
+    use crate::telemetry::{AtEnd, Limits, OwnedRecord, Query, Scope, Settings, SystemClock};
     use crate::units::{InstanceId, Level, Pid, RunId};
     use rustix::pipe::pipe;
     use std::fs::File;
@@ -185,12 +183,8 @@ mod tests {
     const LINES: usize = 200_000;
 
     fn book() -> LogBook {
-        let settings = Settings {
-            node_id: "node-1".to_owned(),
-            pid: Pid(1),
-            style: Style::Json,
-            node_level: Level::Info,
-        };
+        let settings =
+            Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
         LogBook::new(settings, None, Arc::new(SystemClock::start()))
     }
 

@@ -1,21 +1,20 @@
 //! The log book: one ring for every service and one for the node itself, and the way from a line
-//! to both the ring and the console. Knows no process and no pipe.
+//! to both the ring and the sink. Knows no process and no pipe.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::clock::{Clock, Stamp};
-use super::console::{Chunk, Console, Sent};
 use super::escape;
 use super::intake::Intake;
 use super::rate::Bucket;
 use super::reader::{AtEnd, Query, Reader};
 use super::recognise::Recogniser;
 use super::record::{NODE, OwnedRecord, Part, Source, Stream};
-use super::render::{Frame, Style};
+use super::render::Frame;
 use super::ring::{Head, Ring};
+use super::sink::{Account, Chunk, Sent, Sink};
 use crate::units::{Level, Pid, ServiceName};
 
 /// Lines of the node itself that are kept.
@@ -39,7 +38,6 @@ pub struct Settings {
     pub node_id: String,
     /// The orchestrator's own process.
     pub pid: Pid,
-    pub style: Style,
     /// Lines of the node itself below this level are not recorded, until another level is set.
     /// Services choose their own.
     pub node_level: Level,
@@ -74,10 +72,11 @@ pub struct LogBook(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
-    console: Option<Console>,
+    sink: Option<Sink>,
     clock: Arc<dyn Clock>,
     node: Arc<Source>,
-    node_frame: Frame,
+    /// None: there is no sink.
+    node_frame: Option<Frame>,
     /// Held for one reading or one batch at a time, never over an await.
     log: Mutex<Log>,
     /// The number of the newest reading.
@@ -103,21 +102,23 @@ pub(super) struct Shelf {
     pub(super) bucket: Bucket,
     /// Lines dropped by the rate limit.
     pub(super) over_rate: u64,
-    /// Lines that are in the ring but did not reach the console.
-    pub(super) not_shown: Arc<AtomicU64>,
+    /// Lines that are in the ring but did not get out.
+    pub(super) account: Arc<Account>,
 }
 
 impl LogBook {
-    /// Without a console, lines are only kept.
-    pub fn new(settings: Settings, console: Option<Console>, clock: Arc<dyn Clock>) -> Self {
+    /// Without a sink, lines are only kept.
+    pub fn new(settings: Settings, sink: Option<Sink>, clock: Arc<dyn Clock>) -> Self {
         let node = Arc::new(Source::node(settings.pid));
-        let node_frame = Frame::new(settings.style, &settings.node_id, &node, Stream::Node);
-        let node_shelf = Shelf::new(NODE, Limits::new(NODE_LINES, 0, 0), &*clock);
         let (order, node_level) = (0, settings.node_level);
-        let log = Log { order, node_level, shelves: vec![node_shelf], closed: false };
-        let log = Mutex::new(log);
-        let news = watch::Sender::new(0);
-        Self(Arc::new(Inner { settings, console, clock, node, node_frame, log, news }))
+        let log = Log { order, node_level, shelves: Vec::new(), closed: false };
+        let (log, news) = (Mutex::new(log), watch::Sender::new(0));
+        let frame = |form| Frame::new(form, &settings.node_id, &node, Stream::Node);
+        let node_frame = sink.as_ref().map(|sink| frame(sink.form()));
+        let book = Self(Arc::new(Inner { settings, sink, clock, node, node_frame, log, news }));
+        let node_shelf = book.shelf(NODE, Limits::new(NODE_LINES, 0, 0));
+        book.lock().shelves.push(node_shelf);
+        book
     }
 
     /// Makes room for `service`, or changes its limits; what is kept of it stays.
@@ -128,7 +129,7 @@ impl LogBook {
                 shelf.ring.set_bounds(limits.lines, limits.bytes);
                 shelf.bucket.set(limits.rate, limits.burst, self.0.clock.tick());
             }
-            None => log.shelves.push(Shelf::new(service.as_str(), limits, &*self.0.clock)),
+            None => log.shelves.push(self.shelf(service.as_str(), limits)),
         }
     }
 
@@ -152,19 +153,18 @@ impl LogBook {
         let Some(shelf) = shelf else {
             return Err(BookError::NotRegistered { service: source.service.into() });
         };
-        let not_shown = Arc::clone(&log.shelves[shelf].not_shown);
-        let settings = &self.0.settings;
-        let frame = Frame::new(settings.style, &settings.node_id, &source, stream);
-        let frame = self.0.console.is_some().then_some(frame);
+        let account = Arc::clone(&log.shelves[shelf].account);
         drop(log);
-        Ok(Intake::new(self.clone(), shelf, source, stream, frame, not_shown))
+        let node_id = &self.0.settings.node_id;
+        let frame = self.0.sink.as_ref().map(|s| Frame::new(s.form(), node_id, &source, stream));
+        Ok(Intake::new(self.clone(), shelf, source, stream, frame, account))
     }
 
     /// Records something that the orchestrator has to say, and shows it. Never waits.
     pub fn node_line(&self, level: Level, message: &str, fields: &[(&str, serde_json::Value)]) {
         let line = structured_line(level, message, fields);
         let stamp = Stamp::of(self.0.clock.wall());
-        let (order, lost) = {
+        let (order, account) = {
             let mut log = self.lock();
             if level < log.node_level {
                 return;
@@ -178,16 +178,15 @@ impl LogBook {
                 part: Part::WHOLE,
             };
             log.shelves[0].ring.push(head, &line);
-            (order, Arc::clone(&log.shelves[0].not_shown))
+            (order, Arc::clone(&log.shelves[0].account))
         };
         self.announce(order);
-        if let Some(console) = &self.0.console {
-            let mut bytes = console.buffer();
-            let mut recogniser = Recogniser::default();
-            let found = recogniser.recognise(&line, Part::WHOLE);
-            self.0.node_frame.render(&mut bytes, &stamp, &found);
-            if console.offer(Chunk { bytes, lines: 1, lost }) == Sent::Gone {
-                self.tell_console_gone();
+        if let (Some(sink), Some(frame)) = (&self.0.sink, &self.0.node_frame) {
+            let mut bytes = sink.buffer();
+            let found = &mut Recogniser::default();
+            frame.render(&mut bytes, &stamp, &found.recognise(&line, Part::WHOLE));
+            if sink.offer(Chunk { bytes, lines: 1, account }) == Sent::Gone {
+                self.tell_sink_gone();
             }
         }
     }
@@ -203,15 +202,15 @@ impl LogBook {
         Reader::new(self.clone(), query, at_end, self.0.news.subscribe())
     }
 
-    /// How many lines of `service` were dropped by its rate limit or not shown by a slow console.
+    /// How many lines of `service` were dropped by its rate limit or did not get out.
     pub fn dropped(&self, service: &ServiceName) -> u64 {
         let log = self.lock();
         let shelf = log.shelves.iter().find(|shelf| *shelf.service == *service.as_str());
-        shelf.map_or(0, |shelf| shelf.over_rate + shelf.not_shown.load(Ordering::Relaxed))
+        shelf.map_or(0, |shelf| shelf.over_rate + shelf.account.lost())
     }
 
-    pub fn console(&self) -> Option<&Console> {
-        self.0.console.as_ref()
+    pub fn sink(&self) -> Option<&Sink> {
+        self.0.sink.as_ref()
     }
 
     /// Ends every reader that follows, once it has given what is kept.
@@ -238,12 +237,41 @@ impl LogBook {
     }
 
     /// Says once that the console was given up.
-    pub(super) fn tell_console_gone(&self) {
-        let reason = self.0.console.as_ref().and_then(Console::take_gone);
+    pub(super) fn tell_sink_gone(&self) {
+        let reason = self.0.sink.as_ref().and_then(Sink::take_gone);
         if let Some(reason) = reason {
             let message = "the console was given up; logs are only kept in memory";
             self.node_line(Level::Warn, message, &[("error", reason.to_string().into())]);
         }
+    }
+
+    fn shelf(&self, service: &str, limits: Limits) -> Shelf {
+        Shelf {
+            service: service.into(),
+            ring: Ring::new(limits.lines, limits.bytes),
+            bucket: Bucket::new(limits.rate, limits.burst, self.0.clock.tick()),
+            over_rate: 0,
+            account: Arc::new(self.account(service)),
+        }
+    }
+
+    /// What did not get out is told by the node, in the name of the service.
+    fn account(&self, service: &str) -> Account {
+        let clock = Arc::clone(&self.0.clock);
+        let Settings { node_id, pid, .. } = &self.0.settings;
+        let source =
+            Source { service: service.into(), instance: service.into(), ..Source::node(*pid) };
+        let form = self.0.sink.as_ref().map(Sink::form);
+        let frame = form.map(|form| (form, Frame::new(form, node_id, &source, Stream::Node)));
+        Account::new(move |out, lines| {
+            if let Some((form, frame)) = &frame {
+                let message = format!("{lines} lines {}", form.loss());
+                let line = structured_line(Level::Warn, &message, &[("lines", lines.into())]);
+                let found = &mut Recogniser::default();
+                let found = found.recognise(&line, Part::WHOLE);
+                frame.render(out, &Stamp::of(clock.wall()), &found);
+            }
+        })
     }
 }
 
@@ -251,18 +279,6 @@ impl Log {
     pub(super) fn next_order(&mut self) -> u64 {
         self.order += 1;
         self.order
-    }
-}
-
-impl Shelf {
-    fn new(service: &str, limits: Limits, clock: &dyn Clock) -> Self {
-        Self {
-            service: service.into(),
-            ring: Ring::new(limits.lines, limits.bytes),
-            bucket: Bucket::new(limits.rate, limits.burst, clock.tick()),
-            over_rate: 0,
-            not_shown: Arc::default(),
-        }
     }
 }
 
@@ -299,12 +315,8 @@ pub(super) mod tests {
     pub const ALL: Query = Query { scope: Scope::All, tail: None, since: None };
 
     pub fn book(clock: &Arc<FixedClock>) -> LogBook {
-        let settings = Settings {
-            node_id: "node-1".to_owned(),
-            pid: Pid(1),
-            style: Style::Json,
-            node_level: Level::Info,
-        };
+        let settings =
+            Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
         LogBook::new(settings, None, Arc::clone(clock) as Arc<dyn Clock>)
     }
 

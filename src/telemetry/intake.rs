@@ -2,17 +2,16 @@
 //! console. Knows no pipe; whoever reads one calls this once for each read.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::book::{LogBook, Shelf, structured_line};
 use super::clock::Stamp;
-use super::console::{Chunk, Sent};
 use super::rate::Unsaid;
 use super::recognise::Recogniser;
 use super::record::{Part, Source, Stream};
 use super::render::Frame;
 use super::ring::Head;
+use super::sink::{Account, Chunk, Sent};
 use super::split::Splitter;
 use crate::units::{Level, Tick};
 
@@ -23,9 +22,7 @@ pub struct Intake {
     shelf: usize,
     splitter: Splitter,
     lane: Lane,
-    not_shown: Arc<AtomicU64>,
-    /// Lines that the console did not take and of which it was not told yet.
-    untold: u64,
+    account: Arc<Account>,
 }
 
 /// What the lines of the stream have in common, and what was rendered of them.
@@ -33,7 +30,7 @@ pub struct Intake {
 struct Lane {
     source: Arc<Source>,
     stream: Stream,
-    /// None: there is no console.
+    /// None: there is nowhere to show them.
     frame: Option<Frame>,
     recogniser: Recogniser,
     unsaid: Unsaid,
@@ -58,7 +55,7 @@ impl Intake {
         source: Source,
         stream: Stream,
         frame: Option<Frame>,
-        not_shown: Arc<AtomicU64>,
+        account: Arc<Account>,
     ) -> Self {
         let lane = Lane {
             source: Arc::new(source),
@@ -69,7 +66,7 @@ impl Intake {
             rendered: Vec::new(),
             lines: 0,
         };
-        Self { book, shelf, splitter: Splitter::default(), lane, not_shown, untold: 0 }
+        Self { book, shelf, splitter: Splitter::default(), lane, account }
     }
 
     /// Takes what one read gave. Call `hand_over` after it.
@@ -99,27 +96,26 @@ impl Intake {
         });
     }
 
-    /// Gives what was rendered to the console. Waits at most `console::PATIENCE` for room.
+    /// Gives what was rendered to the sink. Waits at most `sink::PATIENCE` for room.
     pub async fn hand_over(&mut self) {
         let bytes = std::mem::take(&mut self.lane.rendered);
-        let (Some(console), false) = (self.book.console(), bytes.is_empty()) else {
+        let (Some(sink), false) = (self.book.sink(), bytes.is_empty()) else {
             return;
         };
         let lines = std::mem::take(&mut self.lane.lines);
-        let chunk = Chunk { bytes, lines, lost: Arc::clone(&self.not_shown) };
-        match console.send(chunk).await {
-            Sent::Queued => self.untold = 0,
-            Sent::Dropped => self.untold += lines,
+        let chunk = Chunk { bytes, lines, account: Arc::clone(&self.account) };
+        match sink.send(chunk).await {
+            Sent::Queued | Sent::Dropped => {}
             Sent::Gone => {
                 self.lane.frame = None;
-                self.book.tell_console_gone();
+                self.book.tell_sink_gone();
             }
         }
     }
 
     fn read(&mut self, work: impl FnOnce(&mut Splitter, &mut Reading<'_>)) {
         let (stamp, now) = (Stamp::of(self.book.clock().wall()), self.book.clock().tick());
-        self.begin_rendering(&stamp);
+        self.begin_rendering();
         let mut log = self.book.lock();
         let order = log.next_order();
         let shelf = &mut log.shelves[self.shelf];
@@ -130,16 +126,9 @@ impl Intake {
         self.book.announce(order);
     }
 
-    /// Gets a buffer, and begins with what the console has missed.
-    fn begin_rendering(&mut self, stamp: &Stamp) {
-        let (Some(console), true) = (self.book.console(), self.lane.rendered.is_empty()) else {
-            return;
-        };
-        self.lane.rendered = console.buffer();
-        if self.untold > 0 {
-            let message = format!("{} lines not shown: the console was too slow", self.untold);
-            let line = structured_line(Level::Warn, &message, &[("lines", self.untold.into())]);
-            self.lane.render(stamp, &line, Part::WHOLE);
+    fn begin_rendering(&mut self) {
+        if let (Some(sink), true) = (self.book.sink(), self.lane.rendered.is_empty()) {
+            self.lane.rendered = sink.buffer();
         }
     }
 }
@@ -202,8 +191,9 @@ mod tests {
     use super::super::book::tests::{ALL, book, intake, messages};
     use super::super::book::{Limits, Settings};
     use super::super::clock::fixed::FixedClock;
-    use super::super::console::{Console, Flushed};
+    use super::super::console;
     use super::super::render::{Colour, Style};
+    use super::super::sink::Flushed;
     use super::*;
     use crate::units::{Pid, RunId};
     use rustix::pipe::pipe;
@@ -214,14 +204,10 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn shown_book(fd: OwnedFd, queue: usize) -> LogBook {
-        let settings = Settings {
-            node_id: "node-1".to_owned(),
-            pid: Pid(1),
-            style: Style::Pretty(Colour::Never),
-            node_level: Level::Info,
-        };
-        let console = Console::start(fd, queue).unwrap();
-        LogBook::new(settings, Some(console), FixedClock::new())
+        let settings =
+            Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
+        let sink = console::start(fd, Style::Pretty(Colour::Never), queue).unwrap();
+        LogBook::new(settings, Some(sink), FixedClock::new())
     }
 
     fn read_all(fd: OwnedFd) -> std::thread::JoinHandle<String> {
@@ -233,7 +219,7 @@ mod tests {
     }
 
     async fn close(book: &LogBook) -> Flushed {
-        book.console().unwrap().close(LONG).await
+        book.sink().unwrap().close(LONG).await
     }
 
     #[test]
@@ -346,7 +332,7 @@ mod tests {
         web.hand_over().await;
         assert_eq!(book.dropped(&service), 1500);
         let reader = read_all(read);
-        assert_eq!(book.console().unwrap().flush(LONG).await, Flushed::Everything);
+        assert_eq!(book.sink().unwrap().flush(LONG).await, Flushed::Everything);
         web.take_in(b"after\n");
         web.hand_over().await;
         assert_eq!(close(&book).await, Flushed::Everything);
@@ -365,7 +351,7 @@ mod tests {
         let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
         web.take_in(b"1\n");
         web.hand_over().await;
-        assert_eq!(book.console().unwrap().flush(LONG).await, Flushed::Unfinished);
+        assert_eq!(book.sink().unwrap().flush(LONG).await, Flushed::Unfinished);
         for intake in [&mut web, &mut db] {
             intake.take_in(b"2\n");
             intake.hand_over().await;

@@ -15,11 +15,12 @@ pub mod record;
 pub mod render;
 pub mod ring;
 pub mod service_log;
+pub mod sink;
 pub mod split;
 
 pub use book::{BookError, Limits, LogBook, Settings};
 pub use clock::{Clock, SystemClock};
-pub use console::{Console, ConsoleError, Flushed};
 pub use reader::{AtEnd, Query, Reader, Scope};
 pub use record::{OwnedRecord, Source, Stream};
-pub use render::{Colour, Style, is_for_machines};
+pub use render::{Colour, Form, Style, is_for_machines};
+pub use sink::{Flushed, Sink, SinkError};

@@ -10,6 +10,21 @@ use super::record::{Source, Stream};
 use super::{escape, json};
 use crate::units::Level;
 
+/// What a record is rendered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Console(Style),
+}
+
+impl Form {
+    /// What befell lines that did not get out, after "17 lines ".
+    pub const fn loss(self) -> &'static str {
+        match self {
+            Self::Console(_) => "not shown: the console was too slow",
+        }
+    }
+}
+
 /// What a record looks like on the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -44,12 +59,12 @@ pub enum Frame {
 const NAME_WIDTH: usize = 14;
 
 impl Frame {
-    pub fn new(style: Style, node_id: &str, source: &Source, stream: Stream) -> Self {
-        match style {
-            Style::Pretty(colour) => {
+    pub fn new(form: Form, node_id: &str, source: &Source, stream: Stream) -> Self {
+        match form {
+            Form::Console(Style::Pretty(colour)) => {
                 Self::Pretty { colour, name: format!("{:<NAME_WIDTH$}", source.instance).into() }
             }
-            Style::Json => {
+            Form::Console(Style::Json) => {
                 Self::Json { head: json_head(node_id, source), tail: tail(source, stream) }
             }
         }
@@ -232,7 +247,7 @@ mod tests {
     fn render(style: Style, line: &[u8], part: Part) -> String {
         let id = "storage-0".parse().unwrap();
         let source = Source::instance(&id, RunId(2), Pid(1003));
-        let frame = Frame::new(style, "node-1", &source, Stream::Stdout);
+        let frame = Frame::new(Form::Console(style), "node-1", &source, Stream::Stdout);
         let stamp = Stamp::of(UNIX_EPOCH + Duration::from_secs(1_705_314_600));
         let mut out = Vec::new();
         frame.render(&mut out, &stamp, &Recogniser::default().recognise(line, part));
@@ -270,7 +285,8 @@ mod tests {
 
     #[test]
     fn the_nodes_own_record_names_no_instance() {
-        let frame = Frame::new(Style::Json, "n", &Source::node(Pid(9)), Stream::Node);
+        let frame =
+            Frame::new(Form::Console(Style::Json), "n", &Source::node(Pid(9)), Stream::Node);
         let mut out = Vec::new();
         let stamp = Stamp::of(UNIX_EPOCH);
         frame.render(&mut out, &stamp, &Recogniser::default().recognise(b"up", Part::WHOLE));
