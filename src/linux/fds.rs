@@ -54,7 +54,24 @@ pub fn own_executable() -> Result<OwnedFd, Error> {
 /// (`memfd_create(2)`). Positioned at the start; the position is shared with whom it is passed to,
 /// so make one for each process that reads it.
 pub fn sealed_memory(name: &str, content: &[u8]) -> Result<OwnedFd, Error> {
-    let mut file = File::from(memory(name)?);
+    sealed(memory(name)?, name, content)
+}
+
+/// Sealed memory that journald takes. Before v254 it wants exactly the four seals: memory that is
+/// marked as never executable has one more, and is refused.
+pub(super) fn memory_for_journald(content: &[u8]) -> Result<OwnedFd, Error> {
+    let name = "journal-entry";
+    let sealable = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = match rustix::fs::memfd_create(name, sealable) {
+        // A hardened host makes no other.
+        Err(Errno::ACCESS) => memory(name)?,
+        made => made.map_err(failed("make memfd", name))?,
+    };
+    sealed(memory, name, content)
+}
+
+fn sealed(memory: OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd, Error> {
+    let mut file = File::from(memory);
     file.write_all(content).map_err(failed("write into memfd", name))?;
     file.rewind().map_err(failed("rewind memfd", name))?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;

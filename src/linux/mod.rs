@@ -10,6 +10,7 @@ pub mod cgroupfs;
 pub mod farewell;
 pub mod fds;
 pub mod inherited;
+pub mod journal;
 pub mod members;
 pub mod notify;
 pub mod pidfd;
