@@ -15,7 +15,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("decide", &["units", "plan"]),
     ("linux", &["units"]),
     ("rpc", &["units"]),
-    ("telemetry", &["units", "rpc"]),
+    ("telemetry", &["units", "linux", "rpc"]),
     ("observe", &["units", "plan", "decide", "linux", "rpc", "telemetry"]),
     ("act", &["units", "catalog", "config", "plan", "decide", "linux", "rpc"]),
     ("control", &["units", "linux", "rpc"]),

@@ -53,6 +53,43 @@ pub fn decode(quoted: &str) -> Option<String> {
     serde_json::from_str(quoted).ok()
 }
 
+/// Appends what a JSON string says, given its inside: the text between the quotes. A backslash that
+/// begins no escape is taken as it stands.
+pub fn unescape(out: &mut Vec<u8>, inside: &str) {
+    let mut rest = inside;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at..];
+        let (c, length) = escaped(rest).unwrap_or(('\\', 1));
+        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = &rest[length..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// What the escape at the beginning stands for, and its length.
+fn escaped(text: &str) -> Option<(char, usize)> {
+    let unit = |at: usize| u32::from_str_radix(text.get(at..at + 4)?, 16).ok();
+    let c = match text.as_bytes().get(1)? {
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        c @ (b'"' | b'\\' | b'/') => char::from(*c),
+        b'u' => match unit(2)? {
+            high @ 0xD800..=0xDBFF => {
+                let low = unit(8)?.checked_sub(0xDC00)?;
+                let code = 0x1_0000 + ((high - 0xD800) << 10) + low;
+                return Some((char::from_u32(code)?, 12));
+            }
+            code => return Some((char::from_u32(code)?, 6)),
+        },
+        _ => return None,
+    };
+    Some((c, 2))
+}
+
 struct Scan<'a> {
     text: &'a str,
     at: usize,
@@ -308,6 +345,38 @@ mod tests {
         ];
         let soup = proptest::collection::vec(token, 0..12).prop_map(|v| v.concat());
         prop_oneof![soup.clone().prop_map(|s| format!("{{\"k\":{s}}}")), soup]
+    }
+
+    fn unescaped(inside: &str) -> String {
+        let mut out = Vec::new();
+        unescape(&mut out, inside);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_escape_is_what_it_stands_for() {
+        assert_eq!(
+            unescaped(r#"a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00z"#),
+            "a\"\\/\u{8}\u{c}\n\r\té😀z"
+        );
+        for wrong in [r"\", r"\x", r"\u12", r"\ud800", r"\ud800\ud800", r"\udc00"] {
+            assert_eq!(unescaped(wrong), wrong);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_json_string_is_read_as_serde_json_reads_it(
+            text in any::<String>(),
+            parts in proptest::collection::vec(prop::sample::select(vec![
+                "\\n", "\\u00e9", "\\ud83d\\ude00", "\\\"", "\\\\", "/", "\\/", "x", "é",
+            ]), 0..8),
+        ) {
+            let written = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(unescaped(&written[1..written.len() - 1]), text);
+            let inside = parts.concat();
+            prop_assert_eq!(Some(unescaped(&inside)), decode(&format!("\"{inside}\"")));
+        }
     }
 
     proptest! {

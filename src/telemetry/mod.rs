@@ -4,8 +4,12 @@
 pub mod book;
 pub mod clock;
 pub mod console;
+pub mod entry;
 pub mod escape;
+#[cfg(test)]
+mod fake_journal;
 pub mod intake;
+pub mod journal;
 pub mod json;
 pub mod orchestrator_log;
 pub mod rate;

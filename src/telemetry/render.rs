@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::clock::Stamp;
+use super::entry::Entry;
 use super::recognise::{Field, Recognised, Text, Value};
 use super::record::{Source, Stream};
 use super::{escape, json};
@@ -14,6 +15,8 @@ use crate::units::Level;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Console(Style),
+    /// Entries of journald's native protocol.
+    Journal,
 }
 
 impl Form {
@@ -21,6 +24,7 @@ impl Form {
     pub const fn loss(self) -> &'static str {
         match self {
             Self::Console(_) => "not shown: the console was too slow",
+            Self::Journal => "missing here: journald did not take them in time",
         }
     }
 }
@@ -53,6 +57,7 @@ pub enum Frame {
         /// After the fields.
         tail: Vec<u8>,
     },
+    Journal(Entry),
 }
 
 /// How many columns the instance's name has at least.
@@ -67,13 +72,15 @@ impl Frame {
             Form::Console(Style::Json) => {
                 Self::Json { head: json_head(node_id, source), tail: tail(source, stream) }
             }
+            Form::Journal => Self::Journal(Entry::new(node_id, source, stream)),
         }
     }
 
-    /// Appends one line with its LF.
+    /// Appends one line with its LF, or one entry.
     pub fn render(&self, out: &mut Vec<u8>, stamp: &Stamp, line: &Recognised<'_>) {
         match self {
             Self::Pretty { colour, name } => pretty(out, *colour, name, stamp, line),
+            Self::Journal(entry) => entry.render(out, stamp, line),
             Self::Json { head, tail } => {
                 out.extend_from_slice(b"{\"timestamp\":\"");
                 out.extend_from_slice(stamp.rfc3339());
