@@ -28,6 +28,7 @@ impl NodeConfig {
             ("node.name", now.name != before.name),
             ("node.data_dir", now.data_dir != before.data_dir),
             ("node.runtime_dir", now.runtime_dir != before.runtime_dir),
+            ("monitoring.log_target", self.monitoring.log_target != old.monitoring.log_target),
             ("monitoring.log_format", self.monitoring.log_format != old.monitoring.log_format),
         ];
         all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -89,6 +90,7 @@ fn most_instances(service: &Service) -> (u16, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::LogTarget;
     use super::super::tests::defaults;
     use super::*;
 
@@ -114,6 +116,13 @@ mod tests {
         );
         config.memory_budget = Some(ByteSize::gib(1));
         assert!(config.scaled("storage", 1).is_ok(), "what is no more than before is no reason");
+    }
+
+    #[test]
+    fn where_the_logs_go_is_for_the_next_start() {
+        let mut after = defaults();
+        after.monitoring.log_target = LogTarget::Console;
+        assert_eq!(after.fixed_keys_changed(&defaults()), ["monitoring.log_target"]);
     }
 
     #[test]

@@ -49,8 +49,8 @@ use std::path::{Path, PathBuf};
 pub use live::ScaleError;
 pub use model::{
     Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
-    Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, RateLimit, Readiness, Resources,
-    RestartPolicy, Service, Supervisor, Tier, TierRules, Tiers,
+    LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, RateLimit, Readiness,
+    Resources, RestartPolicy, Service, Supervisor, Tier, TierRules, Tiers,
 };
 pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};

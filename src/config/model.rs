@@ -97,6 +97,7 @@ pub struct RateLimit {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Monitoring {
     pub log_level: Level,
+    pub log_target: LogTarget,
     pub log_format: LogFormat,
     /// Lines a second and service that are kept in the long run; 0: no limit.
     pub log_rate: u32,
@@ -111,7 +112,7 @@ pub struct Monitoring {
     pub tracing_endpoint: Option<String>,
 }
 
-/// Whether lines of services are kept for `logs`. They are shown on the console either way.
+/// Whether lines of services are kept for `logs`. They go to the console or the journal either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogAggregation {
     Kept,
@@ -126,6 +127,15 @@ impl Monitoring {
             LogAggregation::PassedOn => 0,
         }
     }
+}
+
+/// Where the logs go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTarget {
+    /// To journald where the node was started by a service manager with a journal.
+    Auto,
+    Journald,
+    Console,
 }
 
 /// What the console shows.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::addresses::{Meaning, endpoint, multiaddrs, port};
 use super::model::{
-    Api, Backoff, HealthChecks, LogAggregation, LogFormat, Monitoring, Network, NodeConfig,
-    NodeSection, RateLimit, RestartPolicy, Supervisor, Tier, TierRules, Tiers,
+    Api, Backoff, HealthChecks, LogAggregation, LogFormat, LogTarget, Monitoring, Network,
+    NodeConfig, NodeSection, RateLimit, RestartPolicy, Supervisor, Tier, TierRules, Tiers,
 };
 use super::report::Report;
 use super::section::Section;
@@ -39,6 +39,9 @@ const LEVELS: [(&str, Level); 5] = {
     let [a, b, c, d, e] = Level::ALL;
     [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c), (d.as_str(), d), (e.as_str(), e)]
 };
+
+pub(super) const LOG_TARGETS: [(&str, LogTarget); 3] =
+    [("auto", LogTarget::Auto), ("journald", LogTarget::Journald), ("console", LogTarget::Console)];
 
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
@@ -212,6 +215,7 @@ fn monitoring(mut section: Section<'_>) -> Monitoring {
     aggregation.finish();
     let read = Monitoring {
         log_level: section.or("log_level", Level::Info, level()),
+        log_target: section.or("log_target", LogTarget::Auto, choice(&LOG_TARGETS)),
         log_format: section.or("log_format", LogFormat::Pretty, choice(&LOG_FORMATS)),
         log_rate: section.or("log_rate", 10_000, log_rate()),
         log_burst: section.or("log_burst", 20_000, log_burst()),

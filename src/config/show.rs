@@ -15,7 +15,7 @@ use super::model::{
 use super::origins::Origins;
 use super::problem::Place;
 use super::report::path;
-use super::sections::{BACKOFFS, LOG_FORMATS, RESTART_POLICIES, TIERS};
+use super::sections::{BACKOFFS, LOG_FORMATS, LOG_TARGETS, RESTART_POLICIES, TIERS};
 use crate::catalog::Builtin;
 use crate::units::{ByteSize, ServiceName};
 
@@ -84,6 +84,7 @@ fn api(page: &mut Page, api: &Api) {
 fn monitoring(page: &mut Page, monitoring: &Monitoring) {
     page.section("monitoring");
     page.text("log_level", monitoring.log_level);
+    page.text("log_target", word(&LOG_TARGETS, monitoring.log_target));
     page.text("log_format", word(&LOG_FORMATS, monitoring.log_format));
     page.line("log_rate", monitoring.log_rate);
     page.line("log_burst", monitoring.log_burst);

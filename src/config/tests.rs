@@ -154,6 +154,7 @@ fn what_is_shown_loads_to_an_equal_configuration() {
         restart_policy = "on_failure"
         backoff_initial = "1500us"
         [monitoring]
+        log_target = "journald"
         log_format = "json"
         [services.identity]
         enabled = false
