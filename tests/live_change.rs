@@ -142,7 +142,8 @@ fn sighup_reloads_and_the_service_manager_is_told() {
     let lab = Lab::new();
     let above = UnixDatagram::bind(lab.path("above")).unwrap();
     above.set_read_timeout(Some(PATIENCE)).unwrap();
-    let node = lab.node(&ten("")).env("NOTIFY_SOCKET", lab.path("above")).up();
+    let setup = lab.node(&ten("")).env("NOTIFY_SOCKET", lab.path("above"));
+    let node = setup.set("monitoring.log_target=console").up();
     let hear = |wanted: &str| loop {
         let mut buffer = [0; 4096];
         let length = above.recv(&mut buffer).unwrap();

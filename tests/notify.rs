@@ -282,6 +282,7 @@ fn the_node_tells_its_service_manager_when_all_are_ready_that_it_lives_and_that_
     let mut above = Above::bind(&lab);
     let services = service("web", &lab.puppet(), NOTIFY) + &service("other", &idle(), "");
     let setup = lab.node(&services).env("NOTIFY_SOCKET", &above.path);
+    let setup = setup.set("monitoring.log_target=console");
     let mut node = setup.env("WATCHDOG_USEC", "150000").start();
     node.console.line("other-0 ready in");
     above.until("WATCHDOG=1");

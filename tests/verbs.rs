@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::path::Path;
 
 use common::{Background, Lab, Pid, eventually, idle, processes, service, sh};
 use rustix::process::Signal;
@@ -229,6 +230,26 @@ fn what_the_binary_tells_of_itself_needs_no_node() {
 }
 
 /// Reliability 56, 58: bytes of any kind are text, and a service cannot speak in another's name.
+#[test]
+fn a_journal_that_is_asked_for_and_not_there_is_missed_by_name() {
+    if Path::new("/run/systemd/journal/socket").exists() {
+        eprintln!("skipped: journald is there");
+        return;
+    }
+    let lab = Lab::new();
+    let said = |degradations: &Value| {
+        let named = degradations.as_array().unwrap().iter();
+        named.filter(|one| one["name"] == "journald").count()
+    };
+    for (target, missed) in [("journald", 1), ("auto", 1), ("console", 0)] {
+        let setup = lab.node(&service("web", &idle(), ""));
+        let node = setup.set(&format!("monitoring.log_target={target}")).up();
+        assert_eq!(said(&lab.status()["node"]["degradations"]), missed, "{target}");
+        let line = "without journald: connect to /run/systemd/journal/socket";
+        assert_eq!(node.console.text().contains(line), missed == 1, "{target}");
+    }
+}
+
 #[test]
 fn the_json_console_has_one_object_a_line_with_true_origins() {
     let lab = Lab::new();

@@ -74,6 +74,13 @@ impl AsFd for JournalSocket {
     }
 }
 
+/// Whether `fd` is what `JOURNAL_STREAM` names with `named`, its device and inode
+/// (systemd.exec(5)): then what is written to it comes to the journal.
+pub fn is_journal_stream(fd: impl AsFd, named: &str) -> bool {
+    let found = rustix::fs::fstat(fd);
+    found.is_ok_and(|found| format!("{}:{}", found.st_dev, found.st_ino) == named)
+}
+
 fn again(mut send: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
     loop {
         match send() {
@@ -98,6 +105,7 @@ fn not_taken(errno: Errno, length: usize) -> NotTaken {
 mod tests {
     use std::fs::File;
     use std::io::{IoSliceMut, Read};
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixDatagram;
 
     use rustix::fs::{SealFlags, fcntl_get_seals};
@@ -147,6 +155,16 @@ mod tests {
         let mut content = Vec::new();
         memory.read_to_end(&mut content).unwrap();
         assert_eq!(content, entry);
+    }
+
+    #[test]
+    fn the_stream_that_is_named_is_told_from_others() {
+        let file = File::from(fds::sealed_memory("stream", b"").unwrap());
+        let (device, inode) = (file.metadata().unwrap().dev(), file.metadata().unwrap().ino());
+        assert!(is_journal_stream(&file, &format!("{device}:{inode}")));
+        for other in [&format!("{device}:{}", inode + 1), "", "1:2:3", "x"] {
+            assert!(!is_journal_stream(&file, other), "{other}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::host::{self, Host};
-use super::logs::{self, LogError};
+use super::logs::{self, LogError, Opened};
 use crate::act::{Act, ActError, Swept, sweep};
 use crate::config::NodeConfig;
 use crate::control;
@@ -116,12 +116,12 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
         own_folder(&runtime_dir.join(folder))?;
     }
     let signals = Signals::listen().map_err(BootError::Runtime)?;
-    let book = logs::open(&config)?;
+    let Opened { book, without_journal } = logs::open(&config)?;
     // Fails only where something else in this process reads its events already.
     let _read_already = orchestrator_log::begin(book.clone());
     greet(&book, &config, &origin, &remarks);
     process::become_subreaper()?;
-    let host = host::look(runtime_dir);
+    let host = host::look(runtime_dir, without_journal);
     report_sweep(&book, sweep(host.base.as_ref(), runtime_dir).await?);
     let control = runtime_dir.join(control::SOCKET);
     let control = fds::unix_listener(&control, SocketAccess::Owner)?;

@@ -6,9 +6,6 @@ use std::sync::Arc;
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::rpc::pb::node::Degradation;
 
-/// journald's native socket (systemd-journald.service(8)).
-const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
-
 #[derive(Debug)]
 pub(super) struct Host {
     /// Below it the groups of the services are made.
@@ -16,8 +13,8 @@ pub(super) struct Host {
     pub(super) degradations: Vec<Degradation>,
 }
 
-/// Looks once, at the start.
-pub(super) fn look(runtime_dir: &Path) -> Host {
+/// Looks once, at the start. `without_journal` is why the logs do not go to journald.
+pub(super) fn look(runtime_dir: &Path, without_journal: Option<String>) -> Host {
     let mut degradations = Vec::new();
     let base = match base_group(runtime_dir) {
         Ok(base) => {
@@ -40,10 +37,10 @@ pub(super) fn look(runtime_dir: &Path) -> Host {
             "nobody restarts the node itself; the next start clears what it left",
         ));
     }
-    if !Path::new(JOURNAL_SOCKET).exists() {
+    if let Some(missing) = without_journal {
         degradations.push(degradation(
             "journald",
-            &format!("{JOURNAL_SOCKET} is not there"),
+            &missing,
             "logs go to the console and stay in memory for `logs`",
         ));
     }

@@ -3,6 +3,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,14 +11,15 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
-use crate::config::{LogFormat, NodeConfig};
+use crate::config::{LogFormat, LogTarget, NodeConfig};
 use crate::control::server::{LogSource, LogStream};
+use crate::linux::journal::{self, JournalSocket};
 use crate::linux::process;
 use crate::rpc::pb::node::{LogRecord, LogsRequest};
 use crate::telemetry::sink::QUEUE_MAX;
 use crate::telemetry::{
-    AtEnd, Clock, Colour, Limits, LogBook, Query, Scope, Settings, SinkError, Style, SystemClock,
-    console,
+    AtEnd, Clock, Colour, Limits, LogBook, Query, Scope, Settings, Sink, SinkError, Style,
+    SystemClock, console, journal as journal_sink,
 };
 use crate::units::ServiceName;
 
@@ -30,25 +32,75 @@ pub enum LogError {
     Sink(#[from] SinkError),
 }
 
-/// A book on standard output, with a shelf for every service that may run.
-pub(super) fn open(config: &NodeConfig) -> Result<LogBook, LogError> {
-    let stdout = io::stdout();
-    let coloured = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let style = match config.monitoring.log_format {
-        LogFormat::Json => Style::Json,
-        LogFormat::Pretty if coloured => Style::Pretty(Colour::Always),
-        LogFormat::Pretty => Style::Pretty(Colour::Never),
+/// The logs, and why they do not go to journald where they would.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) book: LogBook,
+    pub(super) without_journal: Option<String>,
+}
+
+/// Who started the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Starter {
+    /// It gathers what the node says in a journal, if the host has one.
+    ServiceManager,
+    Somebody,
+}
+
+impl Starter {
+    fn find() -> Self {
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let gathers = std::env::var_os("NOTIFY_SOCKET").is_some()
+            || journal::is_journal_stream(io::stdout(), &stream)
+            || journal::is_journal_stream(io::stderr(), &stream);
+        if gathers { Self::ServiceManager } else { Self::Somebody }
+    }
+}
+
+/// A book with a shelf for every service that may run, on journald or on standard output: never on
+/// both, for under a service manager that is the journal as well.
+pub(super) fn open(config: &NodeConfig) -> Result<Opened, LogError> {
+    let path = Path::new(journal::SOCKET);
+    let found = find_journal(config.monitoring.log_target, Starter::find(), path);
+    let without_journal = found.as_ref().err().cloned();
+    let sink = match found.ok().flatten() {
+        Some(socket) => journal_sink::start(path.to_owned(), socket, QUEUE_MAX)?,
+        None => on_stdout(config.monitoring.log_format)?,
     };
     let settings = Settings {
         node_id: config.node.name.clone(),
         pid: process::own_pid(),
         node_level: config.monitoring.log_level,
     };
-    let sink = console::start(stdout.as_fd().try_clone_to_owned()?, style, QUEUE_MAX)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let book = LogBook::new(settings, Some(sink), clock);
     register(&book, config);
-    Ok(book)
+    Ok(Opened { book, without_journal })
+}
+
+/// None: it is not asked for. An error: there is none, in words.
+fn find_journal(
+    target: LogTarget,
+    starter: Starter,
+    path: &Path,
+) -> Result<Option<JournalSocket>, String> {
+    if target == LogTarget::Console {
+        return Ok(None);
+    }
+    let socket = JournalSocket::connect(path).map_err(|error| error.to_string())?;
+    let wanted = target == LogTarget::Journald || starter == Starter::ServiceManager;
+    Ok(wanted.then_some(socket))
+}
+
+fn on_stdout(format: LogFormat) -> Result<Sink, LogError> {
+    let stdout = io::stdout();
+    let coloured = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let style = match format {
+        LogFormat::Json => Style::Json,
+        LogFormat::Pretty if coloured => Style::Pretty(Colour::Always),
+        LogFormat::Pretty => Style::Pretty(Colour::Never),
+    };
+    Ok(console::start(stdout.as_fd().try_clone_to_owned()?, style, QUEUE_MAX)?)
 }
 
 /// Makes room for every service, as much as the configuration says.
@@ -89,5 +141,39 @@ impl LogSource for LogSources {
         let at_end = if request.follow { AtEnd::Follow } else { AtEnd::Stop };
         let reader = self.book.read(Query { scope, tail: request.tail, since }, at_end);
         Ok(Box::pin(reader.map(|record| Ok(LogRecord::from(record)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn the_journal_is_taken_where_it_is_there_and_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _journal = UnixDatagram::bind(&path).unwrap();
+        for (target, starter, taken) in [
+            (LogTarget::Auto, Starter::ServiceManager, true),
+            (LogTarget::Auto, Starter::Somebody, false),
+            (LogTarget::Journald, Starter::Somebody, true),
+            (LogTarget::Console, Starter::ServiceManager, false),
+        ] {
+            let found = find_journal(target, starter, &path).unwrap();
+            assert_eq!(found.is_some(), taken, "{target:?} {starter:?}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_not_there_is_missed_unless_the_console_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none");
+        for target in [LogTarget::Auto, LogTarget::Journald] {
+            let missing = find_journal(target, Starter::ServiceManager, &path).unwrap_err();
+            let expected = format!("connect to {}: No such file or directory", path.display());
+            assert_eq!(missing, expected);
+        }
+        assert!(find_journal(LogTarget::Console, Starter::Somebody, &path).unwrap().is_none());
     }
 }

@@ -10,7 +10,7 @@ use crate::decide::{Instance, Node};
 use crate::linux::{process, procfs};
 use crate::observe::usage::{self, Usage};
 use crate::rpc::pb::node as pb;
-use crate::telemetry::{LogBook, Sink};
+use crate::telemetry::{Form, LogBook};
 use crate::units::{InstanceId, RunId, Tick};
 
 /// Two looks at processor time closer than this give no useful percentage.
@@ -83,10 +83,16 @@ impl View<'_> {
     /// What the host lacks, and what goes wrong just now.
     fn degradations(&self) -> Vec<pb::Degradation> {
         let mut all = self.host.degradations.clone();
-        if self.book.sink().is_some_and(Sink::is_stalled) {
+        if let Some(sink) = self.book.sink().filter(|sink| sink.is_stalled()) {
+            let (name, missing) = match sink.form() {
+                Form::Console(_) => {
+                    ("console", "whoever reads our standard output does not keep up")
+                }
+                Form::Journal => ("journald", "it does not take our lines in time"),
+            };
             all.push(pb::Degradation {
-                name: "console".to_owned(),
-                missing: "whoever reads our standard output does not keep up".to_owned(),
+                name: name.to_owned(),
+                missing: missing.to_owned(),
                 instead: "lines are left out there and counted; `logs` has them".to_owned(),
             });
         }
