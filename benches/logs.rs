@@ -1,15 +1,20 @@
 //! What a line costs from the pipe's bytes to the console's queue and the ring: a million lines of
-//! 100 bytes, as the orchestrator takes them in, against finding and copying the same lines.
+//! 100 bytes, as the orchestrator takes them in, against finding and copying the same lines. Then
+//! rendering alone: an entry for journald against the JSON record.
 
 use std::fs::File;
 use std::hint::black_box;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use blackhole_node::telemetry::clock::Stamp;
+use blackhole_node::telemetry::recognise::Recogniser;
+use blackhole_node::telemetry::record::Part;
+use blackhole_node::telemetry::render::Frame;
 use blackhole_node::telemetry::{
-    Colour, Limits, LogBook, Settings, Source, Stream, Style, SystemClock, console, sink,
+    Colour, Form, Limits, LogBook, Settings, Source, Stream, Style, SystemClock, console, sink,
 };
 use blackhole_node::units::{InstanceId, Level, Pid, RunId};
 
@@ -32,6 +37,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let time = best(|| runtime.block_on(through_the_book(&kind.input, style)))?;
             report(kind.name, name, time, floor);
         }
+        let json = best(|| rendering(&kind.input, Form::Console(Style::Json)))?;
+        report(kind.name, "rendered JSON", json, json);
+        let entries = best(|| rendering(&kind.input, Form::Journal))?;
+        report(kind.name, "rendered entry", entries, json);
     }
     Ok(())
 }
@@ -40,7 +49,7 @@ fn report(kind: &str, what: &str, time: Duration, floor: Duration) {
     let nanos = time.as_secs_f64() * 1e9 / LINES as f64;
     let (rate, ratio) = (1e9 / nanos, time.as_secs_f64() / floor.as_secs_f64());
     println!(
-        "{kind:>6} lines, {what:<13}  {rate:>12.0} lines/s  {nanos:>7.1} ns/line  {ratio:>5.1}x"
+        "{kind:>6} lines, {what:<14}  {rate:>12.0} lines/s  {nanos:>7.1} ns/line  {ratio:>5.1}x"
     );
 }
 
@@ -66,6 +75,25 @@ fn floor(input: &[u8]) -> Duration {
         black_box(&mut out);
     }
     start.elapsed()
+}
+
+/// Recognising and rendering, without a ring and a queue.
+fn rendering(input: &[u8], form: Form) -> io::Result<Duration> {
+    let id: InstanceId = "storage-0".parse().map_err(io::Error::other)?;
+    let source = Source::instance(&id, RunId(1), Pid(1003));
+    let frame = Frame::new(form, "node-1", &source, Stream::Stdout);
+    let stamp = Stamp::of(SystemTime::UNIX_EPOCH);
+    let mut recogniser = Recogniser::default();
+    let start = now();
+    let mut out = Vec::with_capacity(8 * READ);
+    for read in input.chunks(READ / 100 * 100) {
+        out.clear();
+        for line in read.split(|byte| *byte == b'\n') {
+            frame.render(&mut out, &stamp, &recogniser.recognise(line, Part::WHOLE));
+        }
+        black_box(&mut out);
+    }
+    Ok(start.elapsed())
 }
 
 /// Everything but the read itself; the console's thread writes to /dev/null meanwhile.
