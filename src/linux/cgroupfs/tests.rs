@@ -91,6 +91,17 @@ async fn a_frozen_group_says_so_and_can_be_killed() {
 }
 
 #[tokio::test]
+async fn what_is_started_in_a_frozen_group_waits_there_and_we_do_not() {
+    let Some(group) = TestGroup::new() else { return };
+    group.write("cgroup.freeze", "1").unwrap();
+    let (child, output, write_end) = start(&group, "read x <&3; echo thawed");
+    assert!(group.frozen().unwrap());
+    group.write("cgroup.freeze", "0").unwrap();
+    drop(write_end);
+    assert_eq!(output.finish(child).await.output, "thawed\n");
+}
+
+#[tokio::test]
 async fn a_process_is_moved_by_its_pid() {
     let Some(group) = TestGroup::new() else { return };
     let (from, to) = (group.create("from").unwrap(), group.create("to").unwrap());

@@ -100,8 +100,12 @@ static CLONE3_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Makes a process that executes the program. An error means that there is no process; a process
 /// that could not execute says so through `Child::exec` and ends with code 127.
+///
+/// Through `clone3` we wait until the program is executed, which in a frozen group would be until
+/// somebody thaws it: there the child goes through the other door.
 pub fn spawn(launch: &Launch<'_>) -> Result<Child, Error> {
-    if !CLONE3_REFUSED.load(Ordering::Relaxed) {
+    let frozen = launch.group.is_some_and(|group| group.frozen().unwrap_or(false));
+    if !frozen && !CLONE3_REFUSED.load(Ordering::Relaxed) {
         match spawn_through(Door::Clone3, launch) {
             Err(Error::Clone { reason, .. }) if is_shut(&reason) => {
                 CLONE3_REFUSED.store(true, Ordering::Relaxed);
