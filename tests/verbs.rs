@@ -229,7 +229,6 @@ fn what_the_binary_tells_of_itself_needs_no_node() {
     assert!(lab.done(&["--help"]).contains("Exit codes:"));
 }
 
-/// Reliability 56, 58: bytes of any kind are text, and a service cannot speak in another's name.
 #[test]
 fn a_journal_that_is_asked_for_and_not_there_is_missed_by_name() {
     if Path::new("/run/systemd/journal/socket").exists() {
@@ -250,6 +249,7 @@ fn a_journal_that_is_asked_for_and_not_there_is_missed_by_name() {
     }
 }
 
+/// Reliability 56, 58: bytes of any kind are text, and a service cannot speak in another's name.
 #[test]
 fn the_json_console_has_one_object_a_line_with_true_origins() {
     let lab = Lab::new();

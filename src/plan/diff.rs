@@ -52,8 +52,7 @@ fn moved_sockets(old: &Plan, new: &Plan, plan: &InstancePlan) -> bool {
 }
 
 fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec<&'static str> {
-    let InstancePlan { launch, socket, resources, cpu_weight, rules: _, log_rate: _, log_burst: _ } =
-        new;
+    let InstancePlan { launch, socket, resources, cpu_weight, .. } = new;
     let LaunchPlan { program, environment, working_directory, data_dir, passed, notify, limits } =
         launch;
     let before = &old.launch;
@@ -79,6 +78,7 @@ fn program_word(program: &Program) -> &'static str {
 }
 
 fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static str> {
+    let InstancePlan { rules, log_rate, log_burst, .. } = new;
     let Rules {
         needs,
         restart_with,
@@ -89,7 +89,7 @@ fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static s
         drain,
         watchdog: _,
         unhealthy_threshold,
-    } = &new.rules;
+    } = rules;
     let before = &old.rules;
     let all = [
         ("depends_on", before.needs != *needs),
@@ -99,7 +99,7 @@ fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static s
         ("stop_timeout", before.stop_timeout != *stop_timeout),
         ("drain", before.drain != *drain),
         ("health_checks", before.unhealthy_threshold != *unhealthy_threshold),
-        ("logs", (old.log_rate, old.log_burst) != (new.log_rate, new.log_burst)),
+        ("logs", old.log_rate != *log_rate || old.log_burst != *log_burst),
     ];
     named(&all)
 }
