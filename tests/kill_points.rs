@@ -32,7 +32,9 @@ fn services() -> String {
         sh("(setsid sleep 1000000 &) ; (setsid sleep 1000000 </dev/null >/dev/null 2>&1 &)\n\
                     exec sleep 1000000");
     let deaf = sh("trap '' TERM; while :; do sleep 1000000; done");
-    let once = sh("[ -e crashed ] && exec sleep 1000000; touch crashed; sleep 1000000 & exit 1");
+    // A mark for each orchestrator: a shell that outlived the one before may still make its own.
+    let once = sh("[ -e crashed.$PPID ] && exec sleep 1000000\n\
+                   touch crashed.$PPID; sleep 1000000 & exit 1");
     service("forks", &forks, "depends_on = [\"once\"]")
         + &service("deaf", &deaf, "stop_timeout = \"20ms\"")
         + &service("once", &once, "")
@@ -45,7 +47,6 @@ fn node(lab: &Lab) -> Setup<'_> {
 /// A start, a crash of a service, a reload that adds one and changes another, an orderly stop, as
 /// far as it comes. Gives whether it came to its own end.
 fn live(lab: &Lab, setup: Setup<'_>) -> bool {
-    let _none_at_first = fs::remove_file(lab.data("once", "crashed"));
     let mut node = setup.start();
     let (mut announced, mut crashed) = (false, false);
     let up = node.console.wait_or_end("all are ready and one has crashed", |line| {
