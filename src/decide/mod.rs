@@ -41,6 +41,6 @@ pub use event::{
 };
 pub use invariants::broken_invariant;
 pub use node::{Goal, Instance, Node, Tenure, Wanted};
-pub use phase::{Ended, Ending, Phase, Rung, StopReason, Verdict};
+pub use phase::{Blame, Ended, Ending, Phase, Rung, StopReason, Verdict};
 pub use step::step;
 pub use view::{Hold, NodePhase};

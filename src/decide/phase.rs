@@ -78,6 +78,27 @@ pub enum StopReason {
     With(ServiceName),
 }
 
+/// Why a run is not to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Somebody wanted it so: the run has done nothing wrong and gets its drain.
+    Nobody,
+    /// It goes by itself.
+    Itself,
+    /// It does not do what it is there for.
+    Fault,
+}
+
+impl StopReason {
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Operator | Self::Shutdown | Self::Replanned | Self::With(_) => Blame::Nobody,
+            Self::OwnAccord => Blame::Itself,
+            Self::StartTimeout | Self::Unhealthy(_) | Self::Watchdog => Blame::Fault,
+        }
+    }
+}
+
 /// A run that is over.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
@@ -169,21 +190,9 @@ impl Ended {
     /// a clean exit), unless the node itself had to end it.
     pub fn is_success(&self) -> bool {
         const PIPE: Signal = Signal(13);
-        let by_its_own_fault = match self.asked {
-            Some(StopReason::StartTimeout | StopReason::Unhealthy(_) | StopReason::Watchdog) => {
-                true
-            }
-            Some(
-                StopReason::Operator
-                | StopReason::Shutdown
-                | StopReason::OwnAccord
-                | StopReason::Replanned
-                | StopReason::With(_),
-            )
-            | None => false,
-        };
+        let blame = self.asked.as_ref().map(StopReason::blame);
         match self.how {
-            _ if by_its_own_fault => false,
+            _ if blame == Some(Blame::Fault) => false,
             Ending::NeverStarted(_) => false,
             Ending::Exited(facts) if facts.oom_kills > 0 => false,
             Ending::Exited(facts) => match facts.status {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::effect::{Effect, RemarkKind};
 use super::node::{Instance, Out};
-use super::phase::{Phase, Rung, StopReason};
+use super::phase::{Blame, Phase, Rung, StopReason};
 use crate::units::{InstanceId, Signal, Tick};
 
 /// How long the kernel may take to carry out a SIGKILL before we say so and try again.
@@ -19,23 +19,10 @@ pub(super) fn begin_stop(
     out: &mut Out,
 ) {
     let drains = matches!(instance.phase, Phase::Ready { .. }) && !instance.rules.drain.is_zero();
-    let rung = match reason {
-        StopReason::OwnAccord => Rung::OwnAccord,
-        StopReason::Operator
-        | StopReason::Shutdown
-        | StopReason::Replanned
-        | StopReason::With(_)
-            if drains =>
-        {
-            Rung::Drain
-        }
-        StopReason::Operator
-        | StopReason::Shutdown
-        | StopReason::Replanned
-        | StopReason::With(_)
-        | StopReason::StartTimeout
-        | StopReason::Unhealthy(_)
-        | StopReason::Watchdog => Rung::Term,
+    let rung = match reason.blame() {
+        Blame::Itself => Rung::OwnAccord,
+        Blame::Nobody if drains => Rung::Drain,
+        Blame::Nobody | Blame::Fault => Rung::Term,
     };
     enter_ladder(id, instance, reason, rung, now, out);
 }

@@ -1,7 +1,7 @@
 //! The core's remarks, in the words of the log.
 
 use super::host::Host;
-use crate::decide::{Remark, RemarkKind, StopReason};
+use crate::decide::{Blame, Remark, RemarkKind, StopReason};
 use crate::telemetry::LogBook;
 use crate::units::{Level, human_duration};
 
@@ -32,15 +32,8 @@ pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
         }
         RemarkKind::StartFailed(_) => return None,
         RemarkKind::Ended(ended) => {
-            let wanted = matches!(
-                ended.asked,
-                Some(
-                    StopReason::Operator
-                        | StopReason::Shutdown
-                        | StopReason::Replanned
-                        | StopReason::With(_)
-                )
-            );
+            let blame = ended.asked.as_ref().map(StopReason::blame);
+            let wanted = blame == Some(Blame::Nobody);
             let level = if wanted || ended.is_success() { Level::Info } else { Level::Error };
             (level, format!("ended: {ended}"))
         }
