@@ -7,7 +7,8 @@ use tokio::task::JoinSet;
 use super::console::{Console, printable};
 use super::error::Error;
 use super::exit::ExitCode;
-use crate::control::client::{Action, Client, Wait};
+use crate::control::Wait;
+use crate::control::client::{Action, Client};
 use crate::rpc::pb::node::{InstanceStatus, NodeStatus};
 
 /// Acts on all names at once, for they may depend on each other, and writes each outcome when it

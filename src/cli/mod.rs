@@ -42,7 +42,8 @@ use args::{AnyVerb, CommandLine};
 use console::printable;
 
 use crate::catalog::Builtin;
-use crate::control::client::{Action, Client, Wait};
+use crate::control::Wait;
+use crate::control::client::{Action, Client};
 
 /// How often `status --watch` asks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -152,7 +153,7 @@ async fn act(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
     let mut node = connect(options).await?;
-    act::on_services(&mut node, action, &args.names, wait(args.no_block), console).await
+    act::on_services(&mut node, action, &args.names, Wait::unless(args.no_block), console).await
 }
 
 async fn stop(
@@ -161,15 +162,11 @@ async fn stop(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
     let mut node = connect(options).await?;
-    let wait = wait(args.no_block);
+    let wait = Wait::unless(args.no_block);
     if args.names.is_empty() {
         return act::stop_node(&mut node, wait, console).await;
     }
     act::on_services(&mut node, Action::Stop, &args.names, wait, console).await
-}
-
-fn wait(no_block: bool) -> Wait {
-    if no_block { Wait::Accepted } else { Wait::Outcome }
 }
 
 async fn connect(options: &Options) -> Result<Client, Error> {

@@ -7,7 +7,8 @@ use super::args::{ReplanArgs, ScaleArgs};
 use super::console::{Console, printable};
 use super::error::Error;
 use super::exit::ExitCode;
-use super::{status, wait};
+use super::status;
+use crate::control::Wait;
 use crate::control::client::Client;
 use crate::rpc::pb::node::{Change, ReplanReply};
 
@@ -17,7 +18,7 @@ pub async fn reload(
     args: &ReplanArgs,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
-    let reply = node.reload(wait(args.no_block)).await?;
+    let reply = node.reload(Wait::unless(args.no_block)).await?;
     show(&reply, args, console)
 }
 
@@ -27,7 +28,7 @@ pub async fn scale(
     args: &ScaleArgs,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
-    let reply = node.scale(&args.name, args.instances, wait(args.replan.no_block)).await?;
+    let reply = node.scale(&args.name, args.instances, Wait::unless(args.replan.no_block)).await?;
     show(&reply, &args.replan, console)
 }
 

@@ -22,7 +22,7 @@ use crate::rpc::pb::node::{
     ReplanReply, ScaleRequest, ShutdownRequest, StatusRequest, VerbRequest, WhyRequest,
 };
 
-use super::SOCKET;
+use super::{SOCKET, Wait};
 use crate::units::Pid;
 
 /// How long a node may take to say how it is. The verbs that wait for a service have no bound of
@@ -66,15 +66,6 @@ pub enum Action {
     Start,
     Stop,
     Restart,
-}
-
-/// Until when a verb waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// What was asked for holds, or cannot hold any more.
-    Outcome,
-    /// The node has accepted the command.
-    Accepted,
 }
 
 /// A connection to a node. Clones share it.

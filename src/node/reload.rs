@@ -14,6 +14,7 @@ use super::logs;
 use super::supervise::Supervisor;
 use super::verbs::{Reply, Waiter, Wish};
 use crate::config::{NodeConfig, ScaleError};
+use crate::control::Wait;
 use crate::control::server::Answer;
 use crate::decide::{Command, Event, Goal, Replan, Tenure};
 use crate::plan::{Changes, Plan};
@@ -44,18 +45,6 @@ pub(super) enum Asked {
         reply: Answer<pb::ReplanReply>,
         wait: Wait,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    Outcome,
-    Accepted,
-}
-
-impl Wait {
-    pub(super) fn unless(no_block: bool) -> Self {
-        if no_block { Self::Accepted } else { Self::Outcome }
-    }
 }
 
 /// Why nothing was changed.
@@ -133,7 +122,8 @@ impl Supervisor {
             match (asked, &applied) {
                 (Asked::Signal, _) => {}
                 (Asked::Operator { reply, wait }, Ok((known, touched))) => {
-                    self.answer_when_in_force(Reply::Replan(reply, known.clone()), touched, wait);
+                    let reply = Reply::Replan(reply, known.clone());
+                    self.answer_when_it_holds(replanned(touched.clone(), reply), wait);
                 }
                 (Asked::Operator { reply, .. }, Err(refusal)) => {
                     let _gone = reply.send(Err(refusal.status()));
@@ -187,7 +177,7 @@ impl Supervisor {
                 self.say(Level::Info, &format!("scaled {service}: {}", in_words(&changes)));
                 let changes = told(&changes);
                 let reply = Reply::Replan(reply, pb::ReplanReply { changes, ..Default::default() });
-                self.answer_when_in_force(reply, &touched, Wait::unless(*no_block));
+                self.answer_when_it_holds(replanned(touched, reply), Wait::unless(*no_block));
             }
             Err(refusal) => {
                 let _gone = reply.send(Err(refusal.status()));
@@ -222,17 +212,10 @@ impl Supervisor {
         self.take(Event::Command(Command::Replan(replan)));
         Ok((changes, touched))
     }
+}
 
-    fn answer_when_in_force(&mut self, reply: Reply, touched: &BTreeSet<InstanceId>, wait: Wait) {
-        match wait {
-            Wait::Outcome => {
-                let waiter = Waiter { wish: Wish::Replanned, ids: touched.clone(), reply };
-                self.waiters.push(waiter);
-                self.reply_to_waiters();
-            }
-            Wait::Accepted => reply.send(Ok(self.view(|id| touched.contains(id)).instances)),
-        }
-    }
+fn replanned(ids: BTreeSet<InstanceId>, reply: Reply) -> Waiter {
+    Waiter { wish: Wish::Replanned, ids, reply }
 }
 
 /// What is known of the answer at once, and the instances it depends on.

@@ -15,13 +15,14 @@ use super::boot::Booted;
 use super::history::History;
 use super::host::Host;
 use super::logs::LogSources;
-use super::reload::{Asked, Live, Wait};
+use super::reload::{Asked, Live};
 use super::remarks;
 use super::status::{CpuLooks, View};
 use super::superior::Superior;
 use super::verbs::{Outcome, Reply, Waiter, Wish, outcome};
 use crate::act::{Act, ActError};
 use crate::config::NodeConfig;
+use crate::control::Wait;
 use crate::control::server::{Answer, Ask, Desk, Verb};
 use crate::decide::{
     Announcement, Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step,
@@ -51,7 +52,7 @@ pub(super) struct Supervisor {
     pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     observers: BTreeMap<RunId, JoinSet<()>>,
     pumps: JoinSet<()>,
-    pub(super) waiters: Vec<Waiter>,
+    waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
     history: History,
     pub(super) superior: Superior,
@@ -334,16 +335,24 @@ impl Supervisor {
             Verb::Restart => Command::Restart(ids.clone()),
         };
         self.take(Event::Command(command));
-        if request.no_block {
-            Reply::Verb(reply).send(Ok(self.view(|id| ids.contains(id)).instances));
-            return;
-        }
-        let reply = Reply::Verb(reply);
-        self.waiters.push(Waiter { wish: Wish::Verb(verb), ids, reply });
-        self.reply_to_waiters();
+        let waiter = Waiter { wish: Wish::Verb(verb), ids, reply: Reply::Verb(reply) };
+        self.answer_when_it_holds(waiter, Wait::unless(request.no_block));
     }
 
-    pub(super) fn reply_to_waiters(&mut self) {
+    pub(super) fn answer_when_it_holds(&mut self, waiter: Waiter, wait: Wait) {
+        match wait {
+            Wait::Outcome => {
+                self.waiters.push(waiter);
+                self.reply_to_waiters();
+            }
+            Wait::Accepted => {
+                let instances = self.view(|id| waiter.ids.contains(id)).instances;
+                waiter.reply.send(Ok(instances));
+            }
+        }
+    }
+
+    fn reply_to_waiters(&mut self) {
         let now = self.around.clock.now();
         for waiter in std::mem::take(&mut self.waiters) {
             let answer = match outcome(&self.node, waiter.wish, &waiter.ids, now) {
@@ -391,7 +400,7 @@ impl Supervisor {
         Ok(pb::WhyReply { instances: ids.iter().zip(statuses).map(history).collect() })
     }
 
-    pub(super) fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
+    fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
         let view = View {
             node: &self.node,
             act: &self.act,
