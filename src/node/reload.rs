@@ -65,7 +65,10 @@ impl Live {
     /// Reading is done beside the loop: a file may lie on a disk that hangs.
     fn ask(&mut self, asked: Asked) {
         if self.reading.is_some() {
-            self.next.push(asked);
+            // A signal wants no answer, and one more reading serves all.
+            if self.next.is_empty() || !matches!(asked, Asked::Signal) {
+                self.next.push(asked);
+            }
             return;
         }
         self.asked.push(asked);
