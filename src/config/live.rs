@@ -1,7 +1,6 @@
 //! What may be different for a node that runs already, and what it must be started anew for.
 
-use super::model::{Kind, NodeConfig, Service};
-use crate::catalog::INSTANCES;
+use super::model::{NodeConfig, Service};
 use crate::units::{ByteSize, ServiceName};
 
 /// Why a service cannot have that many instances.
@@ -47,11 +46,14 @@ impl NodeConfig {
         if !settings.enabled {
             return Err(ScaleError::Disabled(service.clone()));
         }
-        let (most, why) = most_instances(settings);
+        let most = settings.most_instances();
         let fitting = u16::try_from(asked).ok().filter(|asked| (1..=most).contains(asked));
         let Some(instances) = fitting else {
             let service = service.clone();
-            let allowed = if most == 1 { "1".to_owned() } else { format!("1 to {most}") };
+            let (allowed, why) = match most {
+                1 => ("1".to_owned(), ", for it is the only writer of its data"),
+                _ => (format!("1 to {most}"), "; `stop` ends them all"),
+            };
             return Err(ScaleError::Instances { service, asked, allowed, why });
         };
         let mut scaled = self.clone();
@@ -71,20 +73,8 @@ impl NodeConfig {
     /// The memory limits of everything that runs, together.
     fn promised_memory(&self) -> ByteSize {
         let enabled = self.services.values().filter(|service| service.enabled);
-        let of_one = |service: &Service| {
-            let each = service.resources.memory.map_or(0, |size| size.0);
-            each.saturating_mul(u64::from(service.instances))
-        };
-        ByteSize(enabled.map(of_one).fold(0, u64::saturating_add))
-    }
-}
-
-fn most_instances(service: &Service) -> (u16, &'static str) {
-    match &service.kind {
-        Kind::Builtin(builtin, _) if builtin.entry().instances == 1 => {
-            (1, ", for it is the only writer of its data")
-        }
-        Kind::Builtin(..) | Kind::Foreign(_) => (INSTANCES, "; `stop` ends them all"),
+        let all = enabled.filter_map(Service::promised_memory);
+        ByteSize(all.fold(0, |sum, one| sum.saturating_add(one.0)))
     }
 }
 

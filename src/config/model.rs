@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
-use crate::catalog::Builtin;
+use crate::catalog::{Builtin, INSTANCES};
 use crate::units::{ByteSize, CpuShare, Level, ServiceName};
 
 /// Everything the node was told. Only `config` makes one.
@@ -232,6 +232,22 @@ pub struct Service {
     pub resources: Resources,
     pub log_rate: u32,
     pub log_burst: u32,
+}
+
+impl Service {
+    /// The memory limits of all its instances together; none: it has no limit.
+    pub fn promised_memory(&self) -> Option<ByteSize> {
+        let each = self.resources.memory?;
+        Some(ByteSize(each.0.saturating_mul(u64::from(self.instances))))
+    }
+
+    /// The most instances it may have.
+    pub fn most_instances(&self) -> u16 {
+        match &self.kind {
+            Kind::Builtin(builtin, _) => builtin.entry().instances,
+            Kind::Foreign(_) => INSTANCES,
+        }
+    }
 }
 
 /// What is run.

@@ -157,7 +157,7 @@ fn builtin_service(
     let kind = Kind::Builtin(builtin, FileLimits { max_item, quota });
     let mut service = common(&mut section, kind, defaults, resources);
     let instances = section.table().get("instances").map(|entry| &entry.node);
-    if let Some(node) = instances.filter(|_| service.instances > entry.instances) {
+    if let Some(node) = instances.filter(|_| service.instances > service.most_instances()) {
         let what = format!("{} is the only writer of its data", entry.name);
         section.refuse("instances", node, Wrong::new(what, entry.instances.to_string()));
     }

@@ -47,14 +47,11 @@ struct Share<'a> {
     name: &'a ServiceName,
     each: ByteSize,
     instances: u16,
+    all: ByteSize,
     place: Option<&'a Place>,
 }
 
 impl Share<'_> {
-    fn bytes(&self) -> u64 {
-        self.each.0.saturating_mul(u64::from(self.instances))
-    }
-
     fn words(&self) -> String {
         match self.instances {
             1 => format!("{} {}", self.name, self.each),
@@ -66,9 +63,9 @@ impl Share<'_> {
 fn sum_of_memory(config: &NodeConfig, host: ByteSize, tree: &Table, report: &Report) {
     let shares: Vec<Share<'_>> = enabled(config)
         .filter_map(|(name, service)| {
-            let each = service.resources.memory?;
+            let (each, all) = (service.resources.memory?, service.promised_memory()?);
             let place = written(&format!("services.{name}.resources.memory"), tree);
-            Some(Share { name, each, instances: service.instances, place })
+            Some(Share { name, each, instances: service.instances, all, place })
         })
         .collect();
     let (most, whose) = match config.memory_budget {
@@ -76,7 +73,7 @@ fn sum_of_memory(config: &NodeConfig, host: ByteSize, tree: &Table, report: &Rep
         None => (host, format!("the host has {host}")),
     };
     let sum = |shares: &mut dyn Iterator<Item = &Share<'_>>| {
-        ByteSize(shares.fold(0_u64, |sum, share| sum.saturating_add(share.bytes())))
+        ByteSize(shares.fold(0_u64, |sum, share| sum.saturating_add(share.all.0)))
     };
     let of_writer = sum(&mut shares.iter().filter(|share| share.place.is_some()));
     let last =
