@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::serve::limits;
+
 /// Tells every connection that the drain has begun.
 #[derive(Debug, Clone)]
 pub struct Ending(watch::Receiver<bool>);
@@ -83,23 +85,37 @@ pub async fn serve_each<C, F>(
     }
 }
 
-/// The next connection of any of the listeners. `turn` grows by one with each call, so that none
-/// of them is always asked first.
+/// The next connection of any of the listeners; errors of `accept` are told and outlived. `turn` is
+/// kept by the caller from call to call, so that none of them is always asked first.
 pub async fn accept_one_of<L, C>(
     listeners: &[L],
-    turn: usize,
+    turn: &mut usize,
     accept: impl Fn(&L, &mut Context<'_>) -> Poll<io::Result<C>>,
-) -> io::Result<C> {
-    poll_fn(|context| {
-        let from = (0..listeners.len()).map(|n| &listeners[n.wrapping_add(turn) % listeners.len()]);
-        for listener in from {
-            if let Poll::Ready(accepted) = accept(listener, context) {
-                return Poll::Ready(accepted);
+) -> C {
+    loop {
+        *turn = turn.wrapping_add(1);
+        let accepted = poll_fn(|context| {
+            let in_turn = |n: usize| &listeners[n.wrapping_add(*turn) % listeners.len()];
+            for listener in (0..listeners.len()).map(in_turn) {
+                if let Poll::Ready(accepted) = accept(listener, context) {
+                    return Poll::Ready(accepted);
+                }
             }
+            Poll::Pending
+        });
+        match accepted.await {
+            Ok(connection) => return connection,
+            Err(error) => pause_after(&error).await,
         }
-        Poll::Pending
-    })
-    .await
+    }
+}
+
+/// Waits a little after a failed `accept`, unless only the one connection was at fault.
+async fn pause_after(error: &io::Error) {
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::warn!(%error, "cannot accept a connection");
+        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    }
 }
 
 #[cfg(test)]

@@ -17,4 +17,4 @@ mod tests;
 pub use connections::Ending;
 pub use health::Health;
 pub use reflection::with_reflection;
-pub use serve::{Peers, ServeError, Sockets, limits, pause_after, serve};
+pub use serve::{Peers, ServeError, Sockets, limits, serve};

@@ -100,11 +100,9 @@ pub async fn serve(
             return None;
         }
         loop {
-            turn += 1;
-            match accept_one_of(&listeners, turn, Listener::poll_accept).await {
-                Ok(stream) if may_call(&stream, peers) => return Some(stream),
-                Ok(_) => {}
-                Err(error) => pause_after(&error).await,
+            let stream = accept_one_of(&listeners, &mut turn, Listener::poll_accept).await;
+            if may_call(&stream, peers) {
+                return Some(stream);
             }
         }
     };
@@ -120,14 +118,6 @@ pub async fn serve(
     };
     serve_each(bounds, connected, accept, one, told).await;
     Ok(())
-}
-
-/// Waits a little after a failed `accept`, unless only the one connection was at fault.
-pub async fn pause_after(error: &io::Error) {
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        tracing::warn!(%error, "cannot accept a connection");
-        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
-    }
 }
 
 enum Listener {

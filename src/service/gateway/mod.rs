@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::rpc::connections::{Bounds, accept_one_of, serve_each};
-use crate::rpc::{Ending, client, limits, pause_after};
+use crate::rpc::{Ending, client, limits};
 use feed::{Feed, Freshness};
 use http::Site;
 use patience::{Patience, Patient};
@@ -79,15 +79,8 @@ async fn serve_with(
     let site = Arc::new(Site::new(Feed::new(orchestrator, times.freshness)));
     let bounds = Bounds { connections: limits::CONNECTIONS, drain: times.drain };
     let mut turn = 0;
-    let accept = async move || {
-        loop {
-            turn += 1;
-            match accept_one_of(&listeners, turn, TcpListener::poll_accept).await {
-                Ok((stream, _)) => return Some(stream),
-                Err(error) => pause_after(&error).await,
-            }
-        }
-    };
+    let accept =
+        async move || Some(accept_one_of(&listeners, &mut turn, TcpListener::poll_accept).await.0);
     let one = |stream, ending| connection(stream, times.patience, Arc::clone(&site), ending);
     // The orchestrator gives a connection up on which it is asked nothing at first.
     let greeting = async {
