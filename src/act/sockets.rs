@@ -26,14 +26,10 @@ enum Listener {
 impl Sockets {
     /// Binds it, unless it is bound. `id` says whose it is, should that fail.
     pub(super) fn bind(&mut self, id: &SocketId, place: &SocketPlace) -> Result<(), ActError> {
-        if !self.is_bound(place) {
+        if !self.bound.contains_key(place) {
             self.bound.insert(place.clone(), bind(id, place)?);
         }
         Ok(())
-    }
-
-    pub(super) fn is_bound(&self, place: &SocketPlace) -> bool {
-        self.bound.contains_key(place)
     }
 
     pub(super) fn get(&self, place: &SocketPlace) -> Option<BorrowedFd<'_>> {

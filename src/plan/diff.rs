@@ -40,10 +40,6 @@ impl Changes {
         changes.removed.extend(gone.cloned());
         changes
     }
-
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// Whether a socket it is handed stands elsewhere now.
