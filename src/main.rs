@@ -1,4 +1,4 @@
-//! argv decides which of its three lives this process lives; nothing else happens here.
+//! argv decides which of its lives this process lives; nothing else happens here.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     match cli::parse() {
         Life::Run(options) => run(&options, clock),
         Life::Service(builtin) => service::main(builtin.entry().name),
+        Life::AfterStop(options) => after_stop(&options),
         Life::Verb(verb, options) => cli::execute(&verb, &options, load::ask).into(),
     }
 }
@@ -29,6 +30,17 @@ fn run(options: &Options, clock: Clock) -> ExitCode {
         Ok(code) => code,
         Err(error @ BootError::AlreadyRunning { .. }) => {
             fail(&error, cli::ExitCode::AlreadyRunning)
+        }
+        Err(error) => fail(&error, cli::ExitCode::Failed),
+    }
+}
+
+fn after_stop(options: &Options) -> ExitCode {
+    match node::after_stop(options.runtime_dir.as_deref()) {
+        Ok(done) => {
+            // The service manager's log; where there is none, nobody wanted to know.
+            let _unheard = writeln!(std::io::stderr(), "{done}");
+            ExitCode::SUCCESS
         }
         Err(error) => fail(&error, cli::ExitCode::Failed),
     }

@@ -4,6 +4,7 @@
 mod environment;
 mod error;
 mod fd_store;
+mod limits;
 mod sockets;
 mod spawn;
 mod sweep;
@@ -39,12 +40,22 @@ pub struct Act {
     plan: Plan,
     node_name: String,
     executable: OwnedFd,
-    /// Where the groups of the instances are made; none: the host has no cgroup v2 for us.
-    base: Option<Arc<Group>>,
+    /// None: the host has no cgroup v2 for us.
+    ground: Option<Ground>,
     groups: BTreeMap<InstanceId, Arc<Group>>,
     sockets: Sockets,
     stores: BTreeMap<InstanceId, FdStore>,
     runs: BTreeMap<RunId, LiveRun>,
+}
+
+/// Where the groups of the instances are made.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// `NAME-N` are made in it. It hands its controllers on to them.
+    pub services: Arc<Group>,
+    /// The group around it that was made for nothing else, and goes with it; none: what is around
+    /// it is the service manager's and not ours to touch.
+    pub made_for_it: Option<Arc<Group>>,
 }
 
 /// A run that was spawned and is not forgotten.
@@ -86,11 +97,7 @@ pub struct Newborn {
 
 impl Act {
     /// Binds what can be bound; what cannot is tried again by each spawn that needs it.
-    pub fn new(
-        config: &NodeConfig,
-        plan: Plan,
-        base: Option<Arc<Group>>,
-    ) -> Result<Self, ActError> {
+    pub fn new(config: &NodeConfig, plan: Plan, ground: Option<Ground>) -> Result<Self, ActError> {
         let executable = fds::own_executable().map_err(ActError::Executable)?;
         let mut sockets = Sockets::default();
         for (id, place) in &plan.sockets {
@@ -100,7 +107,7 @@ impl Act {
             plan,
             node_name: config.node.name.clone(),
             executable,
-            base,
+            ground,
             groups: BTreeMap::new(),
             sockets,
             stores: BTreeMap::new(),
@@ -160,6 +167,14 @@ impl Act {
 
     pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<Newborn, SpawnFailure> {
         spawn::spawn(self, id, run).map_err(|error| SpawnFailure(error.to_string()))
+    }
+
+    /// Writes the limits of a run's group anew, which are gone when the controllers were.
+    pub fn reapply(&self, run: RunId) -> Result<(), ActError> {
+        let Some(live) = self.runs.get(&run) else { return Ok(()) };
+        let Some(group) = live.members.group() else { return Ok(()) };
+        let Some(plan) = self.plan.instances.get(&live.instance) else { return Ok(()) };
+        limits::set(group, plan)
     }
 
     /// To the first process of the run; one that is gone needs no signal.
@@ -223,17 +238,17 @@ impl Act {
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();
         }
-        if let Some(base) = self.base.take() {
-            let _left_for_the_next_sweep = base.remove();
+        if let Some(Ground { services, made_for_it }) = self.ground.take() {
+            let _left_for_the_next_sweep = services.remove();
+            let _left_for_the_next_sweep = made_for_it.map(|group| group.remove());
         }
     }
 
     fn group_of(&mut self, id: &InstanceId) -> Result<Option<Arc<Group>>, ActError> {
-        let Some(base) = &self.base else { return Ok(None) };
+        let Some(Ground { services, .. }) = &self.ground else { return Ok(None) };
         if let Some(group) = self.groups.get(id) {
             return Ok(Some(Arc::clone(group)));
         }
-        let services = base.create("services").map_err(ActError::Group)?;
         let group = Arc::new(services.create(&id.to_string()).map_err(ActError::Group)?);
         self.groups.insert(id.clone(), Arc::clone(&group));
         Ok(Some(group))

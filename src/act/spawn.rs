@@ -13,14 +13,14 @@ use prost::Message;
 
 use super::environment::{marks, of_run};
 use super::error::ActError;
-use super::{Act, GroupUse, LiveRun, Newborn};
+use super::{Act, GroupUse, LiveRun, Newborn, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::fds::{self, SocketAccess};
 use crate::linux::members::Members;
 use crate::linux::notify::NotifySocket;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
-use crate::plan::{Channel, HardLimit, InstancePlan, LaunchPlan, LimitKind, Program, SEARCH_PATH};
+use crate::plan::{Channel, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::units::{InstanceId, Pid, RunId};
@@ -34,7 +34,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
     let mut strangers = Vec::new();
     if let Some(group) = &group {
         strangers = kill_strangers(group)?;
-        set_limits(group, &plan)?;
+        limits::set(group, &plan)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
     let notify = notify_socket(act, launch, id, run)?;
@@ -259,22 +259,6 @@ fn rlimit(limit: &crate::plan::Limit) -> Limit {
 /// Groups are kept over restarts, and so is what they count.
 fn cpu_used(group: &Group) -> Duration {
     group.cpu_usage().ok().flatten().unwrap_or_default()
-}
-
-/// Writes what the group's controllers can enforce. A controller that is missing here is named
-/// among the node's degradations; one that refuses means no start.
-fn set_limits(group: &Group, plan: &InstancePlan) -> Result<(), ActError> {
-    for (file, value) in plan.group_limits() {
-        if group.read_optional(file).map_err(ActError::Group)?.is_none() {
-            continue;
-        }
-        group.write(file, &value).map_err(|reason| ActError::Limit {
-            file,
-            value: value.clone(),
-            reason,
-        })?;
-    }
-    Ok(())
 }
 
 fn notify_socket(

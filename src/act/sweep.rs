@@ -1,5 +1,6 @@
 //! Before anything is started: ends and clears what an earlier life of this node left behind.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,13 @@ pub struct Swept {
     pub files: usize,
 }
 
-/// Kills every process in the groups below `base` and every process that carries this node's mark,
-/// removes the groups, and empties the folders of sockets. The caller holds the node's lock.
-pub async fn sweep(base: Option<&Arc<Group>>, runtime_dir: &Path) -> Result<Swept, ActError> {
+/// Kills every process below `services` and every process that carries this node's mark, removes
+/// the groups below it, and empties the folders of sockets. The caller holds the node's lock.
+pub async fn sweep(services: Option<&Arc<Group>>, runtime_dir: &Path) -> Result<Swept, ActError> {
     let mut swept = Swept::default();
-    if let Some(base) = base {
-        swept.processes += clear(&Members::Group(Arc::clone(base))).await?;
-        swept.groups += remove_groups(base)?;
+    if let Some(services) = services {
+        swept.processes += clear(&Members::Group(Arc::clone(services))).await?;
+        swept.groups += remove_groups(services)?;
     }
     let marked = Members::Marked([node_mark(runtime_dir)].into());
     swept.processes += clear(&marked).await?;
@@ -55,20 +56,23 @@ async fn clear(members: &Members) -> Result<usize, ActError> {
     Ok(found.len())
 }
 
-fn remove_groups(base: &Group) -> Result<usize, ActError> {
-    let mut removed = 0;
-    for name in base.children().map_err(ActError::Sweep)? {
-        let group = base.child(&name).map_err(ActError::Sweep)?;
-        removed += group.children().map_err(ActError::Sweep)?.len();
+fn remove_groups(services: &Group) -> Result<usize, ActError> {
+    let names = services.children().map_err(ActError::Sweep)?;
+    for name in &names {
+        let group = services.child(name).map_err(ActError::Sweep)?;
         group.remove().map_err(ActError::Sweep)?;
     }
-    Ok(removed)
+    Ok(names.len())
 }
 
 fn remove_files(folder: &Path) -> Result<usize, ActError> {
     let stale = |reason| ActError::Stale { path: folder.to_owned(), reason };
     let mut removed = 0;
-    for entry in std::fs::read_dir(folder).map_err(stale)? {
+    let entries = match std::fs::read_dir(folder) {
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(stale)?,
+    };
+    for entry in entries {
         std::fs::remove_file(entry.map_err(stale)?.path()).map_err(stale)?;
         removed += 1;
     }

@@ -90,6 +90,9 @@ pub enum AnyVerb {
         #[arg(value_parser = builtin)]
         name: Builtin,
     },
+    /// The unit's ExecStopPost=
+    #[command(hide = true)]
+    AfterStop,
     #[command(flatten)]
     Verb(Verb),
 }

@@ -1,4 +1,4 @@
-//! The command line: which of its three lives the binary is to live, and the operator's verbs.
+//! The command line: which of its lives the binary is to live, and the operator's verbs.
 //! Knows the control socket's client, not the node behind it.
 
 mod act;
@@ -57,6 +57,8 @@ pub enum Life {
     Service(Builtin),
     /// An operator's verb.
     Verb(Verb, Options),
+    /// What the unit does when the orchestrator has ended.
+    AfterStop(Options),
 }
 
 /// Reads the process's arguments. A wrong command line ends the process with 2, `--help` and
@@ -78,12 +80,15 @@ where
             Ok(Life::Run(options))
         }
         Some(AnyVerb::Verb(Verb::Config(verb))) => Ok(Life::Verb(Verb::Config(verb), options)),
-        Some(AnyVerb::Service { .. } | AnyVerb::Verb(_)) if !options.sets.is_empty() => {
+        Some(AnyVerb::Service { .. } | AnyVerb::AfterStop | AnyVerb::Verb(_))
+            if !options.sets.is_empty() =>
+        {
             let text = "--set is for run, config check and config show; \
                         to change a running node, change its configuration and reload it";
             Err(CommandLine::command().error(ErrorKind::ArgumentConflict, text))
         }
         Some(AnyVerb::Service { name }) => Ok(Life::Service(name)),
+        Some(AnyVerb::AfterStop) => Ok(Life::AfterStop(options)),
         Some(AnyVerb::Verb(verb)) => Ok(Life::Verb(verb, options)),
     }
 }

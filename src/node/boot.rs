@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::host::{self, Host};
 use super::logs::{self, LogError, Opened};
+use super::marks::Mark;
 use crate::act::{Act, ActError, Swept, sweep};
 use crate::config::NodeConfig;
 use crate::control;
@@ -20,7 +21,7 @@ use crate::plan::Plan;
 use crate::telemetry::{LogBook, orchestrator_log};
 use crate::units::{Level, Pid};
 
-const LOCK: &str = "node.lock";
+pub(super) const LOCK: &str = "node.lock";
 
 /// What the command line and the configuration ask for.
 #[derive(Debug)]
@@ -120,12 +121,15 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
     // Fails only where something else in this process reads its events already.
     let _read_already = orchestrator_log::begin(book.clone());
     greet(&book, &config, &origin, &remarks);
+    // Where it cannot be taken off, our crash will be taken for a wanted stop.
+    let _ends_services_then = Mark::Stopping.take_off(runtime_dir);
     process::become_subreaper()?;
     let host = host::look(runtime_dir, without_journal);
-    report_sweep(&book, sweep(host.base.as_ref(), runtime_dir).await?);
+    let services = host.ground.as_ref().map(|ground| &ground.services);
+    report_sweep(&book, sweep(services, runtime_dir).await?);
     let control = runtime_dir.join(control::SOCKET);
     let control = fds::unix_listener(&control, SocketAccess::Owner)?;
-    let act = Act::new(&config, Plan::of(&config), host.base.as_ref().map(Arc::clone))?;
+    let act = Act::new(&config, Plan::of(&config), host.ground.clone())?;
     Ok(Booted { config, loader, clock, book, host, act, signals, control, _locks: locks })
 }
 

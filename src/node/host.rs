@@ -1,25 +1,36 @@
 //! What this host gives the node, and what the node does without.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::delegation::{Facts, Mark as Delegation, ORCHESTRATOR, Place, Starter, place};
+use super::marks::Mark;
+use crate::act::Ground;
 use crate::linux::cgroupfs::{Group, Hierarchy};
+use crate::linux::process;
 use crate::rpc::pb::node::Degradation;
+
+/// The group below which every instance has its own.
+pub(super) const SERVICES: &str = "services";
+/// What limits need. The order is that of `status`.
+pub(super) const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "io"];
 
 #[derive(Debug)]
 pub(super) struct Host {
-    /// Below it the groups of the services are made.
-    pub(super) base: Option<Arc<Group>>,
+    /// None: no cgroup v2 for us.
+    pub(super) ground: Option<Ground>,
     pub(super) degradations: Vec<Degradation>,
 }
 
-/// Looks once, at the start. `without_journal` is why the logs do not go to journald.
+/// Looks once, at the start, and takes its place among the groups. `without_journal` is why the
+/// logs do not go to journald.
 pub(super) fn look(runtime_dir: &Path, without_journal: Option<String>) -> Host {
     let mut degradations = Vec::new();
-    let base = match base_group(runtime_dir) {
-        Ok(base) => {
-            degradations.extend(missing_controllers(&base));
-            Some(Arc::new(base))
+    let ground = match find_ground(runtime_dir) {
+        Ok((ground, missing)) => {
+            degradations.extend(without_controllers(&missing));
+            Some(ground)
         }
         Err(missing) => {
             degradations.push(degradation(
@@ -44,31 +55,145 @@ pub(super) fn look(runtime_dir: &Path, without_journal: Option<String>) -> Host 
             "logs go to the console and stay in memory for `logs`",
         ));
     }
-    Host { base, degradations }
+    Host { ground, degradations }
+}
+
+/// A controller that the services' groups do not have, and why.
+#[derive(Debug, PartialEq, Eq)]
+struct Missing {
+    controller: &'static str,
+    why: String,
+}
+
+fn find_ground(runtime_dir: &Path) -> Result<(Ground, Vec<Missing>), String> {
+    let hierarchy = Hierarchy::find().map_err(|error| error.to_string())?;
+    let hierarchy = hierarchy.ok_or_else(|| "the host has no cgroup v2".to_owned())?;
+    take_place(&hierarchy, runtime_dir).map_err(|error| error.to_string())
+}
+
+/// Makes `services`, gives it what controllers there are, and leaves the unit's own group.
+fn take_place(
+    hierarchy: &Hierarchy,
+    runtime_dir: &Path,
+) -> Result<(Ground, Vec<Missing>), crate::linux::Error> {
+    let own = Group::own(hierarchy)?;
+    let above = Group::above_own(hierarchy)?;
+    let facts = Facts {
+        own: hierarchy.own_name.clone(),
+        started_by: starter(),
+        own_mark: mark(Some(&own))?,
+        above_mark: mark(above.as_ref())?,
+    };
+    match (place(&facts), above) {
+        (Place::UnitAboveUs, Some(unit)) => {
+            // Without it a crash takes the limits away until the next one writes them anew.
+            let _limits_are_written_anew = Mark::OwnSubgroup.set(runtime_dir);
+            let services = unit.create(SERVICES)?;
+            let missing = hand_on(&[&unit, &services]);
+            Ok((Ground { services: Arc::new(services), made_for_it: None }, missing))
+        }
+        (Place::UnitAroundUs, _) => {
+            // An older life was started otherwise only if systemd was updated since.
+            let _stays_where_it_was = Mark::OwnSubgroup.take_off(runtime_dir);
+            own.create(ORCHESTRATOR)?.add(process::own_pid())?;
+            let services = own.create(SERVICES)?;
+            let missing = hand_on(&[&own, &services]);
+            Ok((Ground { services: Arc::new(services), made_for_it: None }, missing))
+        }
+        (Place::BelowOurs | Place::UnitAboveUs, _) => {
+            let base = own.create(&base_name(runtime_dir))?;
+            let services = base.create(SERVICES)?;
+            let missing = hand_on(&[&own, &base, &services]);
+            let made_for_it = Some(Arc::new(base));
+            Ok((Ground { services: Arc::new(services), made_for_it }, missing))
+        }
+    }
+}
+
+fn starter() -> Starter {
+    let exec_pid = std::env::var("SYSTEMD_EXEC_PID").ok();
+    Starter::of(exec_pid.as_deref(), process::own_pid().0)
+}
+
+fn mark(group: Option<&Group>) -> Result<Delegation, crate::linux::Error> {
+    let delegated = group.map(Group::is_delegated).transpose()?.unwrap_or_default();
+    Ok(if delegated { Delegation::Delegated } else { Delegation::None })
 }
 
 /// A name of its own for every runtime folder, the same at each start: the sweep finds it again.
-fn base_group(runtime_dir: &Path) -> Result<Group, String> {
-    let hierarchy = Hierarchy::find().map_err(|error| error.to_string())?;
-    let hierarchy = hierarchy.ok_or_else(|| "the host has no cgroup v2".to_owned())?;
-    let name = format!("blackhole{}", runtime_dir.to_string_lossy().replace(['/', '.'], "-"));
-    Group::create_base(&hierarchy, &name).map_err(|error| error.to_string())
+fn base_name(runtime_dir: &Path) -> String {
+    format!("blackhole{}", runtime_dir.to_string_lossy().replace(['/', '.'], "-"))
 }
 
-fn missing_controllers(base: &Group) -> Option<Degradation> {
-    let given = base.read("cgroup.subtree_control").unwrap_or_default();
-    let given: Vec<&str> = given.split_whitespace().collect();
-    let missing: Vec<&str> =
-        ["memory", "cpu", "pids"].into_iter().filter(|name| !given.contains(name)).collect();
-    (!missing.is_empty()).then(|| {
+/// Each group of the path gives the controllers to those below it; the last one's are the
+/// instances'. A controller that does not get through is missing.
+fn hand_on(path: &[&Group]) -> Vec<Missing> {
+    CONTROLLERS
+        .into_iter()
+        .filter_map(|controller| {
+            let given = path.iter().try_for_each(|group| give(group, controller));
+            given.err().map(|why| Missing { controller, why })
+        })
+        .collect()
+}
+
+fn give(group: &Group, controller: &str) -> Result<(), String> {
+    let has = |controllers: Result<BTreeSet<String>, crate::linux::Error>| {
+        controllers.map(|all| all.contains(controller)).map_err(|error| error.to_string())
+    };
+    if has(group.handed_on())? {
+        return Ok(());
+    }
+    if !has(group.controllers())? {
+        return Err("not given to us".to_owned());
+    }
+    group.hand_on(controller).map_err(|error| match error.errno() {
+        Some(libc::EBUSY) => {
+            format!("there are processes in {} itself (EBUSY)", group.path().display())
+        }
+        _ => error.to_string(),
+    })
+}
+
+/// One degradation for all, each controller with its reason; equal reasons together.
+fn without_controllers(missing: &[Missing]) -> Option<Degradation> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Missing { controller, why } in missing {
+        match reasons.iter_mut().find(|(known, _)| *known == why.as_str()) {
+            Some((_, controllers)) => controllers.push(controller),
+            None => reasons.push((why, vec![controller])),
+        }
+    }
+    let words: Vec<String> =
+        reasons.iter().map(|(why, names)| format!("{} ({why})", names.join(", "))).collect();
+    (!words.is_empty()).then(|| {
         degradation(
             "resource-limits",
-            &format!("cgroup v2 controllers {} are not given to us", missing.join(", ")),
-            "memory, cpu_cores and max_tasks are not enforced; rlimits are",
+            &format!("cgroup v2 controllers are missing: {}", words.join("; ")),
+            "what they would limit is not enforced; rlimits are",
         )
     })
 }
 
 fn degradation(name: &str, missing: &str, instead: &str) -> Degradation {
     Degradation { name: name.to_owned(), missing: missing.to_owned(), instead: instead.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_that_are_missing_are_named_with_their_reasons() {
+        let missing = |controller, why: &str| Missing { controller, why: why.to_owned() };
+        let all = [missing("memory", "not given to us"), missing("cpu", "busy")];
+        let named = without_controllers(&all).unwrap().missing;
+        let said = "cgroup v2 controllers are missing: memory (not given to us); cpu (busy)";
+        assert_eq!(named, said);
+        let both = [missing("memory", "not given to us"), missing("io", "not given to us")];
+        assert!(
+            without_controllers(&both).unwrap().missing.ends_with(": memory, io (not given to us)")
+        );
+        assert_eq!(without_controllers(&[]), None);
+    }
 }

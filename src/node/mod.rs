@@ -1,12 +1,15 @@
 //! The orchestrator's life: come up, drive the circle `wait -> step -> perform`, go down. Drives
 //! every other room; nothing imports it.
 
+mod aftermath;
 mod attach;
 mod boot;
+mod delegation;
 mod desk;
 mod history;
 mod host;
 mod logs;
+mod marks;
 mod reload;
 mod remarks;
 mod status;
@@ -16,6 +19,7 @@ mod verbs;
 
 use std::process::ExitCode;
 
+pub use aftermath::{AfterStopError, after_stop};
 pub use boot::{BootError, Configured, Loader, Settings};
 
 /// Runs the node until it is told to end. Errors come before anything was started.

@@ -15,6 +15,7 @@ use super::boot::Booted;
 use super::history::History;
 use super::host::Host;
 use super::logs::LogSources;
+use super::marks::Mark;
 use super::reload::{Asked, Live};
 use super::remarks;
 use super::status::{CpuLooks, View};
@@ -225,6 +226,11 @@ impl Supervisor {
                 self.say(Level::Info, &format!("{summary}, {after} after the start"));
             }
             Announcement::Stopping => {
+                let runtime_dir = &self.config.node.runtime_dir;
+                if let Err(reason) = Mark::Stopping.set(runtime_dir) {
+                    let place = runtime_dir.display();
+                    self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
+                }
                 self.superior.stopping();
                 self.say(Level::Info, "stopping, dependants first");
             }

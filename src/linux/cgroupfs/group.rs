@@ -45,6 +45,18 @@ impl Group {
         Self::own(hierarchy)?.create(name)
     }
 
+    /// The group that our own is in; `None` where our own is the topmost that we see.
+    pub fn above_own(hierarchy: &Hierarchy) -> Result<Option<Self>, Error> {
+        let Some((name, _)) = hierarchy.own_name.trim_end_matches('/').rsplit_once('/') else {
+            return Ok(None);
+        };
+        let Some(path) = hierarchy.own_path.parent() else { return Ok(None) };
+        let folder = open_folder(rustix::fs::CWD, path);
+        let folder = folder.map_err(failed("open group", path.display()))?;
+        let name = if name.is_empty() { "/" } else { name };
+        Ok(Some(Self { folder, path: path.to_owned(), name: name.to_owned() }))
+    }
+
     /// The group of this name below this one; made where it does not exist.
     pub fn create(&self, name: &str) -> Result<Self, Error> {
         check_name(name)?;
@@ -67,6 +79,46 @@ impl Group {
     /// Where the group is in the file system.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the service manager gave the group to who runs in it (systemd's `Delegate=`, which
+    /// sets these attributes to 1; `trusted.` is for root to read).
+    pub fn is_delegated(&self) -> Result<bool, Error> {
+        for attribute in ["user.delegate", "trusted.delegate"] {
+            let mut value = [0; 8];
+            match rustix::fs::fgetxattr(&self.folder, attribute, &mut value) {
+                Ok(length) if value.get(..length) == Some(b"1") => return Ok(true),
+                // Longer than 8 bytes is not 1 either.
+                Ok(_) | Err(Errno::RANGE | Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}
+                Err(reason) => {
+                    let object = format!("{attribute} of {}", self.path.display());
+                    return Err(failed("read", object)(reason));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The controllers that this group may hand on to those below it.
+    pub fn controllers(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(words(&self.read("cgroup.controllers")?))
+    }
+
+    /// The controllers that the groups directly below have.
+    pub fn handed_on(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(words(&self.read("cgroup.subtree_control")?))
+    }
+
+    /// Gives a controller to the groups directly below. EBUSY: there are processes in this group
+    /// itself, which only the topmost group of the host may have then.
+    pub fn hand_on(&self, controller: &str) -> Result<(), Error> {
+        self.write("cgroup.subtree_control", &format!("+{controller}"))
+    }
+
+    /// Takes a controller from the groups directly below, and with it the limits that were written
+    /// there. EBUSY: one of them hands it on itself.
+    pub fn take_back(&self, controller: &str) -> Result<(), Error> {
+        self.write("cgroup.subtree_control", &format!("-{controller}"))
     }
 
     /// The names of the groups directly below, sorted.
@@ -320,6 +372,10 @@ fn check_name(name: &str) -> Result<(), Error> {
         return Err(Error::GroupName { name: name.to_owned() });
     }
     Ok(())
+}
+
+fn words(text: &str) -> BTreeSet<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// A "flat keyed" file: `KEY VALUE` lines.

@@ -1,6 +1,6 @@
 //! Control groups, version 2: where the hierarchy is, and single operations on a group.
 //!
-//! Nothing here enables controllers or looks above the group that it was given.
+//! Nothing here decides which controllers a group has, or touches a group that it was not given.
 //! Source: Documentation/admin-guide/cgroup-v2.rst of the kernel.
 
 mod group;

@@ -177,3 +177,42 @@ async fn a_group_knows_a_process_that_nobody_of_ours_started() {
     held.exited().await.unwrap();
     assert_eq!(output.into_text(), format!("{daemon}\n"));
 }
+
+#[test]
+fn a_group_hands_on_what_it_has_and_nothing_else() {
+    let Some(base) = TestGroup::new() else { return };
+    let below = base.create("below").unwrap();
+    for controller in base.controllers().unwrap() {
+        base.hand_on(&controller).unwrap();
+        assert!(base.handed_on().unwrap().contains(&controller));
+        assert!(below.controllers().unwrap().contains(&controller));
+        base.take_back(&controller).unwrap();
+    }
+    assert!(base.handed_on().unwrap().is_empty() && below.controllers().unwrap().is_empty());
+    let refused = below.hand_on("memory").unwrap_err().to_string();
+    assert!(refused.contains("below/cgroup.subtree_control: \"+memory\": "), "{refused}");
+}
+
+#[test]
+fn the_group_above_ours_is_the_one_that_ours_is_in() {
+    let Some(hierarchy) = Hierarchy::find().unwrap() else { return };
+    let above = Group::above_own(&hierarchy).unwrap();
+    let expected = hierarchy.own_name != "/";
+    assert_eq!(above.is_some(), expected);
+    if let Some(above) = above {
+        assert_eq!(above.path(), hierarchy.own_path.parent().unwrap());
+        assert!(above.contains(own_pid()).unwrap());
+    }
+}
+
+#[test]
+fn a_group_that_we_made_is_not_marked_as_delegated() {
+    let Some(base) = TestGroup::new() else { return };
+    assert!(!base.is_delegated().unwrap());
+    let one =
+        rustix::fs::fsetxattr(base.as_fd(), "user.delegate", b"1", rustix::fs::XattrFlags::CREATE);
+    match one {
+        Ok(()) => assert!(base.is_delegated().unwrap()),
+        Err(refused) => println!("skipped: no attributes on groups here: {refused}"),
+    }
+}

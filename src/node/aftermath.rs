@@ -1,0 +1,191 @@
+//! What is left to do when the orchestrator has ended under a service manager: the unit's
+//! `ExecStopPost=` runs this beside the services, which its end does not end (`KillMode=process`).
+//! After a wanted stop nothing may live on; after a crash everything does, and is adopted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::boot::LOCK;
+use super::host::{CONTROLLERS, SERVICES};
+use super::marks::Mark;
+use crate::act::{ActError, sweep};
+use crate::linux::cgroupfs::{Group, Hierarchy};
+use crate::linux::process::PidLock;
+
+/// What the unit's `RestartPreventExitStatus=` names: nobody starts us again after it.
+const WRONG_CONFIGURATION: &str = "78";
+/// Where systemd runs the commands of a delegated unit beside its main process.
+const CONTROL: &str = ".control";
+
+#[derive(Debug, thiserror::Error)]
+pub enum AfterStopError {
+    #[error(
+        "after-stop is for the unit's ExecStopPost=: SERVICE_RESULT is not set, so no service \
+         manager has started this"
+    )]
+    NotAsked,
+    #[error("cannot tell which node has ended: neither --runtime-dir nor RUNTIME_DIRECTORY is set")]
+    WhichNode,
+    #[error("cannot begin: {0}")]
+    Runtime(std::io::Error),
+    #[error("{0}")]
+    Linux(#[from] crate::linux::Error),
+    #[error("{0}")]
+    Act(#[from] ActError),
+}
+
+/// How the orchestrator ended (`$SERVICE_RESULT` and its companions, systemd.exec(5)).
+#[derive(Debug, Clone, Copy)]
+struct End<'a> {
+    result: &'a str,
+    exit_status: &'a str,
+    /// Whether its orderly end had begun, however it came out.
+    stop_had_begun: bool,
+    /// Whether the next one is put into a group of its own by the service manager.
+    own_subgroup: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aftermath {
+    EndAll,
+    /// The services live on. The next orchestrator is started in the unit's own group, where no
+    /// process can be put while it hands on controllers.
+    FreeTheUnit,
+    /// The services live on, with their limits.
+    Nothing,
+}
+
+fn aftermath(end: End<'_>) -> Aftermath {
+    let wanted = end.result == "success" || end.stop_had_begun;
+    if wanted || end.exit_status == WRONG_CONFIGURATION {
+        Aftermath::EndAll
+    } else if end.own_subgroup {
+        Aftermath::Nothing
+    } else {
+        Aftermath::FreeTheUnit
+    }
+}
+
+/// Does it, and says in a line what was done. `runtime_dir` is what the command line names.
+pub fn after_stop(runtime_dir: Option<&Path>) -> Result<String, AfterStopError> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let (result, exit_status) = (variable("SERVICE_RESULT"), variable("EXIT_STATUS"));
+    if result.is_empty() {
+        return Err(AfterStopError::NotAsked);
+    }
+    let runtime_dir = match runtime_dir {
+        Some(given) => given.to_owned(),
+        None => first_folder(&variable("RUNTIME_DIRECTORY")).ok_or(AfterStopError::WhichNode)?,
+    };
+    let end = End {
+        result: &result,
+        exit_status: &exit_status,
+        stop_had_begun: Mark::Stopping.is_set(&runtime_dir),
+        own_subgroup: Mark::OwnSubgroup.is_set(&runtime_dir),
+    };
+    let unit = unit_around_us()?;
+    match aftermath(end) {
+        Aftermath::EndAll => end_all(unit.as_ref(), &runtime_dir),
+        Aftermath::FreeTheUnit => {
+            let taken = unit.as_ref().map(take_controllers_back).transpose()?.unwrap_or_default();
+            let what = if taken.is_empty() { "none".to_owned() } else { taken.join(", ") };
+            Ok(format!("the services live on ({result}); controllers taken back: {what}"))
+        }
+        Aftermath::Nothing => Ok(format!("the services live on ({result})")),
+    }
+}
+
+/// `RUNTIME_DIRECTORY` names all of the unit's, with colons between them.
+fn first_folder(list: &str) -> Option<PathBuf> {
+    list.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+}
+
+/// `None` where the unit has no group that is ours to divide.
+fn unit_around_us() -> Result<Option<Group>, crate::linux::Error> {
+    let Some(hierarchy) = Hierarchy::find()? else { return Ok(None) };
+    if hierarchy.own_name.rsplit('/').next() != Some(CONTROL) {
+        return Ok(None);
+    }
+    Group::above_own(&hierarchy)
+}
+
+fn end_all(unit: Option<&Group>, runtime_dir: &Path) -> Result<String, AfterStopError> {
+    let services = match unit.map(|unit| unit.child(SERVICES)) {
+        Some(Ok(services)) => Some(Arc::new(services)),
+        Some(Err(gone)) if gone.errno() == Some(libc::ENOENT) => None,
+        Some(Err(error)) => return Err(error.into()),
+        None => None,
+    };
+    let _lock = match PidLock::acquire(&runtime_dir.join(LOCK)) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => {
+            return Ok("nothing was ever started".to_owned());
+        }
+        // A node that was not this unit's runs there.
+        locked => locked?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(AfterStopError::Runtime)?;
+    let swept = runtime.block_on(sweep(services.as_ref(), runtime_dir))?;
+    if let Some(services) = services {
+        services.remove()?;
+    }
+    Ok(format!("nothing lives on: {} processes were killed", swept.processes))
+}
+
+/// From below: a group that hands a controller on cannot lose it.
+fn take_controllers_back(unit: &Group) -> Result<Vec<&'static str>, crate::linux::Error> {
+    let groups = match unit.child(SERVICES) {
+        Ok(services) => vec![services],
+        Err(gone) if gone.errno() == Some(libc::ENOENT) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let mut taken = Vec::new();
+    for group in groups.iter().chain([unit]) {
+        let handed_on = group.handed_on()?;
+        for controller in CONTROLLERS.into_iter().filter(|name| handed_on.contains(*name)) {
+            group.take_back(controller)?;
+            taken.push(controller);
+        }
+    }
+    taken.sort_unstable();
+    taken.dedup();
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CRASH: End<'_> =
+        End { result: "signal", exit_status: "KILL", stop_had_begun: false, own_subgroup: false };
+
+    #[test]
+    fn services_live_on_after_a_crash_and_only_then() {
+        let after = |result, exit_status| aftermath(End { result, exit_status, ..CRASH });
+        assert_eq!(after("signal", "KILL"), Aftermath::FreeTheUnit);
+        assert_eq!(after("core-dump", "ABRT"), Aftermath::FreeTheUnit);
+        assert_eq!(after("watchdog", "ABRT"), Aftermath::FreeTheUnit);
+        assert_eq!(after("exit-code", "1"), Aftermath::FreeTheUnit);
+        assert_eq!(after("success", "0"), Aftermath::EndAll);
+        assert_eq!(after("success", "TERM"), Aftermath::EndAll);
+        assert_eq!(after("exit-code", "78"), Aftermath::EndAll);
+    }
+
+    #[test]
+    fn a_stop_that_came_out_badly_was_wanted_all_the_same() {
+        let late = End { result: "timeout", stop_had_begun: true, ..CRASH };
+        assert_eq!(aftermath(late), Aftermath::EndAll);
+        assert_eq!(aftermath(End { own_subgroup: true, ..late }), Aftermath::EndAll);
+    }
+
+    #[test]
+    fn limits_stay_where_the_next_orchestrator_has_a_group_of_its_own() {
+        assert_eq!(aftermath(End { own_subgroup: true, ..CRASH }), Aftermath::Nothing);
+    }
+
+    #[test]
+    fn the_first_runtime_folder_is_the_nodes() {
+        assert_eq!(first_folder("/run/b:/run/c"), Some("/run/b".into()));
+        assert_eq!(first_folder(""), None);
+    }
+}
