@@ -17,6 +17,7 @@ use std::time::Duration;
 use blackhole_node::control::client::Client;
 use blackhole_node::linux::fds::{self, SocketAccess};
 use blackhole_node::linux::pidfd::Pidfd;
+use blackhole_node::linux::sandbox::Sandbox;
 use blackhole_node::linux::spawn::{Launch, Program, spawn};
 use blackhole_node::linux::{inherited, process};
 use blackhole_node::rpc;
@@ -122,6 +123,7 @@ impl Bare {
             passed: vec![own.as_fd(), shared.as_fd(), sheet.as_fd()],
             limits: Vec::new(),
             group: None,
+            sandbox: Sandbox::default(),
         };
         let began = now();
         let child = spawn(&launch)?;

@@ -57,6 +57,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
             passed,
             limits: launch.limits.iter().map(rlimit).collect(),
             group: group.as_deref(),
+            sandbox: crate::linux::sandbox::Sandbox::default(),
         })
         .map_err(ActError::Spawn)?
     };

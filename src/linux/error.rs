@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 
+use landlock::RulesetError;
 use rustix::io::Errno;
 
 use crate::linux::spawn::Door;
@@ -18,6 +19,10 @@ pub enum Error {
     Content { file: String, expected: &'static str, found: String },
     #[error("clone a process for {program} ({door}): {}", words(reason))]
     Clone { program: String, door: Door, reason: io::Error },
+    #[error("{operation} {object}: {reason}")]
+    Sandbox { operation: &'static str, object: String, reason: Box<RulesetError> },
+    #[error("{program} cannot keep {names}: this process has not got that itself")]
+    NoCapability { program: String, names: String },
     #[error("{program} cannot be started without arguments: the first is its own name")]
     NoArguments { program: String },
     #[error("{signal} cannot be sent: only signals 1 to 31 can")]
@@ -36,6 +41,8 @@ impl Error {
         match self {
             Self::System { reason, .. } | Self::Clone { reason, .. } => reason.raw_os_error(),
             Self::Content { .. }
+            | Self::Sandbox { .. }
+            | Self::NoCapability { .. }
             | Self::NoArguments { .. }
             | Self::Signal { .. }
             | Self::GroupName { .. }

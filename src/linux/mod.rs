@@ -16,6 +16,8 @@ pub mod notify;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;
+pub mod sandbox;
 pub mod spawn;
+pub mod users;
 
 pub use error::Error;

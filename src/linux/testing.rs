@@ -11,6 +11,7 @@ use super::cgroupfs::{Group, Hierarchy};
 use super::fds;
 use super::pidfd::Reaped;
 use super::process::own_pid;
+use super::sandbox::Sandbox;
 use super::spawn::{Child, ExecOutcome, Launch, Program};
 use crate::units::ExitStatus;
 
@@ -50,6 +51,7 @@ impl Output {
             passed: Vec::new(),
             limits: Vec::new(),
             group: None,
+            sandbox: Sandbox::default(),
         }
     }
 

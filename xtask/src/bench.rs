@@ -10,9 +10,10 @@ struct Bench {
     cargo: &'static [&'static str],
 }
 
-const BENCHES: [Bench; 2] = [
+const BENCHES: [Bench; 3] = [
     Bench { name: "step", cargo: &["bench", "--bench", "step"] },
     Bench { name: "logs", cargo: &["bench", "--bench", "logs"] },
+    Bench { name: "spawn", cargo: &["bench", "--bench", "spawn"] },
 ];
 
 /// Runs every benchmark, also after one that failed.

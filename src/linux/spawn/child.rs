@@ -12,6 +12,7 @@ use std::ptr;
 use rustix::io::Errno;
 
 use super::clone::restore_signals;
+use super::confine::{confine, filter};
 use super::report::{FailureNote, Stage};
 use super::sheet::{PreparedProgram, Sheet};
 
@@ -42,16 +43,18 @@ fn become_program(sheet: &mut Sheet<'_>) -> Result<Infallible, FailureNote> {
     for (index, (resource, limit)) in (0..).zip(&sheet.limits) {
         rustix::process::setrlimit(*resource, *limit).map_err(at(Stage::Limit, index))?;
     }
+    confine(&sheet.confinement)?;
     let own = rustix::process::getpid().as_raw_nonzero().get();
     for entry in &mut sheet.pid_entries {
         entry.write(own);
     }
     end_with_parent(sheet);
     restore_signals(0);
+    filter(&sheet.confinement)?;
     Err(at(Stage::Execute, 0)(execute(sheet)))
 }
 
-fn at(stage: Stage, index: u32) -> impl FnOnce(Errno) -> FailureNote {
+pub(super) fn at(stage: Stage, index: u32) -> impl FnOnce(Errno) -> FailureNote {
     move |errno| FailureNote { stage, index, errno: errno.raw_os_error() }
 }
 
@@ -120,7 +123,7 @@ fn execute(sheet: &Sheet<'_>) -> Errno {
     last_error()
 }
 
-fn checked(returned: libc::c_long) -> Result<(), Errno> {
+pub(super) fn checked(returned: libc::c_long) -> Result<(), Errno> {
     if returned < 0 { Err(last_error()) } else { Ok(()) }
 }
 

@@ -55,27 +55,33 @@ const STACK_SIZE: usize = 64 * 1024;
 #[repr(C, align(16))]
 struct Stack(MaybeUninit<[u8; STACK_SIZE]>);
 
-/// Returns when the child has executed or ended.
+/// Returns when the child has executed or ended; one that is another user's has only been made then.
 fn clone3(group: Option<&Group>, pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io::Result<i64> {
     let group = group.map(|group| u64::from(group.as_fd().as_raw_fd().unsigned_abs()));
     let into_group = if group.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let mut stack = Stack(MaybeUninit::uninit());
+    let (memory, stack_address, stack_size) = if sheet.confinement.changes_user() {
+        // A copy, in which it goes on upon the copy of our own stack.
+        (0, 0, 0)
+    } else {
+        (CLONE_VM | CLONE_VFORK, stack.0.as_mut_ptr().addr() as u64, STACK_SIZE as u64)
+    };
     let arguments = libc::clone_args {
-        flags: CLONE_PIDFD | CLONE_VM | CLONE_VFORK | into_group,
+        flags: CLONE_PIDFD | memory | into_group,
         pidfd: ptr::from_mut(pidfd).addr() as u64,
         child_tid: 0,
         parent_tid: 0,
         exit_signal: EXIT_SIGNAL,
-        stack: stack.0.as_mut_ptr().addr() as u64,
-        stack_size: STACK_SIZE as u64,
+        stack: stack_address,
+        stack_size,
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
         cgroup: group.unwrap_or(0),
     };
-    // SAFETY: the child runs on `stack`, with our memory, while this thread does not run. It keeps
-    // to async-signal-safe calls, writes to nothing but its stack, the sheet and `errno`, and never
-    // returns. The kernel writes to `pidfd`, which outlives the call.
+    // SAFETY: the child runs on `stack`, with our memory, while this thread does not run, or on a
+    // copy of all. It keeps to async-signal-safe calls, writes to nothing but its stack, the sheet
+    // and `errno`, and never returns. The kernel writes to `pidfd`, which outlives the call.
     let made = unsafe { clone3_and_run(&raw const arguments, ptr::from_mut(sheet).cast()) };
     if made < 0 {
         return Err(io::Error::from_raw_os_error(i32::try_from(-made).unwrap_or(i32::MAX)));

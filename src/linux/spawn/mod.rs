@@ -5,6 +5,9 @@
 
 mod child;
 mod clone;
+mod confine;
+#[cfg(test)]
+mod confine_tests;
 mod report;
 mod sheet;
 #[cfg(test)]
@@ -24,6 +27,7 @@ use self::sheet::Sheet;
 use super::cgroupfs::Group;
 use super::error::Error;
 use super::pidfd::Pidfd;
+use super::sandbox::Sandbox;
 use crate::units::Pid;
 
 /// Everything a new process is given. It gets nothing that is not said here: no other descriptor,
@@ -45,6 +49,7 @@ pub struct Launch<'a> {
     pub passed: Vec<BorrowedFd<'a>>,
     pub limits: Vec<Limit>,
     pub group: Option<&'a Group>,
+    pub sandbox: Sandbox<'a>,
 }
 
 /// What is executed.

@@ -19,15 +19,25 @@ pub enum Stage {
     Descriptors,
     WorkingDirectory,
     Limit,
+    User,
+    Capabilities,
+    NoNewPrivileges,
+    Files,
+    Filter,
     Execute,
 }
 
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 11] = [
     Stage::JoinGroup,
     Stage::NewSession,
     Stage::Descriptors,
     Stage::WorkingDirectory,
     Stage::Limit,
+    Stage::User,
+    Stage::Capabilities,
+    Stage::NoNewPrivileges,
+    Stage::Files,
+    Stage::Filter,
     Stage::Execute,
 ];
 
@@ -72,6 +82,7 @@ pub(super) struct Subjects {
     group: String,
     working_directory: String,
     limits: Vec<Resource>,
+    user: String,
 }
 
 impl ExecReport {
@@ -128,23 +139,31 @@ impl FailureNote {
 impl Subjects {
     pub(super) fn of(launch: &Launch<'_>) -> Self {
         let directory = launch.working_directory.as_deref();
+        let user = launch.sandbox.user;
         Self {
             program: launch.program_name(),
             group: launch.group.map(|g| g.path().display().to_string()).unwrap_or_default(),
             working_directory: directory.map(|d| format!("{d:?}")).unwrap_or_default(),
             limits: launch.limits.iter().map(|limit| limit.resource).collect(),
+            user: user.map(|u| format!("uid {} gid {}", u.uid, u.gid)).unwrap_or_default(),
         }
     }
 
     fn failure(&self, note: FailureNote) -> ExecFailure {
         let object = match note.stage {
             Stage::JoinGroup => self.group.clone(),
-            Stage::NewSession | Stage::Descriptors => format!("of {}", self.program),
+            Stage::NewSession
+            | Stage::Descriptors
+            | Stage::Capabilities
+            | Stage::NoNewPrivileges
+            | Stage::Files
+            | Stage::Filter => format!("of {}", self.program),
             Stage::WorkingDirectory => self.working_directory.clone(),
             Stage::Limit => {
                 let index = usize::try_from(note.index).unwrap_or(usize::MAX);
                 self.limits.get(index).map(Resource::to_string).unwrap_or_default()
             }
+            Stage::User => self.user.clone(),
             Stage::Execute => self.program.clone(),
         };
         ExecFailure { stage: note.stage, object, errno: note.errno }
@@ -159,6 +178,11 @@ impl fmt::Display for ExecFailure {
             Stage::Descriptors => "pass the descriptors",
             Stage::WorkingDirectory => "chdir to",
             Stage::Limit => "set",
+            Stage::User => "become",
+            Stage::Capabilities => "drop the capabilities",
+            Stage::NoNewPrivileges => "set no_new_privs",
+            Stage::Files => "protect files from the process",
+            Stage::Filter => "filter the system calls",
             Stage::Execute => "execute",
         };
         let reason = words(&io::Error::from_raw_os_error(self.errno));

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Rlimit};
 
+use super::confine::Confinement;
 use super::report::FailureNote;
 use super::{Door, Launch, Program, Resource};
 use crate::linux::error::{Error, failed};
@@ -35,6 +36,7 @@ pub(super) struct Sheet<'a> {
     pub(super) limits: Vec<(rustix::process::Resource, Rlimit)>,
     /// The group's `cgroup.procs`, where the child has to join by itself.
     pub(super) procs: Option<OwnedFd>,
+    pub(super) confinement: Confinement<'a>,
     pub(super) report: OwnedFd,
     pub(super) parent: Pid,
 }
@@ -88,6 +90,7 @@ impl<'a> Sheet<'a> {
             first_free,
             limits: launch.limits.iter().map(|l| (l.resource.kernel(), l.kernel())).collect(),
             procs,
+            confinement: Confinement::prepare(&launch.sandbox, &launch.program_name(), lifted)?,
             report: lifted(write_end.as_fd())?,
             parent: rustix::process::getpid(),
         };
