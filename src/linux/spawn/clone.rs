@@ -55,7 +55,7 @@ const STACK_SIZE: usize = 64 * 1024;
 #[repr(C, align(16))]
 struct Stack(MaybeUninit<[u8; STACK_SIZE]>);
 
-/// Returns when the child has executed or ended; one that is another user's has only been made then.
+/// Returns when the child has executed or ended; with a copy of our memory, when it is made.
 fn clone3(group: Option<&Group>, pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io::Result<i64> {
     let group = group.map(|group| u64::from(group.as_fd().as_raw_fd().unsigned_abs()));
     let into_group = if group.is_some() { CLONE_INTO_CGROUP } else { 0 };

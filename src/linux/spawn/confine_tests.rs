@@ -229,7 +229,7 @@ fn nobody() -> Option<User> {
 async fn another_user_is_another_user_and_we_stay_who_we_are() {
     let Some(nobody) = nobody() else { return };
     let dumpable = || rustix::process::dumpable_behavior().unwrap();
-    let (before, stamp) = (dumpable(), fs::read_to_string("/proc/self/status").unwrap());
+    let (before, stamp) = (dumpable(), fs::read_to_string("/proc/thread-self/status").unwrap());
     for door in DOORS {
         let filter = strict();
         let sandbox = Sandbox { user: Some(&nobody), ..confined(&filter, None) };
@@ -242,7 +242,7 @@ async fn another_user_is_another_user_and_we_stay_who_we_are() {
     }
     assert_eq!(dumpable(), before, "the child's user changed what we are");
     assert_eq!(fs::metadata("/proc/self/status").unwrap().uid(), own_uid());
-    let after = fs::read_to_string("/proc/self/status").unwrap();
+    let after = fs::read_to_string("/proc/thread-self/status").unwrap();
     assert_eq!(field(&after, "SigBlk"), field(&stamp, "SigBlk"));
 }
 
