@@ -31,6 +31,7 @@ fn run(options: &Options, clock: Clock) -> ExitCode {
         Err(error @ BootError::AlreadyRunning { .. }) => {
             fail(&error, cli::ExitCode::AlreadyRunning)
         }
+        Err(error @ BootError::NoLimits { .. }) => fail(&error, cli::ExitCode::Configuration),
         Err(error) => fail(&error, cli::ExitCode::Failed),
     }
 }

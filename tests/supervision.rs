@@ -440,6 +440,25 @@ fn a_limit_that_this_host_cannot_enforce_is_named() {
     assert_eq!(lab.phase("web-0"), "ready");
 }
 
+/// Reliability 64: who asks for limits gets them, or no node.
+#[test]
+fn a_node_that_has_to_limit_does_not_start_where_it_cannot() {
+    let lab = Lab::new();
+    let given = lab
+        .base_group()
+        .and_then(|base| fs::read_to_string(base.parent()?.join("cgroup.controllers")).ok());
+    if given.is_some_and(|given| given.contains("memory")) {
+        println!("skipped: this host has the memory controller");
+        return;
+    }
+    let mut node =
+        lab.node(&service("web", &idle(), "")).set("node.resource_limits=required").start();
+    assert_eq!(node.end().code(), Some(78));
+    let said = node.console.line("cannot enforce what services may use: ");
+    assert!(said.contains("best_effort"), "{said}");
+    assert!(lab.processes().is_empty());
+}
+
 /// A foreign program that knows nothing of the node.
 #[test]
 fn a_service_is_ready_when_its_port_answers() {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::ActError;
+pub use limits::LimitInForce;
 pub use sweep::{Swept, sweep};
 
 use crate::config::NodeConfig;
@@ -56,6 +57,14 @@ pub struct Ground {
     /// The group around it that was made for nothing else, and goes with it; none: what is around
     /// it is the service manager's and not ours to touch.
     pub made_for_it: Option<Arc<Group>>,
+}
+
+impl Ground {
+    /// When nothing runs there any more.
+    pub fn put_away(self) {
+        let _left_for_the_next_sweep = self.services.remove();
+        let _left_for_the_next_sweep = self.made_for_it.map(|group| group.remove());
+    }
 }
 
 /// A run that was spawned and is not forgotten.
@@ -103,6 +112,9 @@ impl Act {
         for (id, place) in &plan.sockets {
             let _tried_again_at_spawn = sockets.bind(id, place);
         }
+        if let Some(Ground { services, .. }) = &ground {
+            limits::protect(services, &plan)?;
+        }
         Ok(Self {
             plan,
             node_name: config.node.name.clone(),
@@ -129,6 +141,9 @@ impl Act {
                 self.sockets.keep_only(|place| known.contains(place));
                 return Err(error);
             }
+        }
+        if let Some(Ground { services, .. }) = &self.ground {
+            limits::protect(services, &next)?;
         }
         self.plan = next;
         self.close_what_is_not_planned();
@@ -174,7 +189,13 @@ impl Act {
         let Some(live) = self.runs.get(&run) else { return Ok(()) };
         let Some(group) = live.members.group() else { return Ok(()) };
         let Some(plan) = self.plan.instances.get(&live.instance) else { return Ok(()) };
-        limits::set(group, plan)
+        limits::set(group, &plan.limits)
+    }
+
+    /// The limits of an instance, as wanted and as the kernel has them.
+    pub fn limits(&self, id: &InstanceId) -> Vec<LimitInForce> {
+        let Some(plan) = self.plan.instances.get(id) else { return Vec::new() };
+        limits::in_force(self.groups.get(id).map(Arc::as_ref), &plan.limits)
     }
 
     /// To the first process of the run; one that is gone needs no signal.
@@ -238,9 +259,8 @@ impl Act {
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();
         }
-        if let Some(Ground { services, made_for_it }) = self.ground.take() {
-            let _left_for_the_next_sweep = services.remove();
-            let _left_for_the_next_sweep = made_for_it.map(|group| group.remove());
+        if let Some(ground) = self.ground.take() {
+            ground.put_away();
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
     let mut strangers = Vec::new();
     if let Some(group) = &group {
         strangers = kill_strangers(group)?;
-        limits::set(group, &plan)?;
+        limits::set(group, &plan.limits)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
     let notify = notify_socket(act, launch, id, run)?;

@@ -45,7 +45,7 @@ impl ExitCode {
             Self::NotRunning => "no node is running there",
             Self::AlreadyRunning => "run: another node is running there",
             Self::NoPermission => "no permission for the control socket",
-            Self::Configuration => "the configuration is wrong",
+            Self::Configuration => "the configuration is wrong, or more than this host can keep",
         }
     }
 }

@@ -27,6 +27,7 @@ impl NodeConfig {
             ("node.name", now.name != before.name),
             ("node.data_dir", now.data_dir != before.data_dir),
             ("node.runtime_dir", now.runtime_dir != before.runtime_dir),
+            ("node.resource_limits", now.resource_limits != before.resource_limits),
             ("monitoring.log_target", self.monitoring.log_target != old.monitoring.log_target),
             ("monitoring.log_format", self.monitoring.log_format != old.monitoring.log_format),
         ];

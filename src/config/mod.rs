@@ -18,6 +18,7 @@ mod model;
 mod origins;
 mod problem;
 mod report;
+mod resources;
 mod schema;
 mod section;
 mod sections;
@@ -49,8 +50,9 @@ use std::path::{Path, PathBuf};
 pub use live::ScaleError;
 pub use model::{
     Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
-    LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, RateLimit, Readiness,
-    Resources, RestartPolicy, Service, Supervisor, Tier, TierRules, Tiers,
+    LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit,
+    Readiness, ResourceLimits, Resources, RestartPolicy, Service, Supervisor, Tier, TierRules,
+    Tiers,
 };
 pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};

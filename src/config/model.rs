@@ -34,6 +34,16 @@ pub struct NodeSection {
     pub data_dir: PathBuf,
     /// Absolute, and short enough that every socket below it fits `sockaddr_un` (107 bytes).
     pub runtime_dir: PathBuf,
+    pub resource_limits: ResourceLimits,
+}
+
+/// What the node does on a host that cannot enforce the limits of its services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResourceLimits {
+    /// It runs and says so in `status`.
+    BestEffort,
+    /// It does not start.
+    Required,
 }
 
 /// `[process_management.supervisor]`: the defaults of every service.
@@ -305,13 +315,37 @@ pub enum NotifyAccess {
     All,
 }
 
-/// `[services.NAME.resources]`; none: no limit.
+/// What the kernel kills when a service has used up its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OomKill {
+    /// All of its processes: no half of it is left.
+    #[default]
+    Service,
+    /// The one that gives back most.
+    Process,
+}
+
+/// `[services.NAME.resources]`; none: no limit, no protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resources {
+    /// Of `memory_min`, `memory_low`, `memory_high` and `memory` none is more than a later one.
     pub memory: Option<ByteSize>,
+    /// Beyond it the service is slowed down and its memory reclaimed.
+    pub memory_high: Option<ByteSize>,
+    /// Not reclaimed while there is other memory to reclaim.
+    pub memory_low: Option<ByteSize>,
+    /// Never reclaimed.
+    pub memory_min: Option<ByteSize>,
+    /// Of its memory, what may be in swap.
+    pub memory_swap: Option<ByteSize>,
+    pub oom_kill: OomKill,
     /// Processor time of a process in seconds, after which it is told to end (RLIMIT_CPU, soft).
     pub cpu_seconds: Option<u64>,
     pub cpu_cores: Option<CpuShare>,
+    /// 1..=10000; none: the tier's.
+    pub cpu_weight: Option<u16>,
+    /// The share of a contended disk: 1..=10000; none: the kernel's default, 100.
+    pub io_weight: Option<u16>,
     /// Processes and threads.
     pub max_tasks: Option<u64>,
     /// RLIMIT_NOFILE

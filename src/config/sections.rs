@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::addresses::{Meaning, endpoint, multiaddrs, port};
 use super::model::{
     Api, Backoff, HealthChecks, LogAggregation, LogFormat, LogTarget, Monitoring, Network,
-    NodeConfig, NodeSection, RateLimit, RestartPolicy, Supervisor, Tier, TierRules, Tiers,
+    NodeConfig, NodeSection, RateLimit, ResourceLimits, RestartPolicy, Supervisor, Tier, TierRules,
+    Tiers,
 };
 use super::report::Report;
 use super::section::Section;
@@ -42,6 +43,9 @@ const LEVELS: [(&str, Level); 5] = {
 
 pub(super) const LOG_TARGETS: [(&str, LogTarget); 3] =
     [("auto", LogTarget::Auto), ("journald", LogTarget::Journald), ("console", LogTarget::Console)];
+
+pub(super) const RESOURCE_LIMITS: [(&str, ResourceLimits); 2] =
+    [("best_effort", ResourceLimits::BestEffort), ("required", ResourceLimits::Required)];
 
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
     [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
@@ -83,9 +87,12 @@ fn node(mut section: Section<'_>) -> NodeSection {
         let what = "data_dir and runtime_dir are the same folder".to_owned();
         section.clash(["runtime_dir", "data_dir"], what, "two folders");
     }
+    let resource_limits =
+        section.or("resource_limits", ResourceLimits::BestEffort, choice(&RESOURCE_LIMITS));
     section.finish();
     NodeSection {
         name,
+        resource_limits,
         data_dir: data_dir.unwrap_or_default(),
         runtime_dir: runtime_dir.unwrap_or_default(),
     }

@@ -12,25 +12,18 @@ use super::model::{
 };
 use super::problem::{Problem, nearest};
 use super::report::path;
+use super::resources;
 use super::section::Section;
 use super::sections::{RESTART_POLICIES, TIERS, log_burst, log_rate};
 use super::tree::{Entry, Table, Value};
 use super::values::{
-    MAX_SIZE, NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, cores, duration, flag, or_none, size,
-    whole,
+    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, duration, flag, or_none, size, whole,
 };
 use crate::catalog::{Builtin, COMING, INSTANCES};
 use crate::units::{ByteSize, ServiceName};
 
 /// So that checking what depends on what stays quick and shallow.
 const MAX_SERVICES: usize = 1024;
-/// PID_MAX_LIMIT of 64-bit Linux.
-const MAX_TASKS: u64 = 1 << 22;
-/// A century, beyond which a limit of processor time is a slip.
-const MAX_CPU_SECONDS: u64 = 100 * 365 * 86_400;
-/// The kernel's own bound of `fs.nr_open` is near this.
-const MAX_FILES: u64 = 1 << 30;
-
 const STORAGE_MAX_BLOCK: ByteSize = ByteSize::mib(4);
 const LEDGER_MAX_ENTRY: ByteSize = ByteSize::mib(1);
 
@@ -148,7 +141,7 @@ fn builtin_service(
         None => wishes.extend(entry.depends_on.iter().map(|on| Wish::of_catalog(name, *on))),
     }
     wishes.extend(written(&mut section, name, Relation::RestartWith).unwrap_or_default());
-    let (resources, quota) = resources(section.section("resources"), limits, Some(builtin));
+    let (resources, quota) = resources::read(section.section("resources"), limits, Some(builtin));
     let max_item = max_item(&mut section, builtin);
     if quota != 0 && quota < max_item {
         let what = format!("resources.disk is less than one block of {}", ByteSize(max_item));
@@ -185,7 +178,7 @@ fn foreign_service(
 ) -> Service {
     wishes.extend(written(&mut section, name, Relation::DependsOn).unwrap_or_default());
     wishes.extend(written(&mut section, name, Relation::RestartWith).unwrap_or_default());
-    let (resources, _) = resources(section.section("resources"), Resources::default(), None);
+    let (resources, _) = resources::read(section.section("resources"), Resources::default(), None);
     let kind = Kind::Foreign(foreign::program(&mut section));
     let mut service = common(&mut section, kind, defaults, resources);
     service.port = section.or("port", None, or_none(port()));
@@ -261,48 +254,4 @@ fn max_item(section: &mut Section<'_>, builtin: Builtin) -> u64 {
         }
     };
     section.or(key, default, size(ByteSize::kib(1)..=most)).0
-}
-
-/// The limits, and the quota in bytes that only storage can keep; 0: none.
-fn resources(
-    mut section: Section<'_>,
-    default: Resources,
-    builtin: Option<Builtin>,
-) -> (Resources, u64) {
-    let core = or_none(size(ByteSize(0)..=MAX_SIZE));
-    let stack = or_none(size(ByteSize::kib(128)..=ByteSize::gib(1024)));
-    let memory = or_none(size(ByteSize::mib(1)..=MAX_SIZE));
-    let file = or_none(size(ByteSize::kib(4)..=MAX_SIZE));
-    let cpu_seconds = whole(1..=MAX_CPU_SECONDS);
-    let read = Resources {
-        memory: section.or("memory", default.memory, memory),
-        cpu_seconds: section.or("cpu_seconds", default.cpu_seconds, or_none(cpu_seconds)),
-        cpu_cores: section.or("cpu_cores", default.cpu_cores, or_none(cores())),
-        max_tasks: section.or("max_tasks", default.max_tasks, or_none(whole(1..=MAX_TASKS))),
-        max_files: section.or("max_files", default.max_files, or_none(whole(16..=MAX_FILES))),
-        max_core: section.or("max_core", default.max_core, core),
-        max_file_size: section.or("max_file_size", default.max_file_size, file),
-        max_stack: section.or("max_stack", default.max_stack, stack),
-    };
-    if read.cpu_seconds.is_some() {
-        let what = match builtin {
-            Some(_) => {
-                "a process that has used so much processor time finishes what it is doing, \
-                        ends, and is started again; the limit starts anew with it"
-            }
-            None => {
-                "a process that has used so much processor time is sent SIGXCPU, of which it \
-                     dies unless it catches it, and is started again"
-            }
-        };
-        section.remark("cpu_seconds", what);
-    }
-    let quota = if builtin == Some(Builtin::Storage) {
-        section.or("disk", None, or_none(size(ByteSize::mib(1)..=MAX_SIZE)))
-    } else {
-        section.forbid("disk", "only services.storage keeps a quota on disk");
-        None
-    };
-    section.finish();
-    (read, quota.map_or(0, |quota| quota.0))
 }

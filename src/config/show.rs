@@ -9,13 +9,15 @@ use multiaddr::Multiaddr;
 use super::Loaded;
 use super::foreign::NOTIFY_ACCESS;
 use super::model::{
-    Api, FileLimits, Foreign, Kind, LogAggregation, Monitoring, Network, NodeConfig, Readiness,
-    Resources, Service, Supervisor,
+    Api, FileLimits, Foreign, Kind, LogAggregation, Monitoring, Network, NodeConfig, OomKill,
+    Readiness, Resources, Service, Supervisor,
 };
 use super::origins::Origins;
 use super::problem::Place;
 use super::report::path;
-use super::sections::{BACKOFFS, LOG_FORMATS, LOG_TARGETS, RESTART_POLICIES, TIERS};
+use super::sections::{
+    BACKOFFS, LOG_FORMATS, LOG_TARGETS, RESOURCE_LIMITS, RESTART_POLICIES, TIERS,
+};
 use crate::catalog::Builtin;
 use crate::units::{ByteSize, ServiceName};
 
@@ -37,6 +39,7 @@ fn page(config: &NodeConfig) -> Page {
     page.text("name", &config.node.name);
     page.text("data_dir", config.node.data_dir.display());
     page.text("runtime_dir", config.node.runtime_dir.display());
+    page.text("resource_limits", word(&RESOURCE_LIMITS, config.node.resource_limits));
     supervisor(&mut page, &config.supervisor);
     page.section("process_management.health_checks");
     page.duration("interval", config.health_checks.interval);
@@ -181,8 +184,15 @@ fn foreign(page: &mut Page, program: &Foreign, service: &Service) {
 
 fn resources(page: &mut Page, resources: &Resources) {
     page.size_limit("memory", resources.memory);
+    page.size_limit("memory_high", resources.memory_high);
+    page.size_limit("memory_low", resources.memory_low);
+    page.size_limit("memory_min", resources.memory_min);
+    page.size_limit("memory_swap", resources.memory_swap);
+    page.line("oom_group", resources.oom_kill == OomKill::Service);
     page.limit("cpu_seconds", resources.cpu_seconds);
     page.limit("cpu_cores", resources.cpu_cores);
+    page.if_written("cpu_weight", resources.cpu_weight);
+    page.if_written("io_weight", resources.io_weight);
     page.limit("max_tasks", resources.max_tasks);
     page.limit("max_files", resources.max_files);
     page.size_limit("max_core", resources.max_core);

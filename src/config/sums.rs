@@ -2,7 +2,7 @@
 //! what holds by default only gives a remark, so that a small host runs the defaults.
 
 use super::HostDefaults;
-use super::model::{NodeConfig, Service};
+use super::model::{NodeConfig, Resources, Service};
 use super::problem::{Place, Problem};
 use super::report::Report;
 use super::show::exact_size;
@@ -14,6 +14,7 @@ pub(super) fn check(config: &NodeConfig, tree: &Table, host: &HostDefaults, repo
         && memory_is_there(config, memory, tree, report)
     {
         sum_of_memory(config, memory, tree, report);
+        sum_that_is_never_reclaimed(config, memory, tree, report);
     }
     if let Some(processors) = host.processors {
         processors_are_there(config, processors, tree, report);
@@ -27,8 +28,16 @@ fn enabled(config: &NodeConfig) -> impl Iterator<Item = (&ServiceName, &Service)
 /// No single limit beyond the host.
 fn memory_is_there(config: &NodeConfig, host: ByteSize, tree: &Table, report: &Report) -> bool {
     let budget = config.memory_budget.map(|budget| (budget, "resources.memory".to_owned()));
-    let limits = enabled(config).filter_map(|(name, service)| {
-        Some((service.resources.memory?, format!("services.{name}.resources.memory")))
+    let limits = enabled(config).flat_map(|(name, service)| {
+        let Resources { memory, memory_high, memory_low, memory_min, .. } = service.resources;
+        let sizes = [
+            ("memory", memory),
+            ("memory_high", memory_high),
+            ("memory_low", memory_low),
+            ("memory_min", memory_min),
+        ];
+        let key = move |key| format!("services.{name}.resources.{key}");
+        sizes.into_iter().filter_map(move |(name, size)| Some((size?, key(name))))
     });
     let mut fits = true;
     for (size, key) in budget.into_iter().chain(limits).filter(|(size, _)| *size > host) {
@@ -96,6 +105,22 @@ fn sum_of_memory(config: &NodeConfig, host: ByteSize, tree: &Table, report: &Rep
              they cannot all be used up"
         );
         report.remark(Problem::new(&Place::Default, "services", what));
+    }
+}
+
+/// What is never reclaimed has to be there for all at once.
+fn sum_that_is_never_reclaimed(config: &NodeConfig, host: ByteSize, tree: &Table, report: &Report) {
+    let kept = |service: &Service| {
+        let each = service.resources.memory_min?;
+        Some(each.0.saturating_mul(u64::from(service.instances)))
+    };
+    let all = enabled(config).filter_map(|(_, service)| kept(service));
+    let sum = ByteSize(all.fold(0, u64::saturating_add));
+    let keys = enabled(config).map(|(name, _)| format!("services.{name}.resources.memory_min"));
+    let last = keys.filter_map(|key| Some((written(&key, tree)?, key))).max();
+    if let Some((place, key)) = last.filter(|_| sum > host) {
+        let what = format!("memory_min of all services comes to {sum}, and the host has {host}");
+        report.problem(Problem::new(place, &key, what).allowed(format!("at most {host} in all")));
     }
 }
 

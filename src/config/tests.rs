@@ -150,6 +150,7 @@ fn what_is_shown_loads_to_an_equal_configuration() {
         ..host()
     };
     let rich = r#"
+        node.resource_limits = "required"
         [process_management.supervisor]
         restart_policy = "on_failure"
         backoff_initial = "1500us"
@@ -163,6 +164,13 @@ fn what_is_shown_loads_to_an_equal_configuration() {
         memory = "none"
         disk = 7654321
         cpu_cores = 0.125
+        memory_high = "1GiB"
+        memory_low = 5
+        memory_min = "1B"
+        memory_swap = "0B"
+        oom_group = false
+        cpu_weight = 10000
+        io_weight = 1
         [services.web]
         command = ["/bin/x", "a \"b\"\n\u0007ü", '']
         instances = 64

@@ -164,3 +164,36 @@ fn more_processors_than_there_are_limit_nothing() {
     assert_eq!(told, [expected]);
     assert!(on(&host(), "services.storage.resources.cpu_cores = 4\n").unwrap().remarks.is_empty());
 }
+
+#[test]
+fn what_is_protected_is_within_what_is_allowed() {
+    let refused = |resources: &str| {
+        let text = format!("services.ledger.resources = {{ {resources} }}\n");
+        on(&host(), &text).map(|_| ()).unwrap_err()
+    };
+    let order = "; allowed: memory_min <= memory_low <= memory_high <= memory";
+    let expected = format!(
+        "node.toml:1:45: services.ledger.resources.memory_high: memory_high (2GiB) is more than \
+         memory (1GiB){order}"
+    );
+    assert_eq!(refused("memory_high = '2GiB'"), expected);
+    assert!(refused("memory_min = '2MiB', memory_low = '1MiB'").contains("memory_min (2MiB) is"));
+    assert!(refused("memory_min = '2GiB', memory_low = '1GiB'").lines().count() == 1);
+    assert!(refused("memory_min = '2MiB', memory_high = '1MiB'").contains("memory_high (1MiB)"));
+    let fine = "services.ledger.resources = { memory_min = '1MiB', memory_high = '1MiB' }\n";
+    assert!(on(&host(), fine).is_ok());
+    let without_limit = "services.ledger.resources = { memory = 'none', memory_high = '2GiB' }\n";
+    assert!(on(&host(), without_limit).is_ok());
+}
+
+#[test]
+fn what_is_never_reclaimed_is_there_for_all() {
+    let small = HostDefaults { memory: Some(ByteSize::gib(4)), ..host() };
+    let web = "services.web = { command = ['x'], instances = 3, resources.memory_min = '2GiB' }\n";
+    let refused = on(&small, web).unwrap_err();
+    assert!(
+        refused.contains("memory_min of all services comes to 6GiB, and the host has 4GiB"),
+        "{refused}"
+    );
+    assert!(on(&small, &web.replace("2GiB", "1GiB")).is_ok());
+}

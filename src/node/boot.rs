@@ -11,7 +11,7 @@ use super::host::{self, Host};
 use super::logs::{self, LogError, Opened};
 use super::marks::Mark;
 use crate::act::{Act, ActError, Swept, sweep};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, ResourceLimits};
 use crate::control;
 use crate::linux::fds::{self, SocketAccess};
 use crate::linux::process::{self, PidLock};
@@ -84,6 +84,11 @@ pub enum BootError {
         holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     AlreadyRunning { place: PathBuf, holder: Option<Pid> },
+    #[error(
+        "cannot enforce what services may use: {missing}; node.resource_limits = \"required\" asks \
+         for that, \"best_effort\" does without"
+    )]
+    NoLimits { missing: String },
     #[error("{0}")]
     Linux(#[from] crate::linux::Error),
     #[error("{0}")]
@@ -124,12 +129,22 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
     // Where it cannot be taken off, our crash will be taken for a wanted stop.
     let _ends_services_then = Mark::Stopping.take_off(runtime_dir);
     process::become_subreaper()?;
-    let host = host::look(runtime_dir, without_journal);
+    let plan = Plan::of(&config);
+    let host = host::look(runtime_dir, &plan, without_journal);
+    if config.node.resource_limits == ResourceLimits::Required
+        && let Some(without) = host.without_limits()
+    {
+        let missing = without.missing.clone();
+        if let Some(ground) = host.ground {
+            ground.put_away();
+        }
+        return Err(BootError::NoLimits { missing });
+    }
     let services = host.ground.as_ref().map(|ground| &ground.services);
     report_sweep(&book, sweep(services, runtime_dir).await?);
     let control = runtime_dir.join(control::SOCKET);
     let control = fds::unix_listener(&control, SocketAccess::Owner)?;
-    let act = Act::new(&config, Plan::of(&config), host.ground.clone())?;
+    let act = Act::new(&config, plan, host.ground.clone())?;
     Ok(Booted { config, loader, clock, book, host, act, signals, control, _locks: locks })
 }
 

@@ -9,12 +9,16 @@ use super::marks::Mark;
 use crate::act::Ground;
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process;
+use crate::plan::Plan;
 use crate::rpc::pb::node::Degradation;
 
 /// The group below which every instance has its own.
 pub(super) const SERVICES: &str = "services";
 /// What limits need. The order is that of `status`.
 pub(super) const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "io"];
+
+const PROCESS_GROUPS: &str = "process-groups";
+const RESOURCE_LIMITS: &str = "resource-limits";
 
 #[derive(Debug)]
 pub(super) struct Host {
@@ -23,18 +27,27 @@ pub(super) struct Host {
     pub(super) degradations: Vec<Degradation>,
 }
 
+impl Host {
+    /// Why the limits of services are not enforced, if they are not.
+    pub(super) fn without_limits(&self) -> Option<&Degradation> {
+        let names = [PROCESS_GROUPS, RESOURCE_LIMITS];
+        self.degradations.iter().find(|without| names.contains(&without.name.as_str()))
+    }
+}
+
 /// Looks once, at the start, and takes its place among the groups. `without_journal` is why the
 /// logs do not go to journald.
-pub(super) fn look(runtime_dir: &Path, without_journal: Option<String>) -> Host {
+pub(super) fn look(runtime_dir: &Path, plan: &Plan, without_journal: Option<String>) -> Host {
     let mut degradations = Vec::new();
     let ground = match find_ground(runtime_dir) {
-        Ok((ground, missing)) => {
+        Ok((ground, mut missing)) => {
+            missing.retain(|missing| is_missed(missing.controller, plan));
             degradations.extend(without_controllers(&missing));
             Some(ground)
         }
         Err(missing) => {
             degradations.push(degradation(
-                "process-groups",
+                PROCESS_GROUPS,
                 &missing,
                 "a mark in the environment finds the processes of a service; no limits but rlimits",
             ));
@@ -125,6 +138,12 @@ fn base_name(runtime_dir: &Path) -> String {
     format!("blackhole{}", runtime_dir.to_string_lossy().replace(['/', '.'], "-"))
 }
 
+/// Disks are shared fairly without a controller; it is missed where weights were asked for.
+fn is_missed(controller: &str, plan: &Plan) -> bool {
+    controller != "io"
+        || plan.instances.values().any(|instance| instance.limits.io_weight.is_some())
+}
+
 /// Each group of the path gives the controllers to those below it; the last one's are the
 /// instances'. A controller that does not get through is missing.
 fn hand_on(path: &[&Group]) -> Vec<Missing> {
@@ -168,7 +187,7 @@ fn without_controllers(missing: &[Missing]) -> Option<Degradation> {
         reasons.iter().map(|(why, names)| format!("{} ({why})", names.join(", "))).collect();
     (!words.is_empty()).then(|| {
         degradation(
-            "resource-limits",
+            RESOURCE_LIMITS,
             &format!("cgroup v2 controllers are missing: {}", words.join("; ")),
             "what they would limit is not enforced; rlimits are",
         )

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::host::Host;
-use crate::act::Act;
+use crate::act::{Act, LimitInForce};
 use crate::config::NodeConfig;
 use crate::decide::{Instance, Node};
 use crate::linux::{process, procfs};
 use crate::observe::usage::{self, Usage};
+use crate::plan::GroupLimit;
 use crate::rpc::pb::node as pb;
 use crate::telemetry::{Form, LogBook};
 use crate::units::{InstanceId, RunId, Tick};
@@ -108,7 +109,7 @@ impl View<'_> {
         let plan = self.act.plan().instances.get(id);
         let usage = self.usage(instance);
         let uptime = instance.uptime(self.now);
-        let limit = plan.and_then(|plan| plan.resources.memory);
+        let limit = plan.and_then(|plan| plan.limits.memory);
         let socket = plan.map(|plan| plan.socket.to_string_lossy().into_owned());
         pb::InstanceStatus {
             service: id.service.to_string(),
@@ -129,6 +130,7 @@ impl View<'_> {
             ready_seconds: instance.ready_after().unwrap_or_default().as_secs_f64(),
             log_lines_dropped: self.book.dropped(&id.service),
             tasks: usage.tasks,
+            limits: self.act.limits(id).into_iter().map(told_limit).collect(),
         }
     }
 
@@ -155,6 +157,13 @@ impl View<'_> {
         let ago = ago.and_then(|ago| i64::try_from(ago.as_micros()).ok());
         ago.map_or(0, |ago| self.unix_us.saturating_sub(ago))
     }
+}
+
+fn told_limit(limit: LimitInForce) -> pb::Limit {
+    let met = limit.is_met();
+    let LimitInForce { wanted, set } = limit;
+    let GroupLimit { file, value, matters } = wanted;
+    pb::Limit { name: file.to_owned(), wanted: value, set, met, matters }
 }
 
 fn percent(before: Option<Look>, now: Tick, cpu: Duration, lifetime: Duration) -> Look {

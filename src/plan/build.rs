@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::launch::{LaunchPlan, launch_plan};
+use super::limits::GroupLimits;
 use super::rules::{RestartRules, Rules};
-use crate::config::{Backoff, NodeConfig, Resources, Service};
+use crate::config::{Backoff, NodeConfig, Service};
 use crate::units::{InstanceId, ServiceName};
 
 /// Everything that is to be run, and with what.
@@ -26,31 +27,9 @@ pub struct InstancePlan {
     pub launch: LaunchPlan,
     /// The socket that is this instance's alone.
     pub socket: PathBuf,
-    pub resources: Resources,
-    pub cpu_weight: u16,
+    pub limits: GroupLimits,
     pub log_rate: u32,
     pub log_burst: u32,
-}
-
-/// The period over which `cpu.max` is kept, in microseconds (kernel doc cgroup-v2, its default).
-const CPU_PERIOD_US: u64 = 100_000;
-
-impl InstancePlan {
-    /// Interface files of cgroup v2 and what belongs into them; "max" is no limit.
-    pub fn group_limits(&self) -> Vec<(&'static str, String)> {
-        let limits = &self.resources;
-        let cpu = limits.cpu_cores.map(|share| {
-            let quota = u64::from(share.millis()) * CPU_PERIOD_US / 1000;
-            format!("{quota} {CPU_PERIOD_US}")
-        });
-        let or_max = |limit: Option<String>| limit.unwrap_or_else(|| "max".to_owned());
-        vec![
-            ("memory.max", or_max(limits.memory.map(|size| size.0.to_string()))),
-            ("cpu.max", or_max(cpu)),
-            ("cpu.weight", self.cpu_weight.to_string()),
-            ("pids.max", or_max(limits.max_tasks.map(|tasks| tasks.to_string()))),
-        ]
-    }
 }
 
 /// Which listener: an instance's own, one that all instances of a service share, or the API's.
@@ -185,8 +164,7 @@ fn instance_plan(
         rules,
         launch: launch_plan(config, name, service, id),
         socket: socket_path(&config.node.runtime_dir, &id.to_string()),
-        resources: service.resources,
-        cpu_weight: config.tiers.rules(service.tier).cpu_weight,
+        limits: GroupLimits::of(&service.resources, config.tiers.rules(service.tier).cpu_weight),
         log_rate: service.log_rate,
         log_burst: service.log_burst,
     }

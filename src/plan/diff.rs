@@ -48,7 +48,7 @@ fn moved_sockets(old: &Plan, new: &Plan, plan: &InstancePlan) -> bool {
 }
 
 fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec<&'static str> {
-    let InstancePlan { launch, socket, resources, cpu_weight, .. } = new;
+    let InstancePlan { launch, socket, .. } = new;
     let LaunchPlan { program, environment, working_directory, data_dir, passed, notify, limits } =
         launch;
     let before = &old.launch;
@@ -60,8 +60,7 @@ fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec
         ("sockets", moved || before.passed != *passed || old.socket != *socket),
         ("notify", before.notify != *notify),
         ("readiness", old.rules.readiness != new.rules.readiness),
-        ("resources", before.limits != *limits || old.resources != *resources),
-        ("tier", old.cpu_weight != *cpu_weight),
+        ("resources", before.limits != *limits || old.limits != new.limits),
     ];
     named(&all)
 }

@@ -4,6 +4,7 @@
 mod build;
 mod diff;
 mod launch;
+mod limits;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -14,4 +15,5 @@ pub use launch::{
     Channel, HardLimit, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program,
     SEARCH_PATH, Settings,
 };
+pub use limits::{GroupLimit, GroupLimits};
 pub use rules::{HealthChecks, NotifyAccess, Readiness, RestartPolicy, RestartRules, Rules};

@@ -28,12 +28,13 @@ fn names(plan: &Plan, instance: &str) -> Vec<&'static str> {
 
 #[test]
 fn the_weight_of_a_group_is_that_of_its_tier() {
-    let plan = plan("tiers.best_effort.cpu_weight = 3\nservices.storage.tier = 'best_effort'\n");
-    let weight = |instance| {
-        let limits = one(&plan, instance).group_limits();
-        limits.into_iter().find(|(file, _)| *file == "cpu.weight").unwrap().1
-    };
-    assert_eq!((weight("storage-0"), weight("ledger-0")), ("3".to_owned(), "100".to_owned()));
+    let plan = plan(
+        "tiers.best_effort.cpu_weight = 3\nservices.storage.tier = 'best_effort'\n\
+         services.identity = { tier = 'best_effort', resources.cpu_weight = 5 }\n",
+    );
+    let weight = |instance| one(&plan, instance).limits.cpu_weight;
+    assert_eq!((weight("storage-0"), weight("ledger-0")), (3, 100));
+    assert_eq!(weight("identity-0"), 5, "its own takes the place of its tier's");
 }
 
 #[test]

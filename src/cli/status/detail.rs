@@ -2,7 +2,7 @@
 
 use super::super::console::{Paint, printable, rfc3339};
 use super::{colour, uptime};
-use crate::rpc::pb::node::InstanceStatus;
+use crate::rpc::pb::node::{InstanceStatus, Limit};
 use crate::units::{ByteSize, human_duration};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub fn render(instance: &InstanceStatus, paint: Paint) -> String {
         ("restarts", instance.restarts.to_string()),
         ("memory", memory(instance)),
         ("cpu", running(instance, || format!("{:.1}%", instance.cpu_percent))),
+        ("limits", limits(instance)),
+        ("not enforced", not_enforced(instance)),
         ("socket", printable(&instance.socket)),
         ("health", health(instance)),
         ("status", printable(&instance.status_text)),
@@ -55,6 +57,35 @@ fn memory(instance: &InstanceStatus) -> String {
     })
 }
 
+/// What holds, and where that is not what is wanted, both.
+fn limits(instance: &InstanceStatus) -> String {
+    let shown = |limit: &Limit| {
+        let set = limit.set.as_deref().filter(|_| limit.matters || !limit.met)?;
+        let set = format!("{} {}", limit.name, amount(limit, set));
+        Some(if limit.met {
+            set
+        } else {
+            format!("{set} (wanted {})", amount(limit, &limit.wanted))
+        })
+    };
+    printable(&instance.limits.iter().filter_map(shown).collect::<Vec<_>>().join(", "))
+}
+
+fn not_enforced(instance: &InstanceStatus) -> String {
+    let missing = instance.limits.iter().filter(|limit| limit.matters && limit.set.is_none());
+    let each = missing.map(|limit| format!("{} {}", limit.name, amount(limit, &limit.wanted)));
+    printable(&each.collect::<Vec<_>>().join(", "))
+}
+
+/// Bytes as people write them; everything else as the kernel has it.
+fn amount(limit: &Limit, text: &str) -> String {
+    let bytes = limit.name.starts_with("memory.") && limit.name != "memory.oom.group";
+    match text.parse() {
+        Ok(size) if bytes => ByteSize(size).to_string(),
+        Ok(_) | Err(_) => text.to_owned(),
+    }
+}
+
 fn health(instance: &InstanceStatus) -> String {
     let health = printable(&instance.health);
     match instance.last_health_check_unix_us {
@@ -84,6 +115,8 @@ identity-0  ready
            restarts: 1
              memory: 245MiB of 512MiB
                 cpu: 5.0%
+             limits: memory.max 512MiB, cpu.max 50000 100000
+       not enforced: pids.max 64
              socket: /run/blackhole/identity-0.sock
              health: healthy, checked at 2024-01-15T10:30:00.000000Z
              status: serving

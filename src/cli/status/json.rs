@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::console::rfc3339;
-use crate::rpc::pb::node::{Degradation, InstanceStatus, NodeInfo, NodeStatus};
+use crate::rpc::pb::node::{self as pb, Degradation, InstanceStatus, NodeInfo, NodeStatus};
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -54,6 +54,15 @@ struct Instance<'a> {
     ready_seconds: f64,
     tasks: u64,
     log_lines_dropped: u64,
+    limits: Vec<Limit<'a>>,
+}
+
+#[derive(Serialize)]
+struct Limit<'a> {
+    name: &'a str,
+    wanted: &'a str,
+    set: Option<&'a str>,
+    met: bool,
 }
 
 /// One instance as `status --json` shows it.
@@ -105,6 +114,12 @@ impl<'a> From<&'a Degradation> for Without<'a> {
     }
 }
 
+impl<'a> From<&'a pb::Limit> for Limit<'a> {
+    fn from(limit: &'a pb::Limit) -> Self {
+        Self { name: &limit.name, wanted: &limit.wanted, set: limit.set.as_deref(), met: limit.met }
+    }
+}
+
 impl<'a> From<&'a InstanceStatus> for Instance<'a> {
     fn from(instance: &'a InstanceStatus) -> Self {
         let checked = instance.last_health_check_unix_us;
@@ -127,6 +142,7 @@ impl<'a> From<&'a InstanceStatus> for Instance<'a> {
             ready_seconds: instance.ready_seconds,
             tasks: instance.tasks,
             log_lines_dropped: instance.log_lines_dropped,
+            limits: instance.limits.iter().map(Limit::from).collect(),
         }
     }
 }
@@ -153,7 +169,11 @@ mod tests {
             r#""socket":"/run/blackhole/identity-0.sock","#,
             r#""reason":"the run before ended with SIGKILL","health":"healthy","#,
             r#""last_health_check":"2024-01-15T10:30:00.000000Z","status_text":"serving","#,
-            r#""run":7,"ready_seconds":0.042,"tasks":12,"log_lines_dropped":3}],"#,
+            r#""run":7,"ready_seconds":0.042,"tasks":12,"log_lines_dropped":3,"#,
+            r#""limits":[{"name":"memory.max","wanted":"536870912","set":"536870912","#,
+            r#""met":true},{"name":"memory.high","wanted":"max","set":"max","met":true},"#,
+            r#"{"name":"cpu.max","wanted":"50000 100000","set":"50000 100000","met":true},"#,
+            r#"{"name":"pids.max","wanted":"64","set":null,"met":false}]}],"#,
             r#""disabled":["social","web"]}"#,
             "\n"
         );

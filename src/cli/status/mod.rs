@@ -135,7 +135,7 @@ fn uptime(seconds: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::rpc::pb::node::{Degradation, InstanceStatus, NodeInfo};
+    use crate::rpc::pb::node::{Degradation, InstanceStatus, Limit, NodeInfo};
 
     /// A node in trouble: every kind of line has something to say.
     pub(crate) fn troubled() -> NodeStatus {
@@ -184,6 +184,22 @@ pub(super) mod tests {
             ready_seconds: 0.042,
             log_lines_dropped: 3,
             tasks: 12,
+            limits: vec![
+                limit("memory.max", "536870912", Some("536870912")),
+                limit("memory.high", "max", Some("max")),
+                limit("cpu.max", "50000 100000", Some("50000 100000")),
+                limit("pids.max", "64", None),
+            ],
+        }
+    }
+
+    fn limit(name: &str, wanted: &str, set: Option<&str>) -> Limit {
+        Limit {
+            name: name.to_owned(),
+            wanted: wanted.to_owned(),
+            set: set.map(str::to_owned),
+            met: set == Some(wanted),
+            matters: wanted != "max",
         }
     }
 
