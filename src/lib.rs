@@ -20,5 +20,6 @@ pub mod telemetry;
 
 pub mod cli;
 pub mod control;
+pub mod install;
 
 pub mod node;

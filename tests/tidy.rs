@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room and what it may import. `node` drives all; nothing imports it.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("units", &[]),
     ("catalog", &["units"]),
     ("config", &["units", "catalog"]),
@@ -19,7 +19,8 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("observe", &["units", "plan", "decide", "linux", "rpc", "telemetry"]),
     ("act", &["units", "catalog", "config", "plan", "decide", "linux", "rpc"]),
     ("control", &["units", "linux", "rpc"]),
-    ("cli", &["units", "catalog", "config", "control", "rpc", "telemetry"]),
+    ("install", &[]),
+    ("cli", &["units", "catalog", "config", "control", "rpc", "telemetry", "install"]),
     ("service", &["units", "catalog", "linux", "rpc", "telemetry"]),
     (
         "node",

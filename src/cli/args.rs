@@ -44,8 +44,8 @@ pub struct Options {
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
-    /// Where the node keeps its sockets [default: /run/blackhole for root, else
-    /// $XDG_RUNTIME_DIR/blackhole, else DATA-DIR/run]
+    /// Where the node keeps its sockets [default: the unit's RuntimeDirectory=, else /run/blackhole
+    /// for root, else $XDG_RUNTIME_DIR/blackhole, else DATA-DIR/run]
     #[arg(
         long,
         global = true,
@@ -54,8 +54,8 @@ pub struct Options {
         hide_env_values = true
     )]
     pub runtime_dir: Option<PathBuf>,
-    /// Where the services keep their data [default: /var/lib/blackhole for root, else
-    /// $XDG_DATA_HOME/blackhole, else ~/.local/share/blackhole]
+    /// Where the services keep their data [default: the unit's StateDirectory=, else
+    /// /var/lib/blackhole for root, else $XDG_DATA_HOME/blackhole, else ~/.local/share/blackhole]
     #[arg(
         long,
         global = true,
@@ -97,8 +97,8 @@ pub enum AnyVerb {
     Verb(Verb),
 }
 
-/// What an operator asks for. All but `config`, `version`, `completions` and `man` need a running
-/// node.
+/// What an operator asks for. All but `config`, `install`, `uninstall`, `version`, `completions`
+/// and `man` need a running node.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Verb {
     /// Show how the node and its services are.
@@ -158,6 +158,22 @@ pub enum Verb {
     /// Check or show the configuration, without a running node.
     #[command(subcommand, after_long_help = "Example:\n  blackhole-node config check node.toml")]
     Config(ConfigVerb),
+    /// Install this binary as a service of systemd.
+    ///
+    /// Puts the binary, the unit, a configuration, manual pages and completions in their places,
+    /// all or nothing, with a list of them in /usr/lib/blackhole/manifest. An edited configuration
+    /// is kept. The service is neither enabled nor started: the last line says how.
+    #[command(after_long_help = "Examples:\n  \
+        blackhole-node install && systemctl enable --now blackhole\n  \
+        blackhole-node install --root /mnt/image --systemd 257")]
+    Install(InstallArgs),
+    /// Remove what install has put in place.
+    ///
+    /// Files that were changed since are kept and named. The data of the services is left, and so
+    /// is the user that they ran as.
+    #[command(after_long_help = "Example:\n  \
+        systemctl disable --now blackhole && blackhole-node uninstall")]
+    Uninstall(PlaceArgs),
     /// Show the version of this binary.
     ///
     /// The version of a running node stands in `blackhole-node status`.
@@ -185,6 +201,34 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         output: Option<PathBuf>,
     },
+}
+
+/// `install`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Install for this version of systemd [default: the version found below DIR]
+    #[arg(long, value_name = "VERSION")]
+    pub systemd: Option<u32>,
+    /// Replace files in the way: of others, or changed since they were installed. Never the
+    /// configuration
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `uninstall`, and what `install` has in common with it
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct PlaceArgs {
+    /// The root folder of the system or image
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Change nothing, only tell what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `status`

@@ -1,7 +1,9 @@
-//! Where a node lives when nobody said where: the XDG rules for a user, the FHS's folders for
-//! root. Never a shared folder such as /tmp, where anyone could place a socket of that name.
+//! Where a node lives when nobody said where: the folders that a service manager made for it, the
+//! XDG rules for a user, the FHS's folders for root. Never a shared folder such as /tmp, where
+//! anyone could place a socket of that name.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// No folder can be named.
@@ -19,6 +21,10 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     pub xdg_data_home: Option<PathBuf>,
     pub xdg_runtime_dir: Option<PathBuf>,
+    /// `StateDirectory=` and `RuntimeDirectory=` of the unit whose command this process is; of
+    /// several the first.
+    pub unit_state: Option<PathBuf>,
+    pub unit_runtime: Option<PathBuf>,
 }
 
 /// Who runs this process.
@@ -37,16 +43,26 @@ impl Environment {
 
     fn new(user: User, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        // What a unit's command starts inherits its variables (SYSTEMD_EXEC_PID, systemd.exec(5)).
+        let own_pid = std::process::id().to_string();
+        let by_manager = variable("SYSTEMD_EXEC_PID").is_some_and(|pid| *pid == *own_pid);
+        let first = |name| variable(name).map(|list| first_of(&list));
+        let of_unit = |name| first(name).filter(|path| by_manager && path.is_absolute());
         Self {
             user,
             home: absolute("HOME"),
             xdg_data_home: absolute("XDG_DATA_HOME"),
             xdg_runtime_dir: absolute("XDG_RUNTIME_DIR"),
+            unit_state: of_unit("STATE_DIRECTORY"),
+            unit_runtime: of_unit("RUNTIME_DIRECTORY"),
         }
     }
 
     /// Where services keep their data.
     pub fn data_dir(&self) -> Result<PathBuf, NoHome> {
+        if let Some(state) = &self.unit_state {
+            return Ok(state.clone());
+        }
         match (self.user, &self.xdg_data_home, &self.home) {
             (User::Root, _, _) => Ok(PathBuf::from("/var/lib/blackhole")),
             (User::Other, Some(data), _) => Ok(data.join("blackhole")),
@@ -57,6 +73,9 @@ impl Environment {
 
     /// Where sockets live. `data_dir` is the one that was given, if one was.
     pub fn runtime_dir(&self, data_dir: Option<&Path>) -> Result<PathBuf, NoHome> {
+        if let Some(runtime) = &self.unit_runtime {
+            return Ok(runtime.clone());
+        }
         match (self.user, &self.xdg_runtime_dir) {
             (User::Root, _) => Ok(PathBuf::from("/run/blackhole")),
             (User::Other, Some(runtime)) => Ok(runtime.join("blackhole")),
@@ -66,6 +85,12 @@ impl Environment {
             }
         }
     }
+}
+
+/// systemd separates folders by colons.
+fn first_of(list: &OsStr) -> PathBuf {
+    let first = list.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+    PathBuf::from(OsStr::from_bytes(first))
 }
 
 #[cfg(test)]
@@ -104,6 +129,24 @@ mod tests {
         assert_eq!(plain.data_dir(), Ok("/home/ada/.local/share/blackhole".into()));
         assert_eq!(plain.runtime_dir(None), Ok("/home/ada/.local/share/blackhole/run".into()));
         assert_eq!(plain.runtime_dir(Some(Path::new("/srv/b"))), Ok("/srv/b/run".into()));
+    }
+
+    #[test]
+    fn the_command_of_a_unit_has_the_units_folders() {
+        let own_pid = std::process::id().to_string();
+        let mut variables = vec![
+            ("HOME", "/var/lib/blackhole"),
+            ("STATE_DIRECTORY", "/var/lib/blackhole"),
+            ("RUNTIME_DIRECTORY", "/run/blackhole:/run/more"),
+            ("SYSTEMD_EXEC_PID", &own_pid),
+        ];
+        let unit = user(&variables);
+        assert_eq!(unit.data_dir(), Ok("/var/lib/blackhole".into()));
+        assert_eq!(unit.runtime_dir(Some(Path::new("/srv/b"))), Ok("/run/blackhole".into()));
+        // What that command starts is not the unit's command.
+        variables.pop();
+        variables.push(("SYSTEMD_EXEC_PID", "1"));
+        assert_eq!(user(&variables), user(&[("HOME", "/var/lib/blackhole")]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::dirs::NoHome;
 use super::exit::ExitCode;
 use crate::control::client;
+use crate::install::InstallError;
 
 /// Why a verb ended before it was done.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub enum Error {
     Output(#[from] io::Error),
     #[error("cannot write the manual page {}: {source}", .path.display())]
     ManualPage { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Install(#[from] InstallError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
 }
@@ -30,8 +33,11 @@ impl Error {
             Self::Node(error) => of_node(error),
             Self::NoHome(_) => ExitCode::Usage,
             Self::NoSuchService { .. } => ExitCode::NoSuchService,
+            Self::Install(error) if error.is_denied() => ExitCode::NoPermission,
             Self::Output(_) if self.is_closed_pipe() => ExitCode::Ok,
-            Self::Output(_) | Self::ManualPage { .. } | Self::Runtime(_) => ExitCode::Failed,
+            Self::Output(_) | Self::ManualPage { .. } | Self::Install(_) | Self::Runtime(_) => {
+                ExitCode::Failed
+            }
         }
     }
 

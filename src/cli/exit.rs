@@ -44,7 +44,7 @@ impl ExitCode {
             Self::NoSuchService => "no such service",
             Self::NotRunning => "no node is running there",
             Self::AlreadyRunning => "run: another node is running there",
-            Self::NoPermission => "no permission for the control socket",
+            Self::NoPermission => "no permission for the control socket, or to install",
             Self::Configuration => "the configuration is wrong, or more than this host can keep",
         }
     }

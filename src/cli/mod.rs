@@ -8,6 +8,7 @@ mod console;
 mod dirs;
 mod error;
 mod exit;
+mod install;
 pub mod load;
 mod logs;
 mod pages;
@@ -29,8 +30,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 pub use args::{
-    ActArgs, ConfigVerb, LogsArgs, Options, ReplanArgs, ScaleArgs, Settings, StatusArgs, StopArgs,
-    Verb, WhyArgs,
+    ActArgs, ConfigVerb, InstallArgs, LogsArgs, Options, PlaceArgs, ReplanArgs, ScaleArgs,
+    Settings, StatusArgs, StopArgs, Verb, WhyArgs,
 };
 pub use config::{Answer, Ask, Question, What};
 pub use console::{Console, Kind, Paint};
@@ -139,6 +140,8 @@ pub async fn run(
         Verb::Why(args) => why::show(&mut connect(options).await?, args, console).await,
         Verb::Logs(args) => logs::show(&mut connect(options).await?, args, console, end).await,
         Verb::Config(verb) => config::run(verb, options, config, console),
+        Verb::Install(args) => install::install(args, console),
+        Verb::Uninstall(args) => install::uninstall(args, console),
         Verb::Version { json: true } => done(pages::version(pages::Format::Json, console)),
         Verb::Version { json: false } => done(pages::version(pages::Format::Text, console)),
         Verb::Completions { shell } => done(pages::completions(*shell, console)),

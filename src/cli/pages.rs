@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::args::CommandLine;
 use super::console::Console;
 use super::error::Error;
+use crate::install::Page;
 
 const NAME: &str = "blackhole-node";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -46,11 +47,15 @@ pub fn version(format: Format, console: &mut Console<'_>) -> Result<(), Error> {
 
 /// `completions`
 pub fn completions(shell: Shell, console: &mut Console<'_>) -> Result<(), Error> {
+    console.out.write_all(script(shell).as_bytes())?;
+    Ok(console.out.flush()?)
+}
+
+fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     // It panics where it cannot write; into memory it always can.
     clap_complete::generate(shell, &mut visible(CommandLine::command()), NAME, &mut script);
-    console.out.write_all(&script)?;
-    Ok(console.out.flush()?)
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// The command without its hidden verbs, which some completion scripts would offer.
@@ -86,6 +91,22 @@ pub fn all_pages(dir: &Path, console: &mut Console<'_>) -> Result<(), Error> {
     Ok(console.out.flush()?)
 }
 
+/// All manual pages and completion scripts, in their places below the root of a host.
+pub fn to_install() -> Result<Vec<Page>, Error> {
+    let mut pages = Vec::new();
+    for verb in with_all_verbs(&documented()) {
+        let path = format!("usr/share/man/man1/{}", Man::new(verb.clone()).get_filename());
+        pages.push(Page { path, text: page(verb)? });
+    }
+    let places = [
+        (Shell::Bash, "usr/share/bash-completion/completions/blackhole-node"),
+        (Shell::Zsh, "usr/share/zsh/vendor-completions/_blackhole-node"),
+        (Shell::Fish, "usr/share/fish/vendor_completions.d/blackhole-node.fish"),
+    ];
+    pages.extend(places.map(|(shell, path)| Page { path: path.to_owned(), text: script(shell) }));
+    Ok(pages)
+}
+
 /// The command with the names that its verbs have in pages, and without `help`, which has none.
 fn documented() -> Command {
     let mut command = CommandLine::command().disable_help_subcommand(true);
@@ -114,7 +135,7 @@ mod tests {
     use super::*;
     use crate::cli::console::{Kind, Paint};
 
-    const VERBS: [&str; 13] = [
+    const VERBS: [&str; 15] = [
         "run",
         "status",
         "start",
@@ -126,6 +147,8 @@ mod tests {
         "reload",
         "scale",
         "why",
+        "install",
+        "uninstall",
         "completions",
         "man",
     ];

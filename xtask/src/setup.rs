@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 use crate::succeeds;
 
 /// The end-to-end tests run foreign services in Python that speak gRPC, and have strace end the
-/// node at a system call of their choice.
-pub const OF_TESTS: [&str; 4] = ["python3", "python3-grpcio", "python3-protobuf", "strace"];
+/// node at a system call of their choice. systemd judges its own units.
+pub const OF_TESTS: [&str; 5] =
+    ["python3", "python3-grpcio", "python3-protobuf", "strace", "systemd"];
 
 /// Installs what is missing, or says what to do.
 pub fn install(packages: &[&str]) -> Result<(), String> {
