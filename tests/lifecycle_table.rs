@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use blackhole_node::decide::{
-    Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice, Replan, SpawnFailure,
-    Urgency, step,
+    Check, Command, Effect, Event, ExitFacts, GroupState, Memory, News, Node, Notice, Replan,
+    SpawnFailure, Urgency, step,
 };
 use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
 use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
@@ -182,6 +182,7 @@ fn events() -> Vec<(&'static str, Make)> {
         ("check: healthy", |run| about(run, News::Checked(Check::Healthy))),
         ("check: failed", |run| about(run, News::Checked(Check::Failed("no answer".to_owned())))),
         ("check: starved", |run| about(run, News::Checked(Check::Starved))),
+        ("short of memory", |run| about(run, News::Memory(Memory::Short))),
         ("exit 0", |run| about(run, exited(ExitStatus::Code(0), GroupState::Empty))),
         ("exit 1", |run| about(run, exited(ExitStatus::Code(1), GroupState::Empty))),
         ("SIGKILL from outside", |run| {

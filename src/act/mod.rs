@@ -23,7 +23,7 @@ pub use sweep::{Swept, sweep};
 
 use crate::config::NodeConfig;
 use crate::decide::SpawnFailure;
-use crate::linux::cgroupfs::Group;
+use crate::linux::cgroupfs::{Group, LimitEvents};
 use crate::linux::fds;
 use crate::linux::members::Members;
 use crate::linux::notify::NotifySocket;
@@ -47,6 +47,8 @@ pub struct Act {
     sockets: Sockets,
     stores: BTreeMap<InstanceId, FdStore>,
     runs: BTreeMap<RunId, LiveRun>,
+    /// What the groups counted that are gone.
+    past_events: BTreeMap<InstanceId, LimitEvents>,
 }
 
 /// Where the groups of the instances are made.
@@ -124,6 +126,7 @@ impl Act {
             sockets,
             stores: BTreeMap::new(),
             runs: BTreeMap::new(),
+            past_events: BTreeMap::new(),
         })
     }
 
@@ -153,6 +156,7 @@ impl Act {
     /// An instance that was leaving is gone: releases what was its own.
     pub fn retire(&mut self, id: &InstanceId) {
         self.stores.remove(id);
+        self.past_events.remove(id);
         if let Some(group) = self.groups.remove(id) {
             let _left_for_the_next_sweep = group.remove();
         }
@@ -233,9 +237,24 @@ impl Act {
             let _gone_already = std::fs::remove_file(path);
         }
         if live.group == GroupUse::Killed {
-            let spent = self.groups.remove(&live.instance);
-            let _left_for_the_next_sweep = spent.map(|group| group.remove());
+            self.drop_group(&live.instance);
         }
+    }
+
+    /// What it counted is not forgotten.
+    fn drop_group(&mut self, id: &InstanceId) {
+        let Some(spent) = self.groups.remove(id) else { return };
+        let counted = spent.limit_events().unwrap_or_default();
+        let past = self.past_events.entry(id.clone()).or_default();
+        *past = *past + counted;
+        let _left_for_the_next_sweep = spent.remove();
+    }
+
+    /// How often the instance ran into its limits, since the node started.
+    pub fn limit_events(&self, id: &InstanceId) -> LimitEvents {
+        let past = self.past_events.get(id).copied().unwrap_or_default();
+        let now = self.groups.get(id).and_then(|group| group.limit_events().ok());
+        past + now.unwrap_or_default()
     }
 
     /// Keeps descriptors for the next run of the instance (`FDSTORE=1`). Those beyond the

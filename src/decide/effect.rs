@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::SpawnFailure;
+use super::event::{Memory, SpawnFailure};
 use super::phase::{Ended, StopReason, Verdict};
 use crate::units::{InstanceId, Pid, RunId, Signal};
 
@@ -77,6 +77,7 @@ pub enum RemarkKind {
     },
     /// A check went unanswered for want of processor time and does not count.
     Starved,
+    Memory(Memory),
     Stopping(StopReason),
     /// SIGTERM was not enough within the grace.
     Killing,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::plan::Rules;
-use crate::units::{ExitStatus, InstanceId, Pid, RunId};
+use crate::units::{ExitStatus, InstanceId, Pid, RunId, Signal};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -63,6 +63,7 @@ pub enum News {
     PortOpen,
     Checked(Check),
     Notice(Notice),
+    Memory(Memory),
     /// The first process ended and was reaped.
     Exited {
         facts: ExitFacts,
@@ -86,6 +87,15 @@ pub enum Check {
     Starved,
 }
 
+/// Whether the run gets the memory it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Memory {
+    #[default]
+    Enough,
+    /// Its own limits hold it back.
+    Short,
+}
+
 /// What a service says through its notify socket (sd_notify(3)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -103,6 +113,15 @@ pub struct ExitFacts {
     pub status: ExitStatus,
     /// How many processes of the run the kernel killed for want of memory.
     pub oom_kills: u64,
+}
+
+impl ExitFacts {
+    /// Whether its end was that of a process killed for want of memory.
+    pub fn is_oom(&self) -> bool {
+        let killed =
+            matches!(self.status, ExitStatus::Signal { number, .. } if number == Signal::KILL);
+        killed && self.oom_kills > 0
+    }
 }
 
 /// Whether processes of the run are left after its first one ended.

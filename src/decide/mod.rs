@@ -37,7 +37,8 @@ mod view;
 pub use chance::Chance;
 pub use effect::{Announcement, Effect, Remark, RemarkKind};
 pub use event::{
-    Check, Command, Event, ExitFacts, GroupState, News, Notice, Replan, SpawnFailure, Urgency,
+    Check, Command, Event, ExitFacts, GroupState, Memory, News, Notice, Replan, SpawnFailure,
+    Urgency,
 };
 pub use invariants::broken_invariant;
 pub use node::{Goal, Instance, Node, Tenure, Wanted};

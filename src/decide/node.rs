@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::chance::Chance;
 use super::effect::{Effect, Remark, RemarkKind};
+use super::event::Memory;
 use super::phase::{Ended, Phase};
 use crate::plan::Rules;
 use crate::units::{InstanceId, RunId, Tick};
@@ -42,6 +43,8 @@ pub struct Instance {
     /// What the service last said of itself (`STATUS=`).
     pub status_text: String,
     pub last_check: Option<(Tick, bool)>,
+    /// Of the present run.
+    pub memory: Memory,
 }
 
 /// Whether the plan in force has the instance.
@@ -111,6 +114,7 @@ impl Instance {
             last: None,
             status_text: String::new(),
             last_check: None,
+            memory: Memory::default(),
         }
     }
 

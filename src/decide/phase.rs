@@ -224,8 +224,12 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.how {
             Ending::NeverStarted(failure) => f.write_str(&failure.0)?,
+            Ending::Exited(facts) if facts.is_oom() => {
+                write!(f, "OomKilled: out of memory ({})", facts.status)?;
+            }
             Ending::Exited(facts) if facts.oom_kills > 0 => {
-                write!(f, "out of memory: {}", facts.status)?;
+                let killed = facts.oom_kills;
+                write!(f, "{}, {killed} of its processes killed for want of memory", facts.status)?;
             }
             Ending::Exited(facts) => write!(f, "{}", facts.status)?,
         }

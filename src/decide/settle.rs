@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use super::effect::{Effect, RemarkKind};
-use super::event::{ExitFacts, GroupState, SpawnFailure};
+use super::event::{ExitFacts, GroupState, Memory, SpawnFailure};
 use super::node::{Goal, Instance, Out, Wanted};
 use super::phase::{Ended, Ending, Phase, StopReason};
 use super::restart::{Next, after};
@@ -75,6 +75,7 @@ pub(super) fn settle(
     let next =
         if goal == Goal::Shutdown { Next::Rest } else { after(instance, &ended, now, chance) };
     instance.last = Some(ended);
+    instance.memory = Memory::default();
     match next {
         Next::Rest => {
             instance.phase = Phase::Stopped;

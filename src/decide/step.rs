@@ -189,6 +189,10 @@ fn hear(node: &mut Node, id: &InstanceId, news: News, now: Tick, out: &mut Out) 
         }
         News::Checked(check) => hear_check(id, instance, check, now, out),
         News::Notice(notice) => hear_notice(id, instance, notice, now, out),
+        News::Memory(memory) => {
+            instance.memory = memory;
+            out.note(id, instance.phase.run(), RemarkKind::Memory(memory));
+        }
         News::Exited { facts, group } => {
             exited(id, instance, facts, group, now, (goal, chance, out));
         }

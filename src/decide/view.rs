@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::event::Memory;
 use super::node::{Goal, Instance, Node, Wanted};
 use super::phase::{Phase, Rung};
 use crate::plan::RestartPolicy;
@@ -84,6 +85,9 @@ impl Node {
             Phase::Ready { strikes, .. } if *strikes > 0 => {
                 let threshold = instance.rules.unhealthy_threshold;
                 format!("{strikes} of {threshold} health checks failed")
+            }
+            Phase::Ready { .. } if instance.memory == Memory::Short => {
+                "slowed down: it asks for more memory than its limits give".to_owned()
             }
             Phase::Ready { .. } if instance.wanted == Wanted::Down => {
                 let first: Vec<String> =

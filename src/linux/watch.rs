@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "tokio asks for a promise that the descriptor stays open")]
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -16,4 +16,12 @@ pub(super) async fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
     watched.ready(interest).await?.retain_ready();
     Ok(())
+}
+
+/// For a descriptor of which each readiness is told once: it stays registered from one wait to the
+/// next, so that none is told in between.
+pub(super) fn lastingly(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by what is returned, which deregisters it before closing it.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
+    Ok(watched)
 }

@@ -16,7 +16,7 @@ use crate::observe::health::{self, HealthPlan};
 use crate::observe::news::{Heard, Teller};
 use crate::observe::notify::{self, Trusted};
 use crate::observe::starvation::Scheduling;
-use crate::observe::{exits, logs, port};
+use crate::observe::{exits, logs, memory, port};
 use crate::plan::{InstancePlan, Readiness};
 use crate::rpc;
 use crate::telemetry::{LogBook, Source, Stream};
@@ -53,6 +53,9 @@ pub(super) fn attach(
         pumps.spawn(pump(around.book.clone(), pipe, source, stream, teller.clone()));
     }
     observers.spawn(exits::watch(Arc::clone(&pidfd), members.clone(), exec, teller.clone()));
+    if plan.limits.memory.is_some() || plan.limits.memory_high.is_some() {
+        observers.spawn(memory::watch(members.clone(), teller.clone()));
+    }
     if let (Some(socket), Some(rules)) = (notify, plan.launch.notify) {
         let trusted = Trusted { access: rules.access, main: pid, members: members.clone() };
         observers.spawn(notify::listen(socket, trusted, teller.clone()));

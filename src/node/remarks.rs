@@ -1,7 +1,7 @@
 //! The core's remarks, in the words of the log.
 
 use super::host::Host;
-use crate::decide::{Blame, Remark, RemarkKind, StopReason};
+use crate::decide::{Blame, Memory, Remark, RemarkKind, StopReason};
 use crate::telemetry::LogBook;
 use crate::units::{Level, human_duration};
 
@@ -48,6 +48,12 @@ pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
         }
         RemarkKind::Starved => {
             (Level::Warn, "did not answer, but was given no processor: not counted".to_owned())
+        }
+        RemarkKind::Memory(Memory::Short) => {
+            (Level::Warn, "is slowed down: it asks for more memory than its limits give".to_owned())
+        }
+        RemarkKind::Memory(Memory::Enough) => {
+            (Level::Info, "is no longer slowed down for want of memory".to_owned())
         }
         RemarkKind::Stopping(reason) => (Level::Info, format!("stopping: {reason}")),
         RemarkKind::Killing => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::host::Host;
 use crate::act::{Act, LimitInForce};
 use crate::config::NodeConfig;
-use crate::decide::{Instance, Node};
+use crate::decide::{Instance, Memory, Node};
+use crate::linux::cgroupfs::LimitEvents;
 use crate::linux::{process, procfs};
 use crate::observe::usage::{self, Usage};
 use crate::plan::GroupLimit;
@@ -131,6 +132,7 @@ impl View<'_> {
             log_lines_dropped: self.book.dropped(&id.service),
             tasks: usage.tasks,
             limits: self.act.limits(id).into_iter().map(told_limit).collect(),
+            limit_events: Some(told_events(self.act.limit_events(id))),
         }
     }
 
@@ -166,6 +168,17 @@ fn told_limit(limit: LimitInForce) -> pb::Limit {
     pb::Limit { name: file.to_owned(), wanted: value, set, met, matters }
 }
 
+fn told_events(events: LimitEvents) -> pb::LimitEvents {
+    pb::LimitEvents {
+        oom_kills: events.oom_kills,
+        memory_max: events.memory_max,
+        memory_high: events.memory_high,
+        tasks_max: events.tasks_max,
+        cpu_throttled_periods: events.throttled_periods,
+        cpu_throttled_seconds: events.throttled.as_secs_f64(),
+    }
+}
+
 fn percent(before: Option<Look>, now: Tick, cpu: Duration, lifetime: Duration) -> Look {
     let of = |used: Duration, over: Duration| {
         if over.is_zero() { 0.0 } else { 100.0 * used.as_secs_f64() / over.as_secs_f64() }
@@ -182,8 +195,9 @@ fn percent(before: Option<Look>, now: Tick, cpu: Duration, lifetime: Duration) -
 
 fn health_word(instance: &Instance) -> &'static str {
     match (instance.run(), instance.last_check) {
-        (Some(_), Some((_, true))) => "healthy",
         (Some(_), Some((_, false))) => "unhealthy",
+        (Some(_), _) if instance.memory == Memory::Short => "degraded",
+        (Some(_), Some((_, true))) => "healthy",
         (None, _) | (_, None) => "unknown",
     }
 }

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod exits;
 pub mod health;
 pub mod logs;
+pub mod memory;
 pub mod news;
 pub mod notices;
 pub mod notify;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blackhole_node::decide::{
-    Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, News, Node, Notice,
-    Phase, RemarkKind, Replan, SpawnFailure, StopReason, Tenure, Urgency, Wanted, broken_invariant,
-    step,
+    Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, Memory, News, Node,
+    Notice, Phase, RemarkKind, Replan, SpawnFailure, StopReason, Tenure, Urgency, Wanted,
+    broken_invariant, step,
 };
 use blackhole_node::plan::Readiness;
 use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
@@ -14,7 +14,7 @@ use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Ti
 use super::samples::services;
 
 /// Every kind of remark; together the histories must lead to each of them.
-pub const REMARKS: [&str; 17] = [
+pub const REMARKS: [&str; 18] = [
     "Starting",
     "Ready",
     "StartFailed",
@@ -22,6 +22,7 @@ pub const REMARKS: [&str; 17] = [
     "Restarting",
     "Unhealthy",
     "Starved",
+    "Memory",
     "Stopping",
     "Killing",
     "Unkillable",
@@ -433,7 +434,12 @@ impl World {
                 let which = usize::try_from(self.chance.below(6)).unwrap_or(0);
                 self.tell(run, 0, News::Notice(notices[which].clone()));
             }
-            8 | 9 => self.repeat_old_news(run),
+            8 => {
+                let memory = [Memory::Short, Memory::Enough];
+                let which = usize::try_from(self.chance.below(2)).unwrap_or(0);
+                self.tell(run, 0, News::Memory(memory[which]));
+            }
+            9 => self.repeat_old_news(run),
             _ => self.operator_acts(),
         }
     }
@@ -553,6 +559,7 @@ fn word(kind: &RemarkKind) -> &'static str {
         RemarkKind::Restarting { .. } => "Restarting",
         RemarkKind::Unhealthy { .. } => "Unhealthy",
         RemarkKind::Starved => "Starved",
+        RemarkKind::Memory(_) => "Memory",
         RemarkKind::Stopping(_) => "Stopping",
         RemarkKind::Killing => "Killing",
         RemarkKind::Unkillable => "Unkillable",

@@ -17,6 +17,7 @@ pub fn render(instance: &InstanceStatus, paint: Paint) -> String {
         ("cpu", running(instance, || format!("{:.1}%", instance.cpu_percent))),
         ("limits", limits(instance)),
         ("not enforced", not_enforced(instance)),
+        ("limits reached", limits_reached(instance)),
         ("socket", printable(&instance.socket)),
         ("health", health(instance)),
         ("status", printable(&instance.status_text)),
@@ -77,6 +78,28 @@ fn not_enforced(instance: &InstanceStatus) -> String {
     printable(&each.collect::<Vec<_>>().join(", "))
 }
 
+/// What happened since the node started.
+fn limits_reached(instance: &InstanceStatus) -> String {
+    let events = instance.limit_events.unwrap_or_default();
+    let times = [
+        ("OomKilled", events.oom_kills),
+        ("memory.max", events.memory_max),
+        ("memory.high", events.memory_high),
+        ("pids.max", events.tasks_max),
+    ];
+    let mut all: Vec<String> = times
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!("{what} {count} times"))
+        .collect();
+    let throttled = Duration::try_from_secs_f64(events.cpu_throttled_seconds).unwrap_or_default();
+    if events.cpu_throttled_periods > 0 {
+        let (periods, lost) = (events.cpu_throttled_periods, human_duration(throttled));
+        all.push(format!("cpu.max in {periods} periods ({lost} lost)"));
+    }
+    all.join(", ")
+}
+
 /// Bytes as people write them; everything else as the kernel has it.
 fn amount(limit: &Limit, text: &str) -> String {
     let bytes = limit.name.starts_with("memory.") && limit.name != "memory.oom.group";
@@ -117,6 +140,7 @@ identity-0  ready
                 cpu: 5.0%
              limits: memory.max 512MiB, cpu.max 50000 100000
        not enforced: pids.max 64
+     limits reached: OomKilled 2 times, memory.max 7 times, cpu.max in 31 periods (1.5s lost)
              socket: /run/blackhole/identity-0.sock
              health: healthy, checked at 2024-01-15T10:30:00.000000Z
              status: serving

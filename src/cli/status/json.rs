@@ -55,6 +55,17 @@ struct Instance<'a> {
     tasks: u64,
     log_lines_dropped: u64,
     limits: Vec<Limit<'a>>,
+    limit_events: Events,
+}
+
+#[derive(Serialize)]
+struct Events {
+    oom_kills: u64,
+    memory_max: u64,
+    memory_high: u64,
+    tasks_max: u64,
+    cpu_throttled_periods: u64,
+    cpu_throttled_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -120,6 +131,19 @@ impl<'a> From<&'a pb::Limit> for Limit<'a> {
     }
 }
 
+impl From<pb::LimitEvents> for Events {
+    fn from(events: pb::LimitEvents) -> Self {
+        Self {
+            oom_kills: events.oom_kills,
+            memory_max: events.memory_max,
+            memory_high: events.memory_high,
+            tasks_max: events.tasks_max,
+            cpu_throttled_periods: events.cpu_throttled_periods,
+            cpu_throttled_seconds: events.cpu_throttled_seconds,
+        }
+    }
+}
+
 impl<'a> From<&'a InstanceStatus> for Instance<'a> {
     fn from(instance: &'a InstanceStatus) -> Self {
         let checked = instance.last_health_check_unix_us;
@@ -143,6 +167,7 @@ impl<'a> From<&'a InstanceStatus> for Instance<'a> {
             tasks: instance.tasks,
             log_lines_dropped: instance.log_lines_dropped,
             limits: instance.limits.iter().map(Limit::from).collect(),
+            limit_events: instance.limit_events.unwrap_or_default().into(),
         }
     }
 }
@@ -173,7 +198,9 @@ mod tests {
             r#""limits":[{"name":"memory.max","wanted":"536870912","set":"536870912","#,
             r#""met":true},{"name":"memory.high","wanted":"max","set":"max","met":true},"#,
             r#"{"name":"cpu.max","wanted":"50000 100000","set":"50000 100000","met":true},"#,
-            r#"{"name":"pids.max","wanted":"64","set":null,"met":false}]}],"#,
+            r#"{"name":"pids.max","wanted":"64","set":null,"met":false}],"#,
+            r#""limit_events":{"oom_kills":2,"memory_max":7,"memory_high":0,"tasks_max":0,"#,
+            r#""cpu_throttled_periods":31,"cpu_throttled_seconds":1.5}}],"#,
             r#""disabled":["social","web"]}"#,
             "\n"
         );

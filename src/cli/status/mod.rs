@@ -135,7 +135,7 @@ fn uptime(seconds: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::rpc::pb::node::{Degradation, InstanceStatus, Limit, NodeInfo};
+    use crate::rpc::pb::node::{Degradation, InstanceStatus, Limit, LimitEvents, NodeInfo};
 
     /// A node in trouble: every kind of line has something to say.
     pub(crate) fn troubled() -> NodeStatus {
@@ -190,6 +190,13 @@ pub(super) mod tests {
                 limit("cpu.max", "50000 100000", Some("50000 100000")),
                 limit("pids.max", "64", None),
             ],
+            limit_events: Some(LimitEvents {
+                oom_kills: 2,
+                memory_max: 7,
+                cpu_throttled_periods: 31,
+                cpu_throttled_seconds: 1.5,
+                ..LimitEvents::default()
+            }),
         }
     }
 

@@ -153,6 +153,14 @@ impl Group {
         }
     }
 
+    /// As `read_optional`, and `None` too where the group was removed.
+    pub(super) fn read_if_there(&self, file: &str) -> Result<Option<String>, Error> {
+        match self.read(file) {
+            Err(refused) if is_gone(&refused) => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+
     /// Writes to an interface file. The kernel takes the value as a whole or refuses it.
     pub fn write(&self, file: &str, value: &str) -> Result<(), Error> {
         let opened = self.open_file(file, OFlags::WRONLY)?;
@@ -161,7 +169,7 @@ impl Group {
             .map_err(failed("write to", format!("{}: {value:?}", self.path.join(file).display())))
     }
 
-    fn open_file(&self, file: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+    pub(super) fn open_file(&self, file: &str, flags: OFlags) -> Result<OwnedFd, Error> {
         check_name(file)?;
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.folder, file, flags, Mode::empty())
@@ -379,7 +387,7 @@ fn words(text: &str) -> BTreeSet<String> {
 }
 
 /// A "flat keyed" file: `KEY VALUE` lines.
-fn flat_value(text: &str, key: &str) -> Option<u64> {
+pub(super) fn flat_value(text: &str, key: &str) -> Option<u64> {
     let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(value)
 }

@@ -50,6 +50,8 @@ impl Phase {
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     Healthy,
+    /// It serves, slowed down by its limits.
+    Degraded,
     /// On purpose: what stopped otherwise is restarted or failed.
     Stopped,
     Stopping,
@@ -63,6 +65,7 @@ impl Condition {
     pub fn of(instance: &InstanceStatus) -> Self {
         match Phase::of(instance) {
             Some(Phase::Ready) if instance.health == "unhealthy" => Self::Unhealthy,
+            Some(Phase::Ready) if instance.health == "degraded" => Self::Degraded,
             Some(Phase::Ready) => Self::Healthy,
             Some(Phase::Stopped) => Self::Stopped,
             Some(Phase::Waiting | Phase::Starting) => Self::Starting,
@@ -71,6 +74,11 @@ impl Condition {
             Some(Phase::Failed) => Self::Failed,
             None => Self::Unhealthy,
         }
+    }
+
+    /// Whether it answers.
+    pub fn serves(self) -> bool {
+        self <= Self::Degraded
     }
 
     /// Whether the node as a whole is as it should be with an instance in this condition.
@@ -85,6 +93,7 @@ impl Condition {
             Self::Unhealthy if Phase::of(instance).is_none() => {
                 return Some(format!("this gateway does not know the phase {:?}", instance.phase));
             }
+            Self::Degraded => "its limits slow it down",
             Self::Stopped => "it was stopped",
             Self::Stopping => "it is stopping",
             Self::Starting => "it is not ready yet",
@@ -111,6 +120,7 @@ mod tests {
         assert_eq!(of("ready", "healthy"), Condition::Healthy);
         assert_eq!(of("ready", "unknown"), Condition::Healthy);
         assert_eq!(of("ready", "unhealthy"), Condition::Unhealthy);
+        assert_eq!(of("ready", "degraded"), Condition::Degraded);
         assert_eq!(of("starting", "unknown"), Condition::Starting);
         assert_eq!(of("waiting", "unknown"), Condition::Starting);
         assert_eq!(of("stopping", "healthy"), Condition::Stopping);

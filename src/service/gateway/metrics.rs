@@ -60,7 +60,7 @@ struct PerInstance<T> {
 }
 
 /// The encoder adds `_total` to these names.
-const COUNTERS: [PerInstance<u64>; 2] = [
+const COUNTERS: [PerInstance<u64>; 7] = [
     PerInstance {
         name: "instance_restarts",
         help: "Restarts of the instance since the node started",
@@ -71,13 +71,45 @@ const COUNTERS: [PerInstance<u64>; 2] = [
         help: "Log lines of the service dropped since the node started",
         value: |instance| Some(instance.log_lines_dropped),
     },
+    PerInstance {
+        name: "instance_oom_kills",
+        help: "Times that the instance was killed for want of memory since the node started",
+        value: |instance| Some(instance.limit_events?.oom_kills),
+    },
+    PerInstance {
+        name: "instance_memory_max_events",
+        help: "Times the memory of the instance was about to go over its limit",
+        value: |instance| Some(instance.limit_events?.memory_max),
+    },
+    PerInstance {
+        name: "instance_memory_high_events",
+        help: "Times the instance was slowed down for being over memory_high",
+        value: |instance| Some(instance.limit_events?.memory_high),
+    },
+    PerInstance {
+        name: "instance_tasks_max_events",
+        help: "Forks of the instance that max_tasks refused",
+        value: |instance| Some(instance.limit_events?.tasks_max),
+    },
+    PerInstance {
+        name: "instance_cpu_throttled_periods",
+        help: "Periods in which the instance had used up its cpu_cores before the end",
+        value: |instance| Some(instance.limit_events?.cpu_throttled_periods),
+    },
 ];
+
+/// The same, of what is no whole number.
+const TIMES: [PerInstance<f64>; 1] = [PerInstance {
+    name: "instance_cpu_throttled_seconds",
+    help: "Time for which cpu_cores held the instance back since the node started",
+    value: |instance| Some(instance.limit_events?.cpu_throttled_seconds),
+}];
 
 const GAUGES: [PerInstance<f64>; 6] = [
     PerInstance {
         name: "instance_up",
         help: "1 while the instance is ready and its health checks do not fail",
-        value: |instance| Some(one_if(Condition::of(instance) == Condition::Healthy)),
+        value: |instance| Some(one_if(Condition::of(instance).serves())),
     },
     PerInstance {
         name: "instance_memory_bytes",
@@ -169,6 +201,11 @@ fn node(lines: &mut Lines<'_>, snapshot: &Snapshot) -> fmt::Result {
 
 fn instances(lines: &mut Lines<'_>, instances: &[InstanceStatus]) -> fmt::Result {
     for PerInstance { name, help, value } in COUNTERS {
+        let values =
+            instances.iter().filter_map(|i| Some((labels(i), ConstCounter::new(value(i)?))));
+        lines.family(name, help, MetricType::Counter, values)?;
+    }
+    for PerInstance { name, help, value } in TIMES {
         let values =
             instances.iter().filter_map(|i| Some((labels(i), ConstCounter::new(value(i)?))));
         lines.family(name, help, MetricType::Counter, values)?;

@@ -63,6 +63,12 @@ fn every_promised_metric_is_there() {
         format!("blackhole_instance_uptime_seconds{storage} 60.5"),
         format!("blackhole_instance_tasks{storage} 12.0"),
         format!("blackhole_instance_log_lines_dropped_total{storage} 3"),
+        format!("blackhole_instance_oom_kills_total{storage} 2"),
+        format!("blackhole_instance_memory_max_events_total{storage} 7"),
+        format!("blackhole_instance_memory_high_events_total{storage} 5"),
+        format!("blackhole_instance_tasks_max_events_total{storage} 4"),
+        format!("blackhole_instance_cpu_throttled_periods_total{storage} 31"),
+        format!("blackhole_instance_cpu_throttled_seconds_total{storage} 1.5"),
     ];
     for line in expected {
         assert!(page.lines().any(|has| has == line), "{line} is not in\n{page}");
@@ -99,6 +105,12 @@ fn every_metric_is_described_once_before_its_lines() {
         "# TYPE blackhole_node_ready gauge",
         "# TYPE blackhole_instance_restarts counter",
         "# TYPE blackhole_instance_log_lines_dropped counter",
+        "# TYPE blackhole_instance_oom_kills counter",
+        "# TYPE blackhole_instance_memory_max_events counter",
+        "# TYPE blackhole_instance_memory_high_events counter",
+        "# TYPE blackhole_instance_tasks_max_events counter",
+        "# TYPE blackhole_instance_cpu_throttled_periods counter",
+        "# TYPE blackhole_instance_cpu_throttled_seconds counter",
         "# TYPE blackhole_instance_up gauge",
         "# TYPE blackhole_instance_memory_bytes gauge",
         "# TYPE blackhole_instance_memory_limit_bytes gauge",

@@ -11,7 +11,9 @@ use tonic::{Request, Response, Status};
 
 use super::feed::Snapshot;
 use crate::rpc::pb::node::status_feed_server::{StatusFeed, StatusFeedServer};
-use crate::rpc::pb::node::{Degradation, InstanceStatus, NodeInfo, NodeStatus, StatusFeedRequest};
+use crate::rpc::pb::node::{
+    Degradation, InstanceStatus, LimitEvents, NodeInfo, NodeStatus, StatusFeedRequest,
+};
 use crate::rpc::{Peers, Sockets, serve};
 
 /// 2024-01-15T10:30:00Z
@@ -51,6 +53,14 @@ pub fn ready(instance: &str) -> InstanceStatus {
         last_health_check_unix_us: CHECKED,
         log_lines_dropped: 3,
         tasks: 12,
+        limit_events: Some(LimitEvents {
+            oom_kills: 2,
+            memory_max: 7,
+            memory_high: 5,
+            tasks_max: 4,
+            cpu_throttled_periods: 31,
+            cpu_throttled_seconds: 1.5,
+        }),
         ..InstanceStatus::default()
     }
 }
