@@ -114,7 +114,7 @@ async fn start_and_end(parts: Parts, filter: &Filter) -> Duration {
             user: None,
             capabilities: parts.capabilities.then_some(0),
             no_new_privileges: true,
-            files,
+            files: files.as_ref(),
             filter: parts.filter.then_some(filter),
         },
     });

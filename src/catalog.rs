@@ -1,5 +1,6 @@
-//! The one list of built-in services: name, proto, default limits, dependencies. A new service is
-//! one entry here, one folder in `service/` and one proto; the compiler names what was forgotten.
+//! The one list of built-in services: name, proto, default limits, sandbox profile, dependencies. A
+//! new service is one entry here, one folder in `service/` and one proto; the compiler names what
+//! was forgotten.
 
 use crate::units::{ByteSize, ServiceName};
 
@@ -25,6 +26,7 @@ pub struct Entry {
     pub instances: u16,
     /// Further sockets and channels it is handed beside its own Unix socket.
     pub extras: Extras,
+    pub profile: Profile,
 }
 
 /// The most instances that any service may have.
@@ -36,6 +38,16 @@ pub enum Extras {
     None,
     /// The API's TCP listener and the read-only channel to the orchestrator's status.
     ApiAndStatus,
+}
+
+/// What a service needs of the system; from everything else it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// This binary: its libraries, its own folders, the sockets it is handed and Unix sockets.
+    /// Neither other programs nor sockets of the internet.
+    Own,
+    /// Any program: what is installed on the system, read-only, its own folders, and sockets.
+    Program,
 }
 
 impl Builtin {
@@ -52,6 +64,7 @@ impl Builtin {
                 depends_on: &[],
                 instances: INSTANCES,
                 extras: Extras::None,
+                profile: Profile::Own,
             },
             Self::Storage => Entry {
                 name: "storage",
@@ -61,6 +74,7 @@ impl Builtin {
                 depends_on: &[Self::Identity],
                 instances: INSTANCES,
                 extras: Extras::None,
+                profile: Profile::Own,
             },
             Self::Ledger => Entry {
                 name: "ledger",
@@ -70,6 +84,7 @@ impl Builtin {
                 depends_on: &[Self::Identity],
                 instances: 1,
                 extras: Extras::None,
+                profile: Profile::Own,
             },
             Self::Gateway => Entry {
                 name: "gateway",
@@ -79,6 +94,7 @@ impl Builtin {
                 depends_on: &[Self::Identity, Self::Storage, Self::Ledger],
                 instances: INSTANCES,
                 extras: Extras::ApiAndStatus,
+                profile: Profile::Own,
             },
         }
     }

@@ -174,7 +174,9 @@ fn a_child_has_the_declared_environment_and_no_other() {
         "MODE=a b".to_owned(),
         format!("NOTIFY_SOCKET={run}/notify/web-0.1.sock"),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        format!("RUNTIME_DIRECTORY={run}/services/web-0"),
         format!("STATE_DIRECTORY={data}"),
+        format!("TMPDIR={run}/services/web-0/tmp"),
         format!("WATCHDOG_PID={pid}"),
         "WATCHDOG_USEC=3600000000".to_owned(),
     ];

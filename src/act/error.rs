@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::linux::Error;
-use crate::units::{InstanceId, Pid};
+use crate::units::{InstanceId, Pid, ServiceName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -38,6 +38,20 @@ pub enum ActError {
     Group(Error),
     #[error("cannot limit {file} to {value} as configured: {reason}")]
     Limit { file: &'static str, value: String, reason: Error },
+    #[error("services.{service}.sandbox: {reason}")]
+    Sandbox { service: ServiceName, reason: Box<ActError> },
+    #[error("it cannot run as the user {user}: only a node that runs as root can become another")]
+    NotRoot { user: String },
+    #[error("this host has no user {user}")]
+    NoUser { user: String },
+    #[error("this host has no group {group}")]
+    NoGroup { group: String },
+    #[error("cannot find its user: {0}")]
+    Users(Error),
+    #[error("cannot give its folders to its user: {0}")]
+    Owner(Error),
+    #[error("cannot make its sandbox: {0}")]
+    Files(Error),
     #[error("cannot start it: {0}")]
     Spawn(Error),
     #[error("cannot signal it: {0}")]

@@ -4,7 +4,9 @@
 mod environment;
 mod error;
 mod fd_store;
+mod folders;
 mod limits;
+mod sandbox;
 mod sockets;
 mod spawn;
 mod sweep;
@@ -33,6 +35,7 @@ use crate::linux::spawn::ExecReport;
 use crate::plan::{Plan, SocketId, SocketPlace};
 use crate::units::{InstanceId, Pid, RunId, Signal};
 use fd_store::FdStore;
+use sandbox::Sandboxes;
 use sockets::Sockets;
 
 /// Everything the orchestrator holds for what runs.
@@ -46,6 +49,7 @@ pub struct Act {
     groups: BTreeMap<InstanceId, Arc<Group>>,
     sockets: Sockets,
     stores: BTreeMap<InstanceId, FdStore>,
+    sandboxes: Sandboxes,
     runs: BTreeMap<RunId, LiveRun>,
     /// What the groups counted that are gone.
     past_events: BTreeMap<InstanceId, LimitEvents>,
@@ -109,6 +113,7 @@ pub struct Newborn {
 impl Act {
     /// Binds what can be bound; what cannot is tried again by each spawn that needs it.
     pub fn new(config: &NodeConfig, plan: Plan, ground: Option<Ground>) -> Result<Self, ActError> {
+        sandbox::check_users(&plan)?;
         let executable = fds::own_executable().map_err(ActError::Executable)?;
         let mut sockets = Sockets::default();
         for (id, place) in &plan.sockets {
@@ -125,6 +130,7 @@ impl Act {
             groups: BTreeMap::new(),
             sockets,
             stores: BTreeMap::new(),
+            sandboxes: Sandboxes::of_this_host(),
             runs: BTreeMap::new(),
             past_events: BTreeMap::new(),
         })
@@ -137,6 +143,7 @@ impl Act {
     /// From now on the plan is `next`, and `leaving`: instances of the plan before that are on
     /// their way out. Binds what is new first; when that fails, everything is as it was.
     pub fn adopt(&mut self, next: Plan, leaving: &BTreeSet<InstanceId>) -> Result<(), ActError> {
+        sandbox::check_users(&next)?;
         let next = next.with_leaving(&self.plan, leaving);
         let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
         for (id, place) in next.sockets.iter().filter(|(_, place)| !known.contains(place)) {
@@ -157,6 +164,7 @@ impl Act {
     pub fn retire(&mut self, id: &InstanceId) {
         self.stores.remove(id);
         self.past_events.remove(id);
+        folders::remove(&self.plan.runtime_dir, id);
         if let Some(group) = self.groups.remove(id) {
             let _left_for_the_next_sweep = group.remove();
         }
@@ -275,6 +283,7 @@ impl Act {
     /// Takes away what stands in the file system, after everything has ended.
     pub fn put_away(&mut self) {
         self.sockets.keep_only(|_| false);
+        folders::put_away(&self.plan.runtime_dir);
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();
         }

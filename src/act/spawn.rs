@@ -1,9 +1,9 @@
 //! From a launch plan to a process.
 
 use std::ffi::CString;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use prost::Message;
 
 use super::environment::{marks, of_run};
 use super::error::ActError;
-use super::{Act, GroupUse, LiveRun, Newborn, limits};
+use super::sandbox::user_of;
+use super::{Act, GroupUse, LiveRun, Newborn, folders, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::fds::{self, SocketAccess};
 use crate::linux::members::Members;
 use crate::linux::notify::NotifySocket;
+use crate::linux::owner::{self, Owner};
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
 use crate::plan::{Channel, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
@@ -28,7 +30,9 @@ use crate::units::{InstanceId, Pid, RunId};
 pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newborn, ActError> {
     let plan = act.plan.instances.get(id).ok_or_else(|| ActError::Unplanned(id.clone()))?.clone();
     let launch = &plan.launch;
-    make_folder(&launch.data_dir)?;
+    let user = user_of(launch)?;
+    let owner = user.as_ref().map_or_else(Owner::us, Owner::from);
+    folders::make(&act.plan, launch, id, run, owner)?;
     bind_listeners(act, launch)?;
     let group = act.group_of(id)?;
     let mut strangers = Vec::new();
@@ -37,7 +41,8 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         limits::set(group, &plan.limits)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
-    let notify = notify_socket(act, launch, id, run)?;
+    let notify = notify_socket(act, launch, id, run, owner)?;
+    let sandbox = act.sandboxes.prepare(launch, user)?;
     let passing = Passing::prepare(act, launch, id, run)?;
     let (stdout, stdout_end) = log_pipe()?;
     let (stderr, stderr_end) = log_pipe()?;
@@ -57,7 +62,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
             passed,
             limits: launch.limits.iter().map(rlimit).collect(),
             group: group.as_deref(),
-            sandbox: crate::linux::sandbox::Sandbox::default(),
+            sandbox: sandbox.sandbox(),
         })
         .map_err(ActError::Spawn)?
     };
@@ -267,22 +272,23 @@ fn notify_socket(
     launch: &LaunchPlan,
     id: &InstanceId,
     run: RunId,
+    owner: Owner,
 ) -> Result<Option<(NotifySocket, PathBuf)>, ActError> {
     if launch.notify.is_none() {
         return Ok(None);
     }
-    let path = act.plan.runtime_dir.join("notify").join(format!("{id}.{run}.sock"));
+    let folder = act.plan.runtime_dir.join("notify");
+    let path = folder.join(format!("{id}.{run}.sock"));
     let socket = NotifySocket::bind(&path, SocketAccess::Owner).map_err(ActError::Channel)?;
+    if owner != Owner::us() {
+        owner::let_through(&folder).map_err(ActError::Owner)?;
+        owner::give(&path, owner).map_err(ActError::Owner)?;
+    }
     Ok(Some((socket, path)))
 }
 
 fn log_pipe() -> Result<(OwnedFd, OwnedFd), ActError> {
     fds::pipe().map_err(ActError::Channel)
-}
-
-fn make_folder(path: &Path) -> Result<(), ActError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|reason| ActError::Folder { path: path.to_owned(), reason })
 }
 
 fn c_string(text: impl AsRef<std::ffi::OsStr>, what: &'static str) -> Result<CString, ActError> {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::environment::node_mark;
 use super::error::ActError;
+use super::folders;
 use crate::linux::cgroupfs::Group;
 use crate::linux::members::Members;
 use crate::units::Pid;
@@ -37,6 +38,7 @@ pub async fn sweep(services: Option<&Arc<Group>>, runtime_dir: &Path) -> Result<
     for folder in ["sockets", "notify"] {
         swept.files += remove_files(&runtime_dir.join(folder))?;
     }
+    folders::remove_old(runtime_dir);
     Ok(swept)
 }
 

@@ -19,6 +19,7 @@ mod origins;
 mod problem;
 mod report;
 mod resources;
+mod sandbox;
 mod schema;
 mod section;
 mod sections;
@@ -51,8 +52,8 @@ pub use live::ScaleError;
 pub use model::{
     Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
     LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit,
-    Readiness, ResourceLimits, Resources, RestartPolicy, Service, Supervisor, Tier, TierRules,
-    Tiers,
+    Readiness, ResourceLimits, Resources, RestartPolicy, Sandbox, Service, Supervisor,
+    SystemCallFilter, Tier, TierRules, Tiers,
 };
 pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};

@@ -1,6 +1,6 @@
 //! The configuration as the rest of the node sees it: typed, complete, checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use multiaddr::Multiaddr;
 
 use crate::catalog::{Builtin, INSTANCES};
-use crate::units::{ByteSize, CpuShare, Level, ServiceName};
+use crate::units::{ByteSize, Capability, CpuShare, Level, ServiceName, SystemCall};
 
 /// Everything the node was told. Only `config` makes one.
 #[derive(Debug, Clone, PartialEq)]
@@ -242,6 +242,7 @@ pub struct Service {
     pub resources: Resources,
     pub log_rate: u32,
     pub log_burst: u32,
+    pub sandbox: Sandbox,
 }
 
 impl Service {
@@ -356,4 +357,30 @@ pub struct Resources {
     pub max_file_size: Option<ByteSize>,
     /// RLIMIT_STACK
     pub max_stack: Option<ByteSize>,
+}
+
+/// `[services.NAME.sandbox]`: beyond what the service's profile takes from every service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// As whom it runs; none: as the node. Only a node that was started as root can do it.
+    pub user: Option<String>,
+    /// None: the user's own.
+    pub group: Option<String>,
+    /// Without it there is neither a filter nor protection of files.
+    pub no_new_privileges: bool,
+    /// Those that it keeps.
+    pub capabilities: BTreeSet<Capability>,
+    pub system_call_filter: SystemCallFilter,
+    /// Whether it can use only its own folders, the system's programs, and the paths below.
+    pub protect_files: bool,
+    /// Absolute; they have to exist when it is started.
+    pub read_only_paths: BTreeSet<PathBuf>,
+    pub read_write_paths: BTreeSet<PathBuf>,
+}
+
+/// Whether system calls that no service needs are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemCallFilter {
+    On { given_back: BTreeSet<SystemCall> },
+    Off,
 }

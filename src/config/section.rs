@@ -93,6 +93,34 @@ impl<'a> Section<'a> {
         reader.read(&node.value).map_err(|wrong| self.refuse(key, node, wrong)).ok()
     }
 
+    /// The values of a list, each of them once; what is wrong with one is told at its own place.
+    pub(super) fn set<T, F>(&mut self, key: &'static str, reader: Reader<F>) -> BTreeSet<T>
+    where
+        T: Ord,
+        F: Fn(&Value) -> Result<T, Wrong>,
+    {
+        let form = Form::list(reader.form.clone());
+        let Some(node) = self.node(key, form) else { return BTreeSet::new() };
+        let Value::List(items) = &node.value else {
+            self.refuse(key, node, Wrong::kind(&node.value, "a list, such as [\"...\"]"));
+            return BTreeSet::new();
+        };
+        let mut read = BTreeSet::new();
+        for item in items {
+            match reader.read(&item.value) {
+                Ok(value) if read.contains(&value) => {
+                    self.refuse(key, item, Wrong::new("this is there twice", "each once"));
+                }
+                Ok(value) => {
+                    read.insert(value);
+                }
+                Err(_) if item.value == Value::Broken => {}
+                Err(wrong) => self.refuse(key, item, wrong),
+            }
+        }
+        read
+    }
+
     /// The node of `key` as it was written, for values with places inside. From here on the key is
     /// known.
     pub(super) fn node(&mut self, key: &'static str, form: Form) -> Option<&'a Node> {

@@ -13,6 +13,7 @@ use super::model::{
 use super::problem::{Problem, nearest};
 use super::report::path;
 use super::resources;
+use super::sandbox;
 use super::section::Section;
 use super::sections::{RESTART_POLICIES, TIERS, log_burst, log_rate};
 use super::tree::{Entry, Table, Value};
@@ -205,6 +206,7 @@ fn common(
         logs.or("burst", monitoring.log_burst, log_burst()),
     );
     logs.finish();
+    let sandbox = sandbox::read(section.section("sandbox"));
     let policies = choice(&RESTART_POLICIES);
     Service {
         kind,
@@ -228,6 +230,7 @@ fn common(
         resources,
         log_rate: rate,
         log_burst: burst,
+        sandbox,
     }
 }
 

@@ -10,11 +10,12 @@ use super::Loaded;
 use super::foreign::NOTIFY_ACCESS;
 use super::model::{
     Api, FileLimits, Foreign, Kind, LogAggregation, Monitoring, Network, NodeConfig, OomKill,
-    Readiness, Resources, Service, Supervisor,
+    Readiness, Resources, Sandbox, Service, Supervisor, SystemCallFilter,
 };
 use super::origins::Origins;
 use super::problem::Place;
 use super::report::path;
+use super::sandbox::{FILTER_OFF, FILTER_ON};
 use super::sections::{
     BACKOFFS, LOG_FORMATS, LOG_TARGETS, RESOURCE_LIMITS, RESTART_POLICIES, TIERS,
 };
@@ -148,6 +149,8 @@ fn service(page: &mut Page, name: &ServiceName, service: &Service) {
     page.section(&format!("services.{name}.logs"));
     page.line("rate", service.log_rate);
     page.line("burst", service.log_burst);
+    page.section(&format!("services.{name}.sandbox"));
+    sandbox(page, &service.sandbox);
     if let Kind::Foreign(program) = &service.kind
         && !program.environment.is_empty()
     {
@@ -198,6 +201,33 @@ fn resources(page: &mut Page, resources: &Resources) {
     page.size_limit("max_core", resources.max_core);
     page.size_limit("max_file_size", resources.max_file_size);
     page.size_limit("max_stack", resources.max_stack);
+}
+
+fn sandbox(page: &mut Page, sandbox: &Sandbox) {
+    for (key, name) in [("user", &sandbox.user), ("group", &sandbox.group)] {
+        if let Some(name) = name {
+            page.text(key, name);
+        }
+    }
+    page.line("no_new_privileges", sandbox.no_new_privileges);
+    page.list("capabilities", sandbox.capabilities.iter().map(|one| one.name()));
+    match &sandbox.system_call_filter {
+        SystemCallFilter::On { given_back } => {
+            page.text("system_call_filter", FILTER_ON);
+            page.list("allow_system_calls", given_back.iter().map(|call| call.name()));
+        }
+        SystemCallFilter::Off => page.text("system_call_filter", FILTER_OFF),
+    }
+    page.line("protect_files", sandbox.protect_files);
+    if sandbox.protect_files {
+        for (key, paths) in [
+            ("read_only_paths", &sandbox.read_only_paths),
+            ("read_write_paths", &sandbox.read_write_paths),
+        ] {
+            let texts: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+            page.list(key, texts.iter().map(AsRef::as_ref));
+        }
+    }
 }
 
 /// Every section with its keys and their values, in the order in which they are shown.

@@ -13,6 +13,7 @@ pub mod inherited;
 pub mod journal;
 pub mod members;
 pub mod notify;
+pub mod owner;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;

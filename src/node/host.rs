@@ -9,6 +9,7 @@ use super::marks::Mark;
 use crate::act::Ground;
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process;
+use crate::linux::sandbox::Support;
 use crate::plan::Plan;
 use crate::rpc::pb::node::Degradation;
 
@@ -61,6 +62,7 @@ pub(super) fn look(runtime_dir: &Path, plan: &Plan, without_journal: Option<Stri
             "nobody restarts the node itself; the next start clears what it left",
         ));
     }
+    degradations.extend(without_sandbox(Support::find()));
     if let Some(missing) = without_journal {
         degradations.push(degradation(
             "journald",
@@ -69,6 +71,26 @@ pub(super) fn look(runtime_dir: &Path, plan: &Plan, without_journal: Option<Stri
         ));
     }
     Host { ground, degradations }
+}
+
+/// What services that are to be confined are not confined by.
+fn without_sandbox(support: Support) -> Vec<Degradation> {
+    let mut all = Vec::new();
+    if support.landlock == 0 {
+        all.push(degradation(
+            "file-protection",
+            "this kernel has no Landlock, or it is switched off",
+            "services are kept from files by the files' own permissions only",
+        ));
+    }
+    if !support.system_call_filter {
+        all.push(degradation(
+            "system-call-filter",
+            "this kernel has no seccomp filters, or does not let us use them",
+            "services have no capabilities, and may make every system call",
+        ));
+    }
+    all
 }
 
 /// A controller that the services' groups do not have, and why.

@@ -49,8 +49,16 @@ fn moved_sockets(old: &Plan, new: &Plan, plan: &InstancePlan) -> bool {
 
 fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec<&'static str> {
     let InstancePlan { launch, socket, .. } = new;
-    let LaunchPlan { program, environment, working_directory, data_dir, passed, notify, limits } =
-        launch;
+    let LaunchPlan {
+        program,
+        environment,
+        working_directory,
+        data_dir,
+        passed,
+        notify,
+        limits,
+        sandbox,
+    } = launch;
     let before = &old.launch;
     let all = [
         (program_word(program), before.program != *program),
@@ -61,6 +69,7 @@ fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec
         ("notify", before.notify != *notify),
         ("readiness", old.rules.readiness != new.rules.readiness),
         ("resources", before.limits != *limits || old.limits != new.limits),
+        ("sandbox", before.sandbox != *sandbox),
     ];
     named(&all)
 }

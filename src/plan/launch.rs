@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::build::{ApiPort, SocketId};
-use crate::catalog::{Builtin, Extras};
-use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Service};
+use crate::catalog::{Builtin, Extras, Profile};
+use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Sandbox, Service};
 use crate::units::{ByteSize, InstanceId, ServiceName};
 
 /// Where foreign programs are looked for; also their PATH, unless they are given another.
@@ -14,6 +14,9 @@ pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
 /// Marks every process below a node, so that a later start finds what an earlier one left behind.
 pub const MARK: &str = "BLACKHOLE_SUPERVISED";
+
+/// Below the node's runtime folder: where the instances have theirs.
+pub const RUNTIME_FOLDERS: &str = "services";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaunchPlan {
@@ -27,6 +30,23 @@ pub struct LaunchPlan {
     pub passed: Vec<Passed>,
     pub notify: Option<NotifyPlan>,
     pub limits: Vec<Limit>,
+    pub sandbox: SandboxPlan,
+}
+
+/// What the service is kept from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxPlan {
+    pub profile: Profile,
+    pub rules: Sandbox,
+    /// The instance's own folder in memory, empty at each start.
+    pub runtime_folder: PathBuf,
+}
+
+impl SandboxPlan {
+    /// Where it makes its temporary files.
+    pub fn temporary_folder(&self) -> PathBuf {
+        self.runtime_folder.join("tmp")
+    }
 }
 
 impl LaunchPlan {
@@ -121,7 +141,8 @@ pub(super) fn launch_plan(
     id: &InstanceId,
 ) -> LaunchPlan {
     let data_dir = config.node.data_dir.join("services").join(name.as_str());
-    let environment = environment(config, service, id, &data_dir);
+    let sandbox = sandbox(config, service, id);
+    let environment = environment(config, service, id, &data_dir, &sandbox);
     let (program, working_directory, passed, notify) = match &service.kind {
         Kind::Builtin(builtin, limits) => {
             let settings = Settings {
@@ -143,7 +164,25 @@ pub(super) fn launch_plan(
         }
     };
     let limits = limits(service);
-    LaunchPlan { program, environment, working_directory, data_dir, passed, notify, limits }
+    LaunchPlan {
+        program,
+        environment,
+        working_directory,
+        data_dir,
+        passed,
+        notify,
+        limits,
+        sandbox,
+    }
+}
+
+fn sandbox(config: &NodeConfig, service: &Service, id: &InstanceId) -> SandboxPlan {
+    let profile = match &service.kind {
+        Kind::Builtin(builtin, _) => builtin.entry().profile,
+        Kind::Foreign(_) => Profile::Program,
+    };
+    let runtime_folder = config.node.runtime_dir.join(RUNTIME_FOLDERS).join(id.to_string());
+    SandboxPlan { profile, rules: service.sandbox.clone(), runtime_folder }
 }
 
 fn environment(
@@ -151,6 +190,7 @@ fn environment(
     service: &Service,
     id: &InstanceId,
     data_dir: &Path,
+    sandbox: &SandboxPlan,
 ) -> BTreeMap<String, String> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut all = BTreeMap::from([
@@ -158,10 +198,15 @@ fn environment(
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ("HOME".to_owned(), text(data_dir)),
         ("STATE_DIRECTORY".to_owned(), text(data_dir)),
+        ("RUNTIME_DIRECTORY".to_owned(), text(&sandbox.runtime_folder)),
+        ("TMPDIR".to_owned(), text(&sandbox.temporary_folder())),
         ("BLACKHOLE_NODE".to_owned(), config.node.name.clone()),
         ("BLACKHOLE_SERVICE".to_owned(), id.service.to_string()),
         ("BLACKHOLE_INSTANCE".to_owned(), id.to_string()),
     ]);
+    if let Some(user) = &sandbox.rules.user {
+        all.extend(["USER", "LOGNAME"].map(|name| (name.to_owned(), user.clone())));
+    }
     if let Kind::Foreign(Foreign { environment, .. }) = &service.kind {
         all.extend(environment.clone());
     }

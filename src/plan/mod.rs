@@ -13,7 +13,7 @@ pub use build::{ApiPort, InstancePlan, Plan, SocketId, SocketPlace};
 pub use diff::Changes;
 pub use launch::{
     Channel, HardLimit, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program,
-    SEARCH_PATH, Settings,
+    RUNTIME_FOLDERS, SEARCH_PATH, SandboxPlan, Settings,
 };
 pub use limits::{GroupLimit, GroupLimits};
 pub use rules::{HealthChecks, NotifyAccess, Readiness, RestartPolicy, RestartRules, Rules};

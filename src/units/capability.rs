@@ -54,6 +54,14 @@ const NAMES: [&str; 41] = [
 pub struct Capability(u8);
 
 impl Capability {
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..).zip(NAMES).map(|(number, _)| Self(number))
+    }
+
+    pub fn name(self) -> &'static str {
+        NAMES.get(usize::from(self.0)).copied().unwrap_or_default()
+    }
+
     /// Its number in `linux/capability.h`.
     pub const fn number(self) -> u32 {
         self.0 as u32
@@ -67,7 +75,7 @@ impl Capability {
 
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(NAMES.get(usize::from(self.0)).copied().unwrap_or_default())
+        f.pad(self.name())
     }
 }
 
@@ -75,8 +83,7 @@ impl FromStr for Capability {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = (0..).zip(NAMES).find(|(_, name)| *name == text);
-        let found = found.map(|(number, _)| Self(number));
+        let found = Self::all().find(|one| one.name() == text);
         found.ok_or_else(|| "a capability's name, such as CAP_NET_BIND_SERVICE".to_owned())
     }
 }

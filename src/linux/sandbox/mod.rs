@@ -23,7 +23,7 @@ pub struct Sandbox<'a> {
     /// No program that it executes gives it rights that it has not (`PR_SET_NO_NEW_PRIVS`). Without
     /// it `files` and `filter` need CAP_SYS_ADMIN.
     pub no_new_privileges: bool,
-    pub files: Option<FileRules>,
+    pub files: Option<&'a FileRules>,
     pub filter: Option<&'a Filter>,
 }
 

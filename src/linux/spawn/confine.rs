@@ -71,7 +71,7 @@ impl<'a> Confinement<'a> {
             user,
             capabilities,
             no_new_privileges: sandbox.no_new_privileges,
-            ruleset: match &sandbox.files {
+            ruleset: match sandbox.files {
                 Some(files) => Some(lifted(files.ruleset().as_fd())?),
                 None => None,
             },

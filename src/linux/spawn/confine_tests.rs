@@ -27,7 +27,7 @@ fn strict() -> Filter {
     Filter::new(&FilterRules { families: Families::Common, allowed: BTreeSet::new() })
 }
 
-fn confined<'a>(filter: &'a Filter, files: Option<FileRules>) -> Sandbox<'a> {
+fn confined<'a>(filter: &'a Filter, files: Option<&'a FileRules>) -> Sandbox<'a> {
     Sandbox {
         user: None,
         capabilities: Some(0),
@@ -172,7 +172,8 @@ async fn a_child_uses_only_the_files_it_was_given() {
     );
     for door in DOORS {
         let filter = strict();
-        let sandbox = confined(&filter, only(given.path()));
+        let files = only(given.path());
+        let sandbox = confined(&filter, files.as_ref());
         let script = format!("({script}) 2>&1; rm -r {}/*", given.path().display());
         let finished = run(door, sandbox, "/bin/sh", &["-c", &script]).await;
         let lines: Vec<&str> = finished.output.lines().collect();
@@ -212,7 +213,8 @@ if child == 0: signal.pause()
 os.kill(child, signal.SIGTERM)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 ";
-    let sandbox = confined(&filter, only(folder.path()));
+    let files = only(folder.path());
+    let sandbox = confined(&filter, files.as_ref());
     assert_eq!(python(sandbox, text).await, "out of reach\n-15\n");
 }
 

@@ -1,0 +1,192 @@
+//! From a sandbox plan to what the kernel is asked for. Knows the paths that programs need.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::ActError;
+use crate::catalog::Profile;
+use crate::config::SystemCallFilter;
+use crate::linux::owner::Owner;
+use crate::linux::sandbox::{
+    Access, Families, FileRules, Filter, FilterRules, Required, Sandbox, Support,
+};
+use crate::linux::users::{self, User};
+use crate::plan::{LaunchPlan, Plan, Program, SandboxPlan};
+use crate::units::capability_bits;
+
+/// What is the same for many runs.
+#[derive(Debug)]
+pub(super) struct Sandboxes {
+    support: Support,
+    filters: BTreeMap<FilterRules, Arc<Filter>>,
+}
+
+/// What one run is confined by.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    user: Option<User>,
+    capabilities: u64,
+    no_new_privileges: bool,
+    files: Option<FileRules>,
+    filter: Option<Arc<Filter>>,
+}
+
+impl Sandboxes {
+    pub(super) fn of_this_host() -> Self {
+        Self { support: Support::find(), filters: BTreeMap::new() }
+    }
+
+    /// Needs the folders of the instance. What the kernel has not got is left out; the node names
+    /// it among its degradations.
+    pub(super) fn prepare(
+        &mut self,
+        launch: &LaunchPlan,
+        user: Option<User>,
+    ) -> Result<Prepared, ActError> {
+        let rules = &launch.sandbox.rules;
+        let protect = rules.protect_files && self.support.landlock > 0;
+        Ok(Prepared {
+            user,
+            capabilities: capability_bits(&rules.capabilities),
+            no_new_privileges: rules.no_new_privileges,
+            files: if protect { file_rules(launch)? } else { None },
+            filter: self.filter(&launch.sandbox),
+        })
+    }
+
+    /// Made once for all services that are filtered alike.
+    fn filter(&mut self, plan: &SandboxPlan) -> Option<Arc<Filter>> {
+        let given_back = match &plan.rules.system_call_filter {
+            SystemCallFilter::On { given_back } if self.support.system_call_filter => given_back,
+            SystemCallFilter::On { .. } | SystemCallFilter::Off => return None,
+        };
+        let families = match plan.profile {
+            Profile::Own => Families::Unix,
+            Profile::Program => Families::Common,
+        };
+        let rules = FilterRules { families, allowed: given_back.clone() };
+        let filter =
+            self.filters.entry(rules.clone()).or_insert_with(|| Arc::new(Filter::new(&rules)));
+        Some(Arc::clone(filter))
+    }
+}
+
+impl Prepared {
+    pub(super) fn sandbox(&self) -> Sandbox<'_> {
+        Sandbox {
+            user: self.user.as_ref(),
+            capabilities: Some(self.capabilities),
+            no_new_privileges: self.no_new_privileges,
+            files: self.files.as_ref(),
+            filter: self.filter.as_deref(),
+        }
+    }
+}
+
+/// As whom a service runs; none: as the node. An error where the node cannot do that.
+pub(super) fn user_of(launch: &LaunchPlan) -> Result<Option<User>, ActError> {
+    let rules = &launch.sandbox.rules;
+    let Some(name) = &rules.user else { return Ok(None) };
+    if Owner::us().uid != 0 {
+        return Err(ActError::NotRoot { user: name.clone() });
+    }
+    let group = match &rules.group {
+        None => None,
+        Some(group) => {
+            let found = users::group(group).map_err(ActError::Users)?;
+            Some(found.ok_or_else(|| ActError::NoGroup { group: group.clone() })?)
+        }
+    };
+    let found = users::user(name, group).map_err(ActError::Users)?;
+    Ok(Some(found.ok_or_else(|| ActError::NoUser { user: name.clone() })?))
+}
+
+/// Whether every service can run as whom it is to run.
+pub(super) fn check_users(plan: &Plan) -> Result<(), ActError> {
+    for (id, instance) in &plan.instances {
+        user_of(&instance.launch).map_err(|reason| ActError::Sandbox {
+            service: id.service.clone(),
+            reason: Box::new(reason),
+        })?;
+    }
+    Ok(())
+}
+
+/// The system's programs and libraries. Not all are on every system.
+const PROGRAMS: [&str; 10] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store"];
+/// What the system tells of itself, and of the names of hosts.
+const FACTS: [&str; 6] = [
+    "/proc",
+    "/sys",
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/run/NetworkManager/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+];
+const DEVICES: [&str; 6] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+/// Memory that processes share, as a folder.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Where this binary's libraries are.
+const LIBRARIES: [&str; 6] = ["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64"];
+/// What is read by the runtimes of the language and of the tasks.
+const OWN_FACTS: [&str; 3] = ["/proc", "/sys/fs/cgroup", "/etc/ld.so.cache"];
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
+
+type Rule<'a> = (&'a Path, Access, Required);
+
+fn file_rules(launch: &LaunchPlan) -> Result<Option<FileRules>, ActError> {
+    let mut all = match launch.sandbox.profile {
+        Profile::Own => own_rules(),
+        Profile::Program => program_rules(launch),
+    };
+    let folders = match launch.sandbox.profile {
+        Profile::Own => Access::Write,
+        Profile::Program => Access::WriteAndExecute,
+    };
+    let rules = &launch.sandbox.rules;
+    let written = |path, access| (path, access, Required::Yes);
+    all.push(written(launch.data_dir.as_path(), folders));
+    all.push(written(launch.sandbox.runtime_folder.as_path(), folders));
+    all.extend(rules.read_only_paths.iter().map(|p| written(p.as_path(), Access::ReadAndExecute)));
+    all.extend(
+        rules.read_write_paths.iter().map(|p| written(p.as_path(), Access::WriteAndExecute)),
+    );
+    FileRules::new(all).map_err(ActError::Files)
+}
+
+fn own_rules<'a>() -> Vec<Rule<'a>> {
+    let libraries = LIBRARIES.iter().chain([&OWN_EXECUTABLE]);
+    let libraries = libraries.map(|path| optional(path, Access::ReadAndExecute));
+    let facts = OWN_FACTS.iter().map(|path| optional(path, Access::Read));
+    let devices = DEVICES.iter().map(|path| optional(path, Access::Use));
+    libraries.chain(facts).chain(devices).collect()
+}
+
+fn program_rules(launch: &LaunchPlan) -> Vec<Rule<'_>> {
+    let programs = PROGRAMS.iter().map(|path| optional(path, Access::ReadAndExecute));
+    let facts = FACTS.iter().map(|path| optional(path, Access::Read));
+    let devices = DEVICES.iter().map(|path| optional(path, Access::Use));
+    let mut all: Vec<Rule<'_>> = programs.chain(facts).chain(devices).collect();
+    all.push(optional(SHARED_MEMORY, Access::Write));
+    if let Program::Foreign { program, arguments } = &launch.program {
+        let words = std::iter::once(program).chain(arguments).filter(|word| word.starts_with('/'));
+        all.extend(words.map(|word| optional(word, Access::ReadAndExecute)));
+    }
+    let folder = launch.working_directory.as_path();
+    all.push((folder, Access::ReadAndExecute, Required::No));
+    all
+}
+
+fn optional(path: &str, access: Access) -> Rule<'_> {
+    (Path::new(path), access, Required::No)
+}
+
+impl From<&User> for Owner {
+    fn from(user: &User) -> Self {
+        Self { uid: user.uid, gid: user.gid }
+    }
+}
