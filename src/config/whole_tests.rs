@@ -149,6 +149,9 @@ fn defaults_beyond_a_small_host_are_a_remark() {
     let expected = "default: services: the memory limits of all services come to 4GiB, defaults \
                     among them, and the host has 1GiB: they cannot all be used up";
     assert_eq!(told, [expected]);
+    // The documented file, which an install puts in place, is no other than they.
+    let documented = on(&small, DEFAULTS).unwrap();
+    assert_eq!(documented.config, loaded.config);
     assert!(on(&host(), "").unwrap().remarks.is_empty());
     let unknown = HostDefaults { memory: None, processors: None, ..host() };
     assert!(on(&unknown, "services.ledger.resources.memory = '1TiB'\n").is_ok());
