@@ -380,3 +380,21 @@ fn what_was_written_last_before_the_end_is_read() {
     let long: usize = pieces.map(|line| line.matches('x').count()).sum();
     assert_eq!(long, 1_000_000);
 }
+
+/// The node may be sheltered from the OOM killer (`OOMScoreAdjust=`); its services never are.
+#[test]
+fn a_service_does_not_inherit_the_shelter_of_the_node() {
+    let lab = Lab::new();
+    let node = lab.node(&service("web", &idle(), "")).up();
+    let score = |pid: Pid| format!("/proc/{pid}/oom_score_adj");
+    if let Err(reason) = fs::write(score(node.pid()), "-500") {
+        eprintln!("skipped: no score can be lowered here ({reason})");
+        return;
+    }
+    lab.done(&["restart", "web"]);
+    assert_eq!(fs::read_to_string(score(lab.pid("web-0"))).unwrap(), "0\n");
+    assert_eq!(fs::read_to_string(score(node.pid())).unwrap(), "-500\n");
+    fs::write(score(node.pid()), "300").unwrap();
+    lab.done(&["restart", "web"]);
+    assert_eq!(fs::read_to_string(score(lab.pid("web-0"))).unwrap(), "300\n");
+}

@@ -68,6 +68,13 @@ pub fn own_children() -> Result<Vec<Pid>, Error> {
     Ok(found)
 }
 
+/// How readily this process is killed when memory is out: -1000 (never) to 1000.
+pub fn own_oom_score_adj() -> Result<i32, Error> {
+    let file = "/proc/self/oom_score_adj";
+    let text = fs::read_to_string(file).map_err(failed("read", file))?;
+    text.trim().parse().map_err(|_| strange(file, "a score", &text))
+}
+
 /// Resident memory, processor time and threads of one process.
 pub fn usage(pid: Pid) -> Result<Option<Usage>, Error> {
     let file = format!("/proc/{pid}/statm");

@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::clone::restore_signals;
 use super::confine::{confine, filter};
 use super::report::{FailureNote, Stage};
-use super::sheet::{PreparedProgram, Sheet};
+use super::sheet::{PreparedProgram, Sheet, Shelter};
 
 /// What a child ends with that could not execute, as shells have it.
 const EXIT_CODE: i32 = 127;
@@ -43,6 +44,10 @@ fn become_program(sheet: &mut Sheet<'_>) -> Result<Infallible, FailureNote> {
     for (index, (resource, limit)) in (0..).zip(&sheet.limits) {
         rustix::process::setrlimit(*resource, *limit).map_err(at(Stage::Limit, index))?;
     }
+    match sheet.shelter {
+        Shelter::None => {}
+        Shelter::Taken => leave_shelter().map_err(at(Stage::OomScore, 0))?,
+    }
     confine(&sheet.confinement)?;
     let own = rustix::process::getpid().as_raw_nonzero().get();
     for entry in &mut sheet.pid_entries {
@@ -56,6 +61,13 @@ fn become_program(sheet: &mut Sheet<'_>) -> Result<Infallible, FailureNote> {
 
 pub(super) fn at(stage: Stage, index: u32) -> impl FnOnce(Errno) -> FailureNote {
     move |errno| FailureNote { stage, index, errno: errno.raw_os_error() }
+}
+
+/// Everybody may raise its own score. That we borrow our parent's memory does not raise its.
+fn leave_shelter() -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, b"0").map(drop)
 }
 
 /// Handlers go at exec anyway; ignored signals (Rust ignores SIGPIPE) would stay ignored.

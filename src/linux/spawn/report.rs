@@ -19,6 +19,7 @@ pub enum Stage {
     Descriptors,
     WorkingDirectory,
     Limit,
+    OomScore,
     User,
     Capabilities,
     NoNewPrivileges,
@@ -27,12 +28,13 @@ pub enum Stage {
     Execute,
 }
 
-const STAGES: [Stage; 11] = [
+const STAGES: [Stage; 12] = [
     Stage::JoinGroup,
     Stage::NewSession,
     Stage::Descriptors,
     Stage::WorkingDirectory,
     Stage::Limit,
+    Stage::OomScore,
     Stage::User,
     Stage::Capabilities,
     Stage::NoNewPrivileges,
@@ -154,6 +156,7 @@ impl Subjects {
             Stage::JoinGroup => self.group.clone(),
             Stage::NewSession
             | Stage::Descriptors
+            | Stage::OomScore
             | Stage::Capabilities
             | Stage::NoNewPrivileges
             | Stage::Files
@@ -178,6 +181,7 @@ impl fmt::Display for ExecFailure {
             Stage::Descriptors => "pass the descriptors",
             Stage::WorkingDirectory => "chdir to",
             Stage::Limit => "set",
+            Stage::OomScore => "raise the oom_score_adj",
             Stage::User => "become",
             Stage::Capabilities => "drop the capabilities",
             Stage::NoNewPrivileges => "set no_new_privs",

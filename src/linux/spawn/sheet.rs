@@ -12,7 +12,7 @@ use super::confine::Confinement;
 use super::report::FailureNote;
 use super::{Door, Launch, Program, Resource};
 use crate::linux::error::{Error, failed};
-use crate::linux::fds;
+use crate::linux::{fds, procfs};
 
 /// The most decimal digits a pid has, and the NUL behind them.
 const PID_ROOM: usize = 11;
@@ -34,6 +34,7 @@ pub(super) struct Sheet<'a> {
     /// The lowest descriptor number that the program does not get.
     pub(super) first_free: RawFd,
     pub(super) limits: Vec<(rustix::process::Resource, Rlimit)>,
+    pub(super) shelter: Shelter,
     /// The group's `cgroup.procs`, where the child has to join by itself.
     pub(super) procs: Option<OwnedFd>,
     pub(super) confinement: Confinement<'a>,
@@ -44,6 +45,25 @@ pub(super) struct Sheet<'a> {
 pub(super) enum PreparedProgram<'a> {
     Fd(OwnedFd),
     Path(&'a CStr),
+}
+
+/// Whether the kernel spares this process when memory is out, which children would inherit: the
+/// orchestrator is to survive its services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shelter {
+    None,
+    /// `oom_score_adj` is below 0.
+    Taken,
+}
+
+impl Shelter {
+    fn ours() -> Self {
+        match procfs::own_oom_score_adj() {
+            Ok(score) if score < 0 => Self::Taken,
+            // Where it cannot be read, there is no /proc that a child could write.
+            Ok(_) | Err(_) => Self::None,
+        }
+    }
 }
 
 /// `NAME=`, then room for the digits that only the child knows.
@@ -89,6 +109,7 @@ impl<'a> Sheet<'a> {
             descriptors: given.into_iter().map(lifted).collect::<Result<_, _>>()?,
             first_free,
             limits: launch.limits.iter().map(|l| (l.resource.kernel(), l.kernel())).collect(),
+            shelter: Shelter::ours(),
             procs,
             confinement: Confinement::prepare(&launch.sandbox, &launch.program_name(), lifted)?,
             report: lifted(write_end.as_fd())?,
