@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use blackhole_node::cli::{self, Life, Options, load};
+use blackhole_node::config;
 use blackhole_node::node::{self, BootError, Configured, Loader, Settings};
 use blackhole_node::observe::clock::Clock;
 use blackhole_node::service;
@@ -19,15 +20,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options, clock: Clock) -> ExitCode {
-    let configured = match load_all(options) {
-        Ok(configured) => configured,
-        Err(error) => return fail(&error, cli::ExitCode::Configuration),
-    };
     let again = options.clone();
-    let read = move || load_all(&again).map_err(|error| error.to_string());
-    let loader = Loader::new(read);
-    match node::main(Settings { configured, loader, clock }) {
+    let read = move || configured(load::from_options(&again));
+    let again = options.clone();
+    let read_text = move |text: &str| configured(load::from_text(&again, text));
+    match node::main(Settings { loader: Loader::new(read, read_text), clock }) {
         Ok(code) => code,
+        Err(error @ BootError::Configuration(_)) => fail(&error, cli::ExitCode::Configuration),
         Err(error @ BootError::AlreadyRunning { .. }) => {
             fail(&error, cli::ExitCode::AlreadyRunning)
         }
@@ -47,10 +46,11 @@ fn after_stop(options: &Options) -> ExitCode {
     }
 }
 
-fn load_all(options: &Options) -> Result<Configured, load::LoadError> {
-    let load::FromOptions { loaded, origin } = load::from_options(options)?;
+fn configured(read: Result<load::FromOptions, load::LoadError>) -> Result<Configured, String> {
+    let load::FromOptions { loaded, origin } = read.map_err(|error| error.to_string())?;
+    let text = config::show(&loaded);
     let remarks = loaded.remarks.iter().map(ToString::to_string).collect();
-    Ok(Configured { config: loaded.config, origin, remarks })
+    Ok(Configured { config: loaded.config, text, origin, remarks })
 }
 
 fn fail(error: &dyn std::error::Error, code: cli::ExitCode) -> ExitCode {

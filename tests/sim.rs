@@ -10,6 +10,10 @@
 mod samples;
 #[path = "sim/scenarios.rs"]
 mod scenarios;
+#[path = "sim/succession.rs"]
+mod succession;
+#[path = "sim/words.rs"]
+mod words;
 #[path = "sim/world.rs"]
 mod world;
 
@@ -32,11 +36,11 @@ fn every_history_is_safe_under_faults_and_alive_after_them() {
     for seed in 0..seeds {
         let mut world = World::new(seed);
         world.live();
-        steps += world.steps();
+        steps += world.steps;
         seen.extend(world.seen());
     }
     println!("{seeds} histories, {steps} steps, {} kinds of remark seen", seen.len());
-    let never: Vec<_> = world::REMARKS.iter().filter(|kind| !seen.contains(**kind)).collect();
+    let never: Vec<_> = words::REMARKS.iter().filter(|kind| !seen.contains(**kind)).collect();
     assert!(never.is_empty(), "no history ever led to: {never:?}");
 }
 

@@ -38,7 +38,12 @@ pub(super) fn of_run(
 
 /// What every process of the run carries, unless it takes it off.
 pub(super) fn marks(runtime_dir: &Path, run: RunId) -> Vec<String> {
-    vec![node_mark(runtime_dir), format!("{RUN}={run}")]
+    vec![node_mark(runtime_dir), run_mark(run)]
+}
+
+/// What every process of the run carries, and those of no other run.
+pub(super) fn run_mark(run: RunId) -> String {
+    format!("{RUN}={run}")
 }
 
 /// What every process of this node carries, of this and of earlier lives.

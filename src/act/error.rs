@@ -13,8 +13,12 @@ pub enum ActError {
     Executable(Error),
     #[error("{0} is not in the plan")]
     Unplanned(InstanceId),
+    #[error("the run of {0} was not kept for us as a whole")]
+    NotHeld(InstanceId),
     #[error("cannot make the folder {}: {reason}", path.display())]
     Folder { path: PathBuf, reason: io::Error },
+    #[error("cannot prepare to keep our state: {0}")]
+    Checkpoint(Error),
     #[error("{program:?} is not in {path}; give its absolute path")]
     NotInPath { program: String, path: String },
     #[error("{what} holds a NUL byte")]

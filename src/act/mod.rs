@@ -1,6 +1,8 @@
 //! Effects become deeds: spawn, signal, kill, clear, forget, and the sweep before the first of
 //! them. Decides nothing; knows nothing of what observers see.
 
+mod checkpoint;
+mod custody;
 mod environment;
 mod error;
 mod fd_store;
@@ -9,31 +11,39 @@ mod limits;
 mod sandbox;
 mod sockets;
 mod spawn;
+mod superior;
 mod sweep;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
+pub use custody::{Inheritance, Part};
 pub use error::ActError;
 pub use limits::LimitInForce;
-pub use sweep::{Swept, sweep};
+pub use superior::Superior;
+pub use sweep::{Spared, Swept, sweep};
+pub use takeover::Unread;
 
 use crate::config::NodeConfig;
 use crate::decide::SpawnFailure;
 use crate::linux::cgroupfs::{Group, LimitEvents};
 use crate::linux::fds;
-use crate::linux::members::Members;
+use crate::linux::line::Line;
+use crate::linux::members::{Marks, Members};
 use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::linux::process;
 use crate::linux::spawn::ExecReport;
 use crate::plan::{Plan, SocketId, SocketPlace};
 use crate::units::{InstanceId, Pid, RunId, Signal};
+use checkpoint::Scribe;
+use custody::Keepsake;
 use fd_store::FdStore;
 use sandbox::Sandboxes;
 use sockets::Sockets;
@@ -53,6 +63,8 @@ pub struct Act {
     runs: BTreeMap<RunId, LiveRun>,
     /// What the groups counted that are gone.
     past_events: BTreeMap<InstanceId, LimitEvents>,
+    pub superior: Superior,
+    scribe: Scribe,
 }
 
 /// Where the groups of the instances are made.
@@ -82,6 +94,8 @@ pub struct LiveRun {
     pub members: Members,
     /// Processor time that its group had used before it began.
     pub cpu_before: Duration,
+    /// How many of its group the kernel had killed for want of memory before it began.
+    pub oom_kills_before: u64,
     notify_socket: Option<PathBuf>,
     group: GroupUse,
 }
@@ -100,24 +114,55 @@ pub struct Newborn {
     pub pid: Pid,
     pub pidfd: Arc<Pidfd>,
     pub members: Members,
-    pub exec: ExecReport,
+    pub beginning: Beginning,
+    /// How many of its group the kernel had killed for want of memory before it began.
+    pub oom_kills_before: u64,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
     pub notify: Option<NotifySocket>,
-    /// Our end of the status channel, where the service was handed one.
-    pub status: Option<UnixStream>,
+    /// Our end of the line on which it asks for connections to the status, where it has one.
+    pub status: Option<Line>,
     /// Processes that were in its group before it, and were killed.
     pub strangers: Vec<Pid>,
 }
 
+/// The process of a run that is not among the live ones yet.
+struct FirstProcess {
+    pid: Pid,
+    pidfd: Pidfd,
+    cpu_before: Duration,
+    oom_kills_before: u64,
+    notify_socket: Option<PathBuf>,
+}
+
+/// How a process came to us.
+#[derive(Debug)]
+pub enum Beginning {
+    /// Whether its program was executed is told here.
+    Spawned(ExecReport),
+    /// A former orchestrator started it.
+    Adopted,
+}
+
 impl Act {
-    /// Binds what can be bound; what cannot is tried again by each spawn that needs it.
-    pub fn new(config: &NodeConfig, plan: Plan, ground: Option<Ground>) -> Result<Self, ActError> {
+    /// Takes what is left for us, and binds what else can be bound; what cannot is tried again by
+    /// each spawn that needs it. `after` is the state that is gone on from.
+    pub fn new(
+        config: &NodeConfig,
+        plan: Plan,
+        ground: Option<Ground>,
+        mut superior: Superior,
+        (inheritance, after): (&mut Inheritance, Option<&Checkpoint>),
+    ) -> Result<Self, ActError> {
         sandbox::check_users(&plan)?;
         let executable = fds::own_executable().map_err(ActError::Executable)?;
-        let mut sockets = Sockets::default();
+        let scribe = Scribe::new(after).map_err(ActError::Checkpoint)?;
+        let mut sockets = std::mem::take(&mut inheritance.taken);
+        let planned: BTreeSet<&SocketPlace> = plan.sockets.values().collect();
+        sockets.match_any_ports(&planned);
+        sockets.keep_only(&mut superior, |place| planned.contains(place));
         for (id, place) in &plan.sockets {
-            let _tried_again_at_spawn = sockets.bind(id, place);
+            let _tried_again_at_spawn = sockets.bind(id, place, &mut superior);
         }
         if let Some(Ground { services, .. }) = &ground {
             limits::protect(services, &plan)?;
@@ -133,6 +178,8 @@ impl Act {
             sandboxes: Sandboxes::of_this_host(),
             runs: BTreeMap::new(),
             past_events: BTreeMap::new(),
+            superior,
+            scribe,
         })
     }
 
@@ -147,8 +194,8 @@ impl Act {
         let next = next.with_leaving(&self.plan, leaving);
         let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
         for (id, place) in next.sockets.iter().filter(|(_, place)| !known.contains(place)) {
-            if let Err(error) = self.sockets.bind(id, place) {
-                self.sockets.keep_only(|place| known.contains(place));
+            if let Err(error) = self.sockets.bind(id, place, &mut self.superior) {
+                self.sockets.keep_only(&mut self.superior, |place| known.contains(place));
                 return Err(error);
             }
         }
@@ -162,7 +209,11 @@ impl Act {
 
     /// An instance that was leaving is gone: releases what was its own.
     pub fn retire(&mut self, id: &InstanceId) {
-        self.stores.remove(id);
+        if let Some(store) = self.stores.remove(id) {
+            for (name, _) in store.all() {
+                self.superior.drop_kept(&Keepsake::Stored(id.clone(), name.clone()).to_string());
+            }
+        }
         self.past_events.remove(id);
         folders::remove(&self.plan.runtime_dir, id);
         if let Some(group) = self.groups.remove(id) {
@@ -175,7 +226,7 @@ impl Act {
 
     fn close_what_is_not_planned(&mut self) {
         let planned: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
-        self.sockets.keep_only(|place| planned.contains(place));
+        self.sockets.keep_only(&mut self.superior, |place| planned.contains(place));
     }
 
     pub fn run(&self, run: RunId) -> Option<&LiveRun> {
@@ -194,6 +245,36 @@ impl Act {
 
     pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<Newborn, SpawnFailure> {
         spawn::spawn(self, id, run).map_err(|error| SpawnFailure(error.to_string()))
+    }
+
+    /// Takes a run among the live ones.
+    fn enroll(
+        &mut self,
+        (id, run): (&InstanceId, RunId),
+        first: FirstProcess,
+        group: Option<Arc<Group>>,
+    ) -> (Arc<Pidfd>, Members) {
+        let members = match group {
+            Some(group) => Members::Group(group),
+            None => {
+                let all = environment::marks(&self.plan.runtime_dir, run).into();
+                Members::Marked(Marks { all, ..Marks::default() })
+            }
+        };
+        let FirstProcess { pid, pidfd, cpu_before, oom_kills_before, notify_socket } = first;
+        let pidfd = Arc::new(pidfd);
+        let live = LiveRun {
+            instance: id.clone(),
+            pid,
+            pidfd: Arc::clone(&pidfd),
+            members: members.clone(),
+            cpu_before,
+            oom_kills_before,
+            notify_socket,
+            group: GroupUse::Fresh,
+        };
+        self.runs.insert(run, live);
+        (pidfd, members)
     }
 
     /// Writes the limits of a run's group anew, which are gone when the controllers were.
@@ -238,9 +319,13 @@ impl Act {
         Some(live.members.clone())
     }
 
-    /// Drops what was held for the run. Its sockets and stored descriptors stay for the next.
+    /// Drops what was held for the run. Its sockets and stored descriptors stay for the next, and
+    /// what it wrote is read to the end.
     pub fn forget(&mut self, run: RunId) {
         let Some(live) = self.runs.remove(&run) else { return };
+        for part in [Part::Pidfd, Part::Notify, Part::StatusLine] {
+            self.let_go(part, &live.instance, run);
+        }
         if let Some(path) = live.notify_socket {
             let _gone_already = std::fs::remove_file(path);
         }
@@ -270,19 +355,60 @@ impl Act {
     pub fn store(&mut self, id: &InstanceId, name: &str, fds: Vec<OwnedFd>) -> usize {
         let limit = self.plan.instances.get(id).and_then(|plan| plan.launch.notify);
         let limit = limit.map_or(0, |notify| usize::from(notify.fd_store_max));
-        self.stores.entry(id.clone()).or_default().keep(name, fds, limit)
+        let store = self.stores.entry(id.clone()).or_default();
+        let refused = store.keep(name, fds, limit);
+        let keepsake = Keepsake::Stored(id.clone(), name.to_owned());
+        if keepsake.can_be_kept() {
+            // The manager passes over what it has already.
+            for (_, fd) in store.all().iter().filter(|(kept, _)| kept == name) {
+                self.superior.keep(&keepsake.to_string(), fd.as_fd());
+            }
+        }
+        refused
+    }
+
+    /// One part of a run is needed no more.
+    pub fn let_go(&mut self, part: Part, id: &InstanceId, run: RunId) {
+        self.superior.drop_kept(&Keepsake::Run(part, id.clone(), run).to_string());
+    }
+
+    /// Saves what the next orchestrator has to know.
+    pub fn save(&mut self, state: State) -> Result<(), CheckpointError> {
+        if !self.superior.listens() {
+            return Ok(());
+        }
+        let file = self.scribe.write(state, self.saved_runs())?;
+        self.scribe.hand_over(&file, &mut self.superior);
+        Ok(())
+    }
+
+    fn saved_runs(&self) -> BTreeMap<RunId, SavedRun> {
+        let saved = |live: &LiveRun| SavedRun {
+            pid: live.pid,
+            cpu_before: live.cpu_before,
+            oom_kills_before: live.oom_kills_before,
+        };
+        self.runs.iter().map(|(run, live)| (*run, saved(live))).collect()
     }
 
     /// Closes the kept descriptors of this name (`FDSTOREREMOVE=1`).
     pub fn unstore(&mut self, id: &InstanceId, name: &str) {
         if let Some(store) = self.stores.get_mut(id) {
             store.remove(name);
+            self.superior.drop_kept(&Keepsake::Stored(id.clone(), name.to_owned()).to_string());
         }
     }
 
     /// Takes away what stands in the file system, after everything has ended.
     pub fn put_away(&mut self) {
-        self.sockets.keep_only(|_| false);
+        self.sockets.keep_only(&mut self.superior, |_| false);
+        for (id, store) in std::mem::take(&mut self.stores) {
+            for (name, _) in store.all() {
+                self.superior.drop_kept(&Keepsake::Stored(id.clone(), name.clone()).to_string());
+            }
+        }
+        self.superior.drop_kept(&Keepsake::Control.to_string());
+        Scribe::withdraw(&mut self.superior);
         folders::put_away(&self.plan.runtime_dir);
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();

@@ -1,20 +1,31 @@
 //! Listening sockets: bound once, kept over every restart, so that a client waits in the backlog
 //! instead of being refused. Knows where they stand, not whose they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
+use super::custody::Keepsake;
 use super::error::ActError;
-use crate::linux::fds::{self, SocketAccess};
+use super::superior::Superior;
+use crate::linux::fds::{self, ListensAt, SocketAccess};
 use crate::linux::procfs;
 use crate::plan::{SocketId, SocketPlace};
 
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    bound: BTreeMap<SocketPlace, Listener>,
+    bound: BTreeMap<SocketPlace, Bound>,
+    next: u64,
+}
+
+/// One, and the number by which it is kept over our end.
+#[derive(Debug)]
+struct Bound {
+    number: u64,
+    listener: Listener,
 }
 
 #[derive(Debug)]
@@ -24,40 +35,116 @@ enum Listener {
 }
 
 impl Sockets {
-    /// Binds it, unless it is bound. `id` says whose it is, should that fail.
-    pub(super) fn bind(&mut self, id: &SocketId, place: &SocketPlace) -> Result<(), ActError> {
+    /// Binds it, unless it is bound, and has it kept. `id` says whose it is, should that fail.
+    pub(super) fn bind(
+        &mut self,
+        id: &SocketId,
+        place: &SocketPlace,
+        superior: &mut Superior,
+    ) -> Result<(), ActError> {
         if !self.bound.contains_key(place) {
-            self.bound.insert(place.clone(), bind(id, place)?);
+            let (listener, number) = (bind(id, place)?, self.next);
+            self.next += 1;
+            superior.keep(&Keepsake::Listener(number).to_string(), listener.as_fd());
+            self.bound.insert(place.clone(), Bound { number, listener });
         }
         Ok(())
     }
 
+    /// Takes listeners that a former orchestrator bound. One whose file is gone can be reached by
+    /// nobody and is closed, as is what is no listener.
+    pub(super) fn take_over(&mut self, kept: Vec<(u64, OwnedFd)>, superior: &mut Superior) {
+        for (number, fd) in kept {
+            self.next = self.next.max(number.saturating_add(1));
+            let found = match fds::listens_at(&fd) {
+                Some(ListensAt::Unix(path)) if is_socket(&path) => {
+                    Some((SocketPlace::Unix(path), Listener::Unix(fd.into())))
+                }
+                Some(ListensAt::Tcp(address)) => {
+                    Some((SocketPlace::Tcp(address), Listener::Tcp(fd.into())))
+                }
+                Some(ListensAt::Unix(_)) | None => None,
+            };
+            match found {
+                Some((place, listener)) => {
+                    self.bound.insert(place, Bound { number, listener });
+                }
+                None => superior.drop_kept(&Keepsake::Listener(number).to_string()),
+            }
+        }
+    }
+
+    /// Gives a place that is any free port one of those on its address that `planned` does not name
+    /// otherwise: whoever was told which port it became finds it again.
+    pub(super) fn match_any_ports(&mut self, planned: &BTreeSet<&SocketPlace>) {
+        for place in planned {
+            let SocketPlace::Tcp(any) = place else { continue };
+            let fits = |bound: &SocketPlace| match bound {
+                SocketPlace::Tcp(at) => at.ip() == any.ip() && !planned.contains(bound),
+                SocketPlace::Unix(_) => false,
+            };
+            let found = self.bound.keys().find(|bound| fits(bound)).cloned();
+            if let (0, Some(found)) = (any.port(), found)
+                && let Some(bound) = self.bound.remove(&found)
+            {
+                self.bound.insert((*place).clone(), bound);
+            }
+        }
+    }
+
+    /// The files of those that have one.
+    pub(super) fn files(&self) -> BTreeSet<PathBuf> {
+        let file = |place: &SocketPlace| match place {
+            SocketPlace::Unix(path) => Some(path.clone()),
+            SocketPlace::Tcp(_) => None,
+        };
+        self.bound.keys().filter_map(file).collect()
+    }
+
     pub(super) fn get(&self, place: &SocketPlace) -> Option<BorrowedFd<'_>> {
-        Some(match self.bound.get(place)? {
-            Listener::Unix(listener) => listener.as_fd(),
-            Listener::Tcp(listener) => listener.as_fd(),
-        })
+        Some(self.bound.get(place)?.listener.as_fd())
     }
 
     pub(super) fn tcp_address(&self, place: &SocketPlace) -> Option<SocketAddr> {
-        match self.bound.get(place)? {
+        match &self.bound.get(place)?.listener {
             Listener::Unix(_) => None,
             Listener::Tcp(listener) => listener.local_addr().ok(),
         }
     }
 
-    /// Closes all others, and removes their files.
-    pub(super) fn keep_only(&mut self, wanted: impl Fn(&SocketPlace) -> bool) {
-        self.bound.retain(|place, _| {
+    /// Closes all others, has them kept no longer, and removes their files.
+    pub(super) fn keep_only(
+        &mut self,
+        superior: &mut Superior,
+        wanted: impl Fn(&SocketPlace) -> bool,
+    ) {
+        self.bound.retain(|place, bound| {
             let stays = wanted(place);
-            if let (SocketPlace::Unix(path), false) = (place, stays)
-                && path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
+            if stays {
+                return true;
+            }
+            superior.drop_kept(&Keepsake::Listener(bound.number).to_string());
+            if let SocketPlace::Unix(path) = place
+                && is_socket(path)
             {
                 let _gone_already = std::fs::remove_file(path);
             }
-            stays
+            false
         });
     }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
 }
 
 fn bind(id: &SocketId, place: &SocketPlace) -> Result<Listener, ActError> {

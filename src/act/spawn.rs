@@ -4,23 +4,23 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 
-use super::environment::{marks, of_run};
+use super::custody::{Keepsake, Part};
+use super::environment::of_run;
 use super::error::ActError;
 use super::sandbox::user_of;
-use super::{Act, GroupUse, LiveRun, Newborn, folders, limits};
+use super::{Act, Beginning, FirstProcess, Newborn, folders, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::fds::{self, SocketAccess};
-use crate::linux::members::Members;
+use crate::linux::line::Line;
 use crate::linux::notify::NotifySocket;
 use crate::linux::owner::{self, Owner};
+use crate::linux::sandbox::Sandbox;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
 use crate::plan::{Channel, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
@@ -41,57 +41,103 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         limits::set(group, &plan.limits)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
-    let notify = notify_socket(act, launch, id, run, owner)?;
+    let oom_kills_before = group.as_deref().map(oom_kills).unwrap_or_default();
     let sandbox = act.sandboxes.prepare(launch, user)?;
     let passing = Passing::prepare(act, launch, id, run)?;
-    let (stdout, stdout_end) = log_pipe()?;
-    let (stderr, stderr_end) = log_pipe()?;
-    let notify_path = notify.as_ref().map(|(_, path)| path.clone());
-    let child = {
-        let (names, passed) = passing.descriptors(act, launch, id);
-        let environment = of_run(launch, run, notify_path.as_deref(), &names)?;
-        let (program, arguments) = program(act, launch, id)?;
-        kernel::spawn(&Launch {
-            program,
-            arguments,
-            environment,
-            pid_variables: pid_variables(launch),
-            working_directory: Some(c_string(&launch.working_directory, "its working directory")?),
-            stdout: stdout_end.as_fd(),
-            stderr: stderr_end.as_fd(),
-            passed,
-            limits: launch.limits.iter().map(rlimit).collect(),
-            group: group.as_deref(),
-            sandbox: sandbox.sandbox(),
-        })
-        .map_err(ActError::Spawn)?
+    let voices = Voices::make(act, launch, (id, run), owner)?;
+    keep(act, (id, run), &voices, &passing);
+    let given = (&voices, &passing, sandbox.sandbox());
+    let child = match execute(act, launch, (id, run), group.as_deref(), given) {
+        Ok(child) => child,
+        Err(error) => {
+            for (part, _) in Part::ALL {
+                act.let_go(part, id, run);
+            }
+            return Err(error);
+        }
     };
-    let members = match group {
-        Some(group) => Members::Group(group),
-        None => Members::Marked(marks(&act.plan.runtime_dir, run).into()),
-    };
-    let pidfd = Arc::new(child.pidfd);
-    let live = LiveRun {
-        instance: id.clone(),
-        pid: child.pid,
-        pidfd: Arc::clone(&pidfd),
-        members: members.clone(),
-        cpu_before,
-        notify_socket: notify_path,
-        group: GroupUse::Fresh,
-    };
-    act.runs.insert(run, live);
+    let pidfd = Keepsake::Run(Part::Pidfd, id.clone(), run);
+    act.superior.keep(&pidfd.to_string(), child.pidfd.as_fd());
+    let Voices { stdout: (stdout, _), stderr: (stderr, _), notify } = voices;
+    let (notify, notify_socket) = notify.unzip();
+    let pid = child.pid;
+    let first =
+        FirstProcess { pid, pidfd: child.pidfd, cpu_before, oom_kills_before, notify_socket };
+    let (pidfd, members) = act.enroll((id, run), first, group);
     Ok(Newborn {
-        pid: child.pid,
+        pid,
         pidfd,
         members,
-        exec: child.exec,
+        beginning: Beginning::Spawned(child.exec),
+        oom_kills_before,
         stdout,
         stderr,
-        notify: notify.map(|(socket, _)| socket),
+        notify,
         status: passing.status.map(|(ours, _)| ours),
         strangers,
     })
+}
+
+/// By what a run speaks to us: each pipe with our end and the service's.
+struct Voices {
+    stdout: (OwnedFd, OwnedFd),
+    stderr: (OwnedFd, OwnedFd),
+    notify: Option<(NotifySocket, PathBuf)>,
+}
+
+impl Voices {
+    fn make(
+        act: &Act,
+        launch: &LaunchPlan,
+        (id, run): (&InstanceId, RunId),
+        owner: Owner,
+    ) -> Result<Self, ActError> {
+        let pipe = || fds::pipe().map_err(ActError::Channel);
+        let notify = notify_socket(act, launch, id, run, owner)?;
+        Ok(Self { stdout: pipe()?, stderr: pipe()?, notify })
+    }
+}
+
+/// Before there is a process that speaks: none is found later without its voices.
+fn keep(act: &mut Act, (id, run): (&InstanceId, RunId), voices: &Voices, passing: &Passing) {
+    let parts = [
+        (Part::Stdout, Some(voices.stdout.0.as_fd())),
+        (Part::Stderr, Some(voices.stderr.0.as_fd())),
+        (Part::Notify, voices.notify.as_ref().map(|(socket, _)| socket.as_fd())),
+        (Part::StatusLine, passing.status.as_ref().map(|(ours, _)| ours.as_fd())),
+    ];
+    for (part, fd) in parts {
+        if let Some(fd) = fd {
+            act.superior.keep(&Keepsake::Run(part, id.clone(), run).to_string(), fd);
+        }
+    }
+}
+
+fn execute(
+    act: &Act,
+    launch: &LaunchPlan,
+    (id, run): (&InstanceId, RunId),
+    group: Option<&Group>,
+    (voices, passing, sandbox): (&Voices, &Passing, Sandbox<'_>),
+) -> Result<kernel::Child, ActError> {
+    let (names, passed) = passing.descriptors(act, launch, id);
+    let notify = voices.notify.as_ref().map(|(_, path)| path.as_path());
+    let environment = of_run(launch, run, notify, &names)?;
+    let (program, arguments) = program(act, launch, id)?;
+    kernel::spawn(&Launch {
+        program,
+        arguments,
+        environment,
+        pid_variables: pid_variables(launch),
+        working_directory: Some(c_string(&launch.working_directory, "its working directory")?),
+        stdout: voices.stdout.1.as_fd(),
+        stderr: voices.stderr.1.as_fd(),
+        passed,
+        limits: launch.limits.iter().map(rlimit).collect(),
+        group,
+        sandbox,
+    })
+    .map_err(ActError::Spawn)
 }
 
 /// Groups are kept over restarts. Whoever came into one in between would count as part of the run
@@ -106,7 +152,7 @@ fn kill_strangers(group: &Group) -> Result<Vec<Pid>, ActError> {
 /// What is made afresh for the run and passed to it; listeners and stored descriptors are not.
 struct Passing {
     /// Our end and the service's.
-    status: Option<(UnixStream, UnixStream)>,
+    status: Option<(Line, Line)>,
     sheet: Option<OwnedFd>,
 }
 
@@ -118,7 +164,7 @@ impl Passing {
         run: RunId,
     ) -> Result<Self, ActError> {
         let wants = |channel: &Channel| launch.passed.iter().any(|p| p.channel == *channel);
-        let status = wants(&Channel::Status).then(fds::socket_pair);
+        let status = wants(&Channel::Status).then(Line::pair);
         let sheet = wants(&Channel::Sheet).then(|| {
             let sheet = sheet(act, launch, id, run);
             fds::sealed_memory("launch-sheet", &sheet.encode_to_vec())
@@ -163,7 +209,7 @@ impl Passing {
 fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
     for id in launch.listeners() {
         if let Some(place) = act.plan.sockets.get(id) {
-            act.sockets.bind(id, place)?;
+            act.sockets.bind(id, place, &mut act.superior)?;
         }
     }
     Ok(())
@@ -262,6 +308,10 @@ fn rlimit(limit: &crate::plan::Limit) -> Limit {
     Limit { resource, soft: limit.value, hard }
 }
 
+pub(super) fn oom_kills(group: &Group) -> u64 {
+    group.oom_kills().ok().flatten().unwrap_or_default()
+}
+
 /// Groups are kept over restarts, and so is what they count.
 fn cpu_used(group: &Group) -> Duration {
     group.cpu_usage().ok().flatten().unwrap_or_default()
@@ -277,18 +327,18 @@ fn notify_socket(
     if launch.notify.is_none() {
         return Ok(None);
     }
-    let folder = act.plan.runtime_dir.join("notify");
-    let path = folder.join(format!("{id}.{run}.sock"));
+    let path = notify_path(&act.plan.runtime_dir, id, run);
     let socket = NotifySocket::bind(&path, SocketAccess::Owner).map_err(ActError::Channel)?;
     if owner != Owner::us() {
-        owner::let_through(&folder).map_err(ActError::Owner)?;
+        owner::let_through(path.parent().unwrap_or(&path)).map_err(ActError::Owner)?;
         owner::give(&path, owner).map_err(ActError::Owner)?;
     }
     Ok(Some((socket, path)))
 }
 
-fn log_pipe() -> Result<(OwnedFd, OwnedFd), ActError> {
-    fds::pipe().map_err(ActError::Channel)
+/// Where the run's notify socket is.
+pub(super) fn notify_path(runtime_dir: &Path, id: &InstanceId, run: RunId) -> PathBuf {
+    runtime_dir.join("notify").join(format!("{id}.{run}.sock"))
 }
 
 fn c_string(text: impl AsRef<std::ffi::OsStr>, what: &'static str) -> Result<CString, ActError> {

@@ -1,18 +1,19 @@
 //! Before anything is started: ends and clears what an earlier life of this node left behind.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::environment::node_mark;
+use super::environment::{node_mark, run_mark};
 use super::error::ActError;
 use super::folders;
 use crate::linux::cgroupfs::Group;
-use crate::linux::members::Members;
-use crate::units::Pid;
+use crate::linux::members::{Marks, Members};
+use crate::units::{InstanceId, Pid, RunId};
 
 /// How long left-overs may take to die of SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,18 +26,39 @@ pub struct Swept {
     pub files: usize,
 }
 
+/// What goes on where a former orchestrator stopped, and is not to be touched.
+#[derive(Debug, Default)]
+pub struct Spared {
+    pub runs: BTreeSet<(InstanceId, RunId)>,
+    /// Files of sockets on which we listen.
+    pub sockets: BTreeSet<PathBuf>,
+}
+
 /// Kills every process below `services` and every process that carries this node's mark, removes
-/// the groups below it, and empties the folders of sockets. The caller holds the node's lock.
-pub async fn sweep(services: Option<&Arc<Group>>, runtime_dir: &Path) -> Result<Swept, ActError> {
+/// the groups below it, and empties the folders of sockets, but for what is spared. The caller
+/// holds the node's lock.
+pub async fn sweep(
+    services: Option<&Arc<Group>>,
+    runtime_dir: &Path,
+    spared: &Spared,
+) -> Result<Swept, ActError> {
     let mut swept = Swept::default();
     if let Some(services) = services {
-        swept.processes += clear(&Members::Group(Arc::clone(services))).await?;
-        swept.groups += remove_groups(services)?;
+        for name in services.children().map_err(ActError::Sweep)? {
+            if spared.runs.iter().any(|(id, _)| id.to_string() == name) {
+                continue;
+            }
+            let group = Arc::new(services.child(&name).map_err(ActError::Sweep)?);
+            swept.processes += clear(&Members::Group(Arc::clone(&group))).await?;
+            group.remove().map_err(ActError::Sweep)?;
+            swept.groups += 1;
+        }
     }
-    let marked = Members::Marked([node_mark(runtime_dir)].into());
+    let none = spared.runs.iter().map(|(_, run)| run_mark(*run)).collect();
+    let marked = Members::Marked(Marks { all: [node_mark(runtime_dir)].into(), none });
     swept.processes += clear(&marked).await?;
     for folder in ["sockets", "notify"] {
-        swept.files += remove_files(&runtime_dir.join(folder))?;
+        swept.files += remove_files(&runtime_dir.join(folder), spared)?;
     }
     folders::remove_old(runtime_dir);
     Ok(swept)
@@ -58,16 +80,7 @@ async fn clear(members: &Members) -> Result<usize, ActError> {
     Ok(found.len())
 }
 
-fn remove_groups(services: &Group) -> Result<usize, ActError> {
-    let names = services.children().map_err(ActError::Sweep)?;
-    for name in &names {
-        let group = services.child(name).map_err(ActError::Sweep)?;
-        group.remove().map_err(ActError::Sweep)?;
-    }
-    Ok(names.len())
-}
-
-fn remove_files(folder: &Path) -> Result<usize, ActError> {
+fn remove_files(folder: &Path, spared: &Spared) -> Result<usize, ActError> {
     let stale = |reason| ActError::Stale { path: folder.to_owned(), reason };
     let mut removed = 0;
     let entries = match std::fs::read_dir(folder) {
@@ -75,8 +88,11 @@ fn remove_files(folder: &Path) -> Result<usize, ActError> {
         entries => entries.map_err(stale)?,
     };
     for entry in entries {
-        std::fs::remove_file(entry.map_err(stale)?.path()).map_err(stale)?;
-        removed += 1;
+        let file = entry.map_err(stale)?.path();
+        if !spared.sockets.contains(&file) {
+            std::fs::remove_file(file).map_err(stale)?;
+            removed += 1;
+        }
     }
     Ok(removed)
 }

@@ -17,6 +17,9 @@ const MEMINFO: &str = "/proc/meminfo";
 /// The node's name where the host's is none that a node can have.
 const NAMELESS: &str = "node";
 
+/// The name of a text that is in no file.
+const IN_FORCE: &str = "the configuration in force";
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -39,6 +42,23 @@ pub struct FromOptions {
 
 /// Loads what `--config`, `--set`, `--data-dir` and `--runtime-dir` ask for.
 pub fn from_options(options: &Options) -> Result<FromOptions, LoadError> {
+    let text = options.config.as_deref().map(read).transpose()?;
+    let file = options.config.as_deref().zip(text.as_deref());
+    let loaded = load_from(options, file, &options.sets)?;
+    Ok(FromOptions { loaded, origin: origin(options) })
+}
+
+/// Loads a text in which everything is written, as `config show` does, that was in force before.
+pub fn from_text(options: &Options, text: &str) -> Result<FromOptions, LoadError> {
+    let loaded = load_from(options, Some((Path::new(IN_FORCE), text)), &[])?;
+    Ok(FromOptions { loaded, origin: "what was in force before".to_owned() })
+}
+
+fn load_from(
+    options: &Options,
+    file: Option<(&Path, &str)>,
+    sets: &[String],
+) -> Result<Loaded, LoadError> {
     let environment = Environment::of_this_process();
     let data_dir = options.data_dir.as_deref().map(whole).transpose()?;
     let runtime_dir = options.runtime_dir.as_deref().map(whole).transpose()?;
@@ -54,16 +74,9 @@ pub fn from_options(options: &Options) -> Result<FromOptions, LoadError> {
             .ok()
             .and_then(|processors| u32::try_from(processors.get()).ok()),
     };
-    let text = options.config.as_deref().map(read).transpose()?;
-    let file = options.config.as_deref().zip(text.as_deref());
-    let sources = Sources {
-        file,
-        sets: &options.sets,
-        data_dir: data_dir.as_deref(),
-        runtime_dir: runtime_dir.as_deref(),
-    };
-    let loaded = load(&sources, &host)?;
-    Ok(FromOptions { loaded, origin: origin(options) })
+    let sources =
+        Sources { file, sets, data_dir: data_dir.as_deref(), runtime_dir: runtime_dir.as_deref() };
+    Ok(load(&sources, &host)?)
 }
 
 /// What the verbs of `config` answer.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Builtin, INSTANCES};
 use crate::units::{ByteSize, Capability, CpuShare, Level, ServiceName, SystemCall};
@@ -156,7 +157,7 @@ pub enum LogFormat {
 }
 
 /// When a service that ended is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartPolicy {
     Always,
     /// Not after exit code 0.
@@ -295,7 +296,7 @@ pub struct Command {
 }
 
 /// How the node knows that a service may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
     /// The program was executed.
     Started,

@@ -1,7 +1,9 @@
 //! Randomness as a value: seeded once, part of the state, so a history is (seed, events).
 
+use serde::{Deserialize, Serialize};
+
 /// SplitMix64 (Steele, Lea, Flood 2014). Good enough to spread restarts; not for secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chance(u64);
 
 impl Chance {

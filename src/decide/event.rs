@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::Rules;
 use crate::units::{ExitStatus, InstanceId, Pid, RunId, Signal};
 
@@ -74,7 +76,7 @@ pub enum News {
 }
 
 /// Why nothing was started, in words for the operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnFailure(pub String);
 
 /// The outcome of one health check.
@@ -108,7 +110,7 @@ pub enum Notice {
 }
 
 /// What the kernel tells at the end of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitFacts {
     pub status: ExitStatus,
     /// How many processes of the run the kernel killed for want of memory.
@@ -116,10 +118,14 @@ pub struct ExitFacts {
 }
 
 impl ExitFacts {
-    /// Whether its end was that of a process killed for want of memory.
+    /// Whether its end was that of a process killed for want of memory. Of an end that nobody saw
+    /// the group's count is all that is known.
     pub fn is_oom(&self) -> bool {
-        let killed =
-            matches!(self.status, ExitStatus::Signal { number, .. } if number == Signal::KILL);
+        let killed = match self.status {
+            ExitStatus::Signal { number, .. } => number == Signal::KILL,
+            ExitStatus::Unseen => true,
+            ExitStatus::Code(_) => false,
+        };
         killed && self.oom_kills > 0
     }
 }

@@ -27,6 +27,7 @@ mod order;
 mod phase;
 mod replan;
 mod restart;
+mod resume;
 #[cfg(test)]
 mod samples;
 mod settle;
@@ -43,5 +44,6 @@ pub use event::{
 pub use invariants::broken_invariant;
 pub use node::{Goal, Instance, Node, Tenure, Wanted};
 pub use phase::{Blame, Ended, Ending, Phase, Rung, StopReason, Verdict};
+pub use resume::{Held, SavedNode, resume};
 pub use step::step;
 pub use view::{Hold, NodePhase};

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::chance::Chance;
 use super::effect::{Effect, Remark, RemarkKind};
 use super::event::Memory;
@@ -20,7 +22,7 @@ pub struct Node {
     pub(super) announced: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goal {
     Run,
     Shutdown,
@@ -48,14 +50,14 @@ pub struct Instance {
 }
 
 /// Whether the plan in force has the instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tenure {
     Planned,
     /// It is stopped, and removed as soon as it rests. Nobody waits for it.
     Retiring,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
     Up,
     /// Up, and the run that is ending is followed by another whatever its policy says: an operator
@@ -88,6 +90,11 @@ impl Node {
 
     pub fn goal(&self) -> Goal {
         self.goal
+    }
+
+    /// Whether it was told that every service reached what it can reach.
+    pub fn is_announced(&self) -> bool {
+        self.announced
     }
 
     /// The instance whose live run this is.

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{ExitFacts, SpawnFailure};
 use crate::units::{ExitStatus, Pid, RunId, ServiceName, Signal, Tick, human_duration};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Phase {
     /// No run, and none is wanted or due.
     Stopped,
@@ -51,7 +53,7 @@ pub enum Phase {
 }
 
 /// How far a stop has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rung {
     /// It said `STOPPING=1` itself.
     OwnAccord,
@@ -64,7 +66,7 @@ pub enum Rung {
 }
 
 /// Who or what asked for the end of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopReason {
     Operator,
     Shutdown,
@@ -100,7 +102,7 @@ impl StopReason {
 }
 
 /// A run that is over.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     pub run: RunId,
     pub pid: Option<Pid>,
@@ -113,14 +115,14 @@ pub struct Ended {
     pub ready_for: Option<Duration>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     Exited(ExitFacts),
     NeverStarted(SpawnFailure),
 }
 
 /// Why no further start is tried.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Verdict {
     TooManyRestarts {
         restarts: u32,
@@ -200,6 +202,7 @@ impl Ended {
                 ExitStatus::Signal { number, .. } => {
                     [Signal::HUP, Signal::INT, Signal::TERM, PIPE].contains(&number)
                 }
+                ExitStatus::Unseen => false,
             },
         }
     }

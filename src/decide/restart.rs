@@ -67,7 +67,7 @@ fn was_killed_from_outside(readiness: Readiness, ended: &Ended) -> bool {
     let sent_by_others = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::XCPU];
     let signalled = match facts.status {
         ExitStatus::Signal { number, .. } => sent_by_others.contains(&number),
-        ExitStatus::Code(_) => false,
+        ExitStatus::Code(_) | ExitStatus::Unseen => false,
     };
     proved && signalled && facts.oom_kills == 0 && ended.asked.is_none()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::effect::{Effect, RemarkKind};
 use super::node::{Instance, Out};
 use super::phase::{Blame, Phase, Rung, StopReason};
-use crate::units::{InstanceId, Signal, Tick};
+use crate::units::{InstanceId, RunId, Signal, Tick};
 
 /// How long the kernel may take to carry out a SIGKILL before we say so and try again.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,8 +61,7 @@ fn enter_ladder(
         Rung::Drain => instance.rules.drain,
         Rung::OwnAccord => instance.rules.stop_timeout,
         Rung::Term => {
-            let signal = if reason == StopReason::Watchdog { Signal::ABRT } else { Signal::TERM };
-            out.push(Effect::Signal { run, signal });
+            out.push(term(run, &reason));
             instance.rules.stop_timeout
         }
         Rung::Kill | Rung::Unkillable => {
@@ -72,6 +71,12 @@ fn enter_ladder(
     };
     let deadline = now + patience;
     instance.phase = Phase::Stopping { run, pid, spawned, ready, rung, reason, deadline };
+}
+
+/// How a run is told to go. One that missed its watchdog's time leaves a core, as under systemd.
+pub(super) fn term(run: RunId, reason: &StopReason) -> Effect {
+    let signal = if *reason == StopReason::Watchdog { Signal::ABRT } else { Signal::TERM };
+    Effect::Signal { run, signal }
 }
 
 /// The patience of the present rung is over: takes the next one.

@@ -1,13 +1,15 @@
 //! Descriptors that are made to be kept or handed on: sealed memory, pipes, listeners. All of them
 //! close on exec. Knows nothing of who uses them.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, Seek, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -173,6 +175,46 @@ pub fn tcp_listener(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(socket.into())
 }
 
+/// Where a socket listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListensAt {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// `None`: it is no stream socket that listens at a path or on a port.
+pub fn listens_at(fd: impl AsFd) -> Option<ListensAt> {
+    if !sockopt::socket_acceptconn(&fd).is_ok_and(|listens| listens) {
+        return None;
+    }
+    let address = rustix::net::getsockname(&fd).ok()?;
+    if let Ok(unix) = SocketAddrUnix::try_from(address.clone()) {
+        let path = OsStr::from_bytes(unix.path()?.to_bytes()).into();
+        return Some(ListensAt::Unix(path));
+    }
+    SocketAddr::try_from(address).ok().map(ListensAt::Tcp)
+}
+
+/// All that a file holds, from its beginning, whatever its position is; at most `most` bytes of it.
+pub fn read_whole(fd: impl AsFd, most: u64) -> Result<Vec<u8>, Error> {
+    let unread = |reason| failed("read", "a kept file")(reason);
+    let size = rustix::fs::fstat(&fd).map_err(|errno| unread(errno.into()))?.st_size;
+    let size = u64::try_from(size).unwrap_or_default().min(most);
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+    let mut read = 0;
+    while read < bytes.len() {
+        let rest = bytes.get_mut(read..).unwrap_or_default();
+        match rustix::io::pread(&fd, rest, u64::try_from(read).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(unread(io::Error::from(errno))),
+        }
+    }
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -226,6 +268,26 @@ mod tests {
         let refused = unix_listener(&path, SocketAccess::Owner).unwrap_err();
         assert_eq!(refused.errno(), Some(libc::EADDRINUSE), "{refused}");
         assert_eq!(std::fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_listener_tells_where_it_listens_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sock");
+        let unix = unix_listener(&path, SocketAccess::Owner).unwrap();
+        assert_eq!(listens_at(&unix), Some(ListensAt::Unix(path.clone())));
+        let tcp = tcp_listener(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        assert_eq!(listens_at(&tcp), Some(ListensAt::Tcp(tcp.local_addr().unwrap())));
+        assert_eq!(listens_at(UnixStream::connect(&path).unwrap()), None);
+        assert_eq!(listens_at(pipe().unwrap().0), None);
+    }
+
+    #[test]
+    fn a_file_is_read_whole_wherever_it_stands() {
+        let memory = sealed_memory("x", b"content").unwrap();
+        assert_eq!(rustix::io::read(&memory, &mut [0; 3]), Ok(3));
+        assert_eq!(read_whole(&memory, 1 << 20).unwrap(), b"content");
+        assert_eq!(read_whole(&memory, 4).unwrap(), b"cont");
     }
 
     #[test]

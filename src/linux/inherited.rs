@@ -12,8 +12,10 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 /// `SD_LISTEN_FDS_START`
 const FIRST: RawFd = 3;
-/// The most descriptors that are taken.
+/// The most descriptors that a service takes.
 const MOST: RawFd = 256;
+/// The most descriptors that the node takes from its service manager.
+const KEPT_MOST: RawFd = 1 << 16;
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -32,6 +34,8 @@ pub enum InheritError {
     OtherProcess { found: String, own: u32 },
     #[error("LISTEN_FDS is {0:?}: it must be a number from 1 to {MOST}")]
     Count(String),
+    #[error("LISTEN_FDS is {0:?}: it must be a number from 0 to {KEPT_MOST}")]
+    KeptCount(String),
     #[error("LISTEN_FDNAMES has {names} names for {count} descriptors")]
     NameCount { names: usize, count: RawFd },
     #[error("LISTEN_FDNAMES has an empty name at place {0}")]
@@ -62,6 +66,33 @@ pub fn take() -> Result<BTreeMap<String, OwnedFd>, InheritError> {
     (FIRST..).zip(names).map(|(number, name)| own(number, &name).map(|fd| (name, fd))).collect()
 }
 
+/// What the service manager kept for the node over its end (`FDSTORE=1` of `sd_notify(3)`), with
+/// the names they were given; names may repeat. Nothing where nothing is announced to this process.
+pub fn take_kept() -> Result<Vec<(String, OwnedFd)>, InheritError> {
+    let variable = |name| env::var(name).unwrap_or_default();
+    if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let names = kept(&variable("LISTEN_FDS"), &variable("LISTEN_FDNAMES"))?;
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Err(InheritError::Taken);
+    }
+    (FIRST..).zip(names).map(|(number, name)| own(number, &name).map(|fd| (name, fd))).collect()
+}
+
+fn kept(count: &str, names: &str) -> Result<Vec<String>, InheritError> {
+    let number = count.parse().ok().filter(|count| (0..=KEPT_MOST).contains(count));
+    let count: RawFd = number.ok_or_else(|| InheritError::KeptCount(count.to_owned()))?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = names.split(':').map(str::to_owned).collect();
+    if RawFd::try_from(names.len()) != Ok(count) {
+        return Err(InheritError::NameCount { names: names.len(), count });
+    }
+    Ok(names)
+}
+
 /// The names of the descriptors, in the order of their numbers.
 fn announced(pid: &str, count: &str, names: &str, own: u32) -> Result<Vec<String>, InheritError> {
     if pid.parse() != Ok(own) {
@@ -84,7 +115,8 @@ fn announced(pid: &str, count: &str, names: &str, own: u32) -> Result<Vec<String
     Ok(names)
 }
 
-fn own(number: RawFd, name: &str) -> Result<OwnedFd, InheritError> {
+/// One that this process got from whoever it was before, which owns it no more.
+pub(super) fn own(number: RawFd, name: &str) -> Result<OwnedFd, InheritError> {
     // SAFETY: F_GETFD takes no further argument and changes nothing, whatever the number is.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
         let source = io::Error::last_os_error();
@@ -169,6 +201,16 @@ mod tests {
         assert!(told("42", "2", "grpc").unwrap_err().contains("1 names for 2"));
         assert!(told("42", "2", "grpc:").unwrap_err().contains("empty name at place 1"));
         assert!(told("42", "3", "a:b:a").unwrap_err().contains("\"a\" twice"));
+    }
+
+    #[test]
+    fn what_was_kept_may_share_a_name_and_be_nothing() {
+        assert_eq!(kept("3", "listener:out:out").unwrap(), ["listener", "out", "out"]);
+        assert_eq!(kept("0", "").unwrap(), [""; 0]);
+        for wrong in ["", "-1", "x", "65537"] {
+            assert!(kept(wrong, "a").unwrap_err().to_string().contains("0 to 65536"), "{wrong}");
+        }
+        assert!(kept("2", "a").unwrap_err().to_string().contains("1 names for 2"));
     }
 
     #[test]

@@ -12,8 +12,16 @@ use crate::units::{Pid, Signal};
 #[derive(Debug, Clone)]
 pub enum Members {
     Group(Arc<Group>),
-    /// `NAME=value` entries that every process of the run was born with.
-    Marked(Arc<[String]>),
+    Marked(Marks),
+}
+
+/// By which `NAME=value` entries of their environments processes are known.
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    /// They were born with all of these,
+    pub all: Arc<[String]>,
+    /// and with none of these.
+    pub none: Arc<[String]>,
 }
 
 impl Members {
@@ -81,7 +89,7 @@ impl Members {
 }
 
 /// A zombie's environment is gone, so only what still runs is found.
-fn marked(marks: &[String]) -> Result<Vec<Pid>, Error> {
+fn marked(marks: &Marks) -> Result<Vec<Pid>, Error> {
     let all = procfs::processes()?;
     all.into_iter()
         .filter_map(|pid| match carries(pid, marks) {
@@ -93,11 +101,12 @@ fn marked(marks: &[String]) -> Result<Vec<Pid>, Error> {
 }
 
 /// A process that we may not look into is not one that we started.
-fn carries(pid: Pid, marks: &[String]) -> Result<bool, Error> {
-    for mark in marks {
+fn carries(pid: Pid, marks: &Marks) -> Result<bool, Error> {
+    let wanted = marks.all.iter().map(|mark| (mark, true));
+    for (mark, wanted) in wanted.chain(marks.none.iter().map(|mark| (mark, false))) {
         match procfs::environ_contains(pid, mark.as_bytes()) {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
+            Ok(found) if found == wanted => {}
+            Ok(_) => return Ok(false),
             Err(error) if error.is_denied() => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -106,7 +115,7 @@ fn carries(pid: Pid, marks: &[String]) -> Result<bool, Error> {
 }
 
 /// The mark is looked at again through the held process: its number may have been used anew.
-fn kill_if_marked(pid: Pid, marks: &[String]) -> Result<Option<Pidfd>, Error> {
+fn kill_if_marked(pid: Pid, marks: &Marks) -> Result<Option<Pidfd>, Error> {
     let Some(process) = Pidfd::open(pid)? else { return Ok(None) };
     if !carries(pid, marks)? {
         return Ok(None);

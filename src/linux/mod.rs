@@ -11,6 +11,8 @@ pub mod farewell;
 pub mod fds;
 pub mod inherited;
 pub mod journal;
+pub mod line;
+pub mod manager;
 pub mod members;
 pub mod notify;
 pub mod owner;
@@ -19,6 +21,7 @@ pub mod process;
 pub mod procfs;
 pub mod sandbox;
 pub mod spawn;
+pub mod succession;
 pub mod users;
 
 pub use error::Error;

@@ -1,7 +1,8 @@
 //! A process held by a descriptor: it cannot be mistaken for a later process of the same number.
 //! Knows nothing of services.
+#![allow(unsafe_code, reason = "no library asks a pidfd how its process ended")]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
@@ -66,6 +67,56 @@ impl Pidfd {
     }
 }
 
+/// `struct pidfd_info` of `linux/pidfd.h` in its first form, of 64 bytes.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Info {
+    mask: u64,
+    group: u64,
+    /// pid, tgid, ppid, then real, effective, saved and file system ids of user and group.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_GET_INFO`: `_IOWR(0xFF, 11, struct pidfd_info)`, the same on x86 and arm.
+const GET_INFO: libc::c_ulong = 0xc040_ff0b;
+/// `PIDFD_INFO_EXIT`
+const INFO_EXIT: u64 = 1 << 3;
+
+impl Pidfd {
+    /// Its number; `None` when it ended and was collected.
+    pub fn pid(&self) -> Result<Option<Pid>, Error> {
+        let file = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());
+        let text = std::fs::read_to_string(&file).map_err(failed("read", &file))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+        let number = line.and_then(|number| number.trim().parse().ok());
+        let number = number.ok_or(Error::Content { file, expected: "a pid", found: text })?;
+        Ok((number > 0).then_some(Pid(number)))
+    }
+
+    /// How a process ended that somebody else has collected, such as one that was adopted: Linux
+    /// 6.15 and newer keep that for whoever holds a pidfd. `None`: it still runs, was not collected
+    /// yet, or the kernel does not tell.
+    pub fn recorded_end(&self) -> Option<ExitStatus> {
+        let mut info = Info { mask: INFO_EXIT, ..Info::default() };
+        // SAFETY: the kernel writes at most as many bytes as the request's number says, which is
+        // the size of `info`.
+        let told = unsafe { libc::ioctl(self.0.as_raw_fd(), GET_INFO, &raw mut info) };
+        (told == 0 && info.mask & INFO_EXIT != 0).then(|| from_wait_status(info.exit_code))
+    }
+}
+
+/// `wait(2)`: the exit code in the second byte, or the signal in the first.
+fn from_wait_status(status: i32) -> ExitStatus {
+    match status & 0x7f {
+        0 => ExitStatus::Code((status >> 8) & 0xff),
+        number => {
+            let core = if status & 0x80 == 0 { Core::None } else { Core::Dumped };
+            ExitStatus::Signal { number: Signal(number), core }
+        }
+    }
+}
+
 impl From<OwnedFd> for Pidfd {
     /// `fd` must be a pidfd, such as one from `clone3` or from systemd's descriptor store.
     fn from(fd: OwnedFd) -> Self {
@@ -126,6 +177,32 @@ mod tests {
         assert_eq!(pidfd.reap().unwrap(), Reaped::NotOurChild);
         // Still so for whoever asks later.
         pidfd.exited().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn how_it_ended_is_told_after_it_was_collected_where_the_kernel_keeps_it() {
+        for (script, ended) in [
+            ("exit 42", ExitStatus::Code(42)),
+            ("kill -9 $$", ExitStatus::Signal { number: Signal::KILL, core: Core::None }),
+        ] {
+            let output = Output::new();
+            let Child { pid, pidfd, .. } = spawn(&output.shell(script)).unwrap();
+            pidfd.exited().await.unwrap();
+            assert_eq!(pidfd.recorded_end(), None);
+            assert_eq!(pidfd.pid().unwrap(), Some(pid));
+            assert_eq!(pidfd.reap().unwrap(), Reaped::Ended(ended));
+            assert_eq!(pidfd.pid().unwrap(), None);
+            // Linux before 6.15 does not know.
+            assert!(pidfd.recorded_end().is_none_or(|told| told == ended), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_wait_status_is_read_as_the_kernel_writes_it() {
+        assert_eq!(from_wait_status(42 << 8), ExitStatus::Code(42));
+        let dumped = ExitStatus::Signal { number: Signal(11), core: Core::Dumped };
+        assert_eq!(from_wait_status(0x80 | 11), dumped);
+        assert_eq!(size_of::<Info>(), 64);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -22,6 +23,19 @@ pub fn own_pid() -> Pid {
 /// The user whose rights we have (the effective one).
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// The kernel's monotonic clock (`CLOCK_MONOTONIC`), which all processes of one boot share.
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+/// Differs at each boot (`random(4)`, boot_id).
+pub fn boot_id() -> Result<String, Error> {
+    let file = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(file).map_err(failed("read", file))?;
+    Ok(text.trim().to_owned())
 }
 
 /// Orphans among our descendants become our children from now on (`PR_SET_CHILD_SUBREAPER`).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::boot::LOCK;
 use super::host::{CONTROLLERS, SERVICES};
 use super::marks::Mark;
-use crate::act::{ActError, sweep};
+use crate::act::{ActError, Spared, sweep};
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process::PidLock;
 
@@ -125,7 +125,7 @@ fn end_all(unit: Option<&Group>, runtime_dir: &Path) -> Result<String, AfterStop
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(AfterStopError::Runtime)?;
-    let swept = runtime.block_on(sweep(services.as_ref(), runtime_dir))?;
+    let swept = runtime.block_on(sweep(services.as_ref(), runtime_dir, &Spared::default()))?;
     if let Some(services) = services {
         services.remove()?;
     }

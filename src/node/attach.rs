@@ -1,26 +1,29 @@
 //! Who watches a fresh run: its end, its voice, its health, its logs.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::logs::LogSources;
-use crate::act::Newborn;
+use crate::act::{Beginning, Newborn, Part};
 use crate::config::HealthChecks;
 use crate::control::server::Desk;
 use crate::control::server::Feed;
+use crate::linux::fds;
+use crate::linux::line::{Asked, Line};
 use crate::observe::clock::Clock;
+use crate::observe::exits::{self, First};
 use crate::observe::health::{self, HealthPlan};
 use crate::observe::news::{Heard, Teller};
 use crate::observe::notify::{self, Trusted};
 use crate::observe::starvation::Scheduling;
-use crate::observe::{exits, logs, memory, port};
+use crate::observe::{logs, memory, port};
 use crate::plan::{InstancePlan, Readiness};
 use crate::rpc;
 use crate::telemetry::{LogBook, Source, Stream};
-use crate::units::{InstanceId, RunId};
+use crate::units::{InstanceId, Pid, RunId};
 
 /// What every attachment needs.
 #[derive(Debug, Clone)]
@@ -35,24 +38,38 @@ pub(super) struct Surroundings {
 /// How long the gateway's last status calls may take when its run ends.
 const FEED_DRAIN: Duration = Duration::from_millis(100);
 
+/// Who reads a pipe of a run's log has come to its end.
+#[derive(Debug)]
+pub(super) struct PumpEnded {
+    pub(super) instance: InstanceId,
+    pub(super) run: RunId,
+    pub(super) part: Part,
+}
+
 /// Starts the observers of a run. Those in the returned set end with the run; those put into
-/// `pumps` read its logs to the end, which comes when all its processes are gone.
+/// `pumps` read its logs to the end, which comes when all its processes are gone. Without a plan
+/// the instance is on its way out, and only its end is waited for.
 pub(super) fn attach(
     around: &Surroundings,
     (id, run): (&InstanceId, RunId),
-    plan: &InstancePlan,
+    plan: Option<&InstancePlan>,
     newborn: Newborn,
-    pumps: &mut JoinSet<()>,
+    pumps: &mut JoinSet<PumpEnded>,
 ) -> JoinSet<()> {
     let mut observers = JoinSet::new();
     let teller = Teller::new(run, around.heard.clone());
-    let Newborn { pid, pidfd, members, exec, stdout, stderr, notify, status, strangers: _ } =
-        newborn;
-    for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
-        let source = Source::instance(id, run, pid);
-        pumps.spawn(pump(around.book.clone(), pipe, source, stream, teller.clone()));
+    let Newborn { pid, pidfd, members, stdout, stderr, notify, status, .. } = newborn;
+    for (pipe, part) in [(stdout, Part::Stdout), (stderr, Part::Stderr)] {
+        read_log(around, (id, run, pid), (pipe, part), pumps);
     }
-    observers.spawn(exits::watch(Arc::clone(&pidfd), members.clone(), exec, teller.clone()));
+    let exec = match newborn.beginning {
+        Beginning::Spawned(report) => Some(report),
+        Beginning::Adopted => None,
+    };
+    let oom_kills_before = newborn.oom_kills_before;
+    let first = First { pidfd, members: members.clone(), exec, oom_kills_before };
+    observers.spawn(exits::watch(first, teller.clone()));
+    let Some(plan) = plan else { return observers };
     if plan.limits.memory.is_some() || plan.limits.memory_high.is_some() {
         observers.spawn(memory::watch(members.clone(), teller.clone()));
     }
@@ -72,25 +89,52 @@ pub(super) fn attach(
             observers.spawn(health::watch(checks, around.clock, scheduling, teller));
         }
     }
-    if let Some(stream) = status {
-        observers.spawn(serve_feed(stream, around.desk.clone()));
+    if let Some(line) = status {
+        observers.spawn(serve_feed(line, around.desk.clone()));
     }
     observers
 }
 
-async fn pump(
-    book: LogBook,
-    pipe: std::os::fd::OwnedFd,
-    source: Source,
-    stream: Stream,
-    teller: Teller,
+/// Reads one pipe of a run to its end.
+pub(super) fn read_log(
+    around: &Surroundings,
+    (id, run, pid): (&InstanceId, RunId, Pid),
+    (pipe, part): (OwnedFd, Part),
+    pumps: &mut JoinSet<PumpEnded>,
 ) {
-    if let Err(error) = logs::pump(pipe, source, stream, book, std::future::pending()).await {
-        teller.odd(error.to_string()).await;
+    let stream = if part == Part::Stderr { Stream::Stderr } else { Stream::Stdout };
+    let source = Source::instance(id, run, pid);
+    let (book, teller) = (around.book.clone(), Teller::new(run, around.heard.clone()));
+    let ended = PumpEnded { instance: id.clone(), run, part };
+    pumps.spawn(async move {
+        if let Err(error) = logs::pump(pipe, source, stream, book, std::future::pending()).await {
+            teller.odd(error.to_string()).await;
+        }
+        ended
+    });
+}
+
+/// Gives a connection to the status to whoever asks on the line, until nobody is there.
+async fn serve_feed(line: Line, desk: Desk<LogSources>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            asked = line.asked() => match asked {
+                Ok(Asked::For(_)) => {
+                    // One for all who asked at once: the last is the only one who still waits.
+                    let Ok((ours, theirs)) = fds::socket_pair() else { continue };
+                    if line.give(theirs).is_ok() {
+                        connections.spawn(serve_one(ours, desk.clone()));
+                    }
+                }
+                Ok(Asked::HungUp) | Err(_) => return,
+            },
+            Some(_) = connections.join_next() => {}
+        }
     }
 }
 
-async fn serve_feed(stream: std::os::unix::net::UnixStream, desk: Desk<LogSources>) {
+async fn serve_one(stream: std::os::unix::net::UnixStream, desk: Desk<LogSources>) {
     use crate::rpc::pb::node::status_feed_server::StatusFeedServer;
     let sockets = rpc::Sockets { connected: vec![stream], ..rpc::Sockets::default() };
     let routes = tonic::service::Routes::new(StatusFeedServer::new(Feed(desk)));

@@ -1,33 +1,35 @@
 //! Coming up: folders, locks, the sweep, the control socket. After it the loop can begin.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::estate::{Estate, Resumed, TakenOver, with_scaled};
 use super::host::{self, Host};
 use super::logs::{self, LogError, Opened};
 use super::marks::Mark;
-use crate::act::{Act, ActError, Swept, sweep};
+use crate::act::{Act, ActError, Inheritance, Superior, Swept, sweep};
 use crate::config::{NodeConfig, ResourceLimits};
 use crate::control;
-use crate::linux::fds::{self, SocketAccess};
+use crate::linux::fds::{self, ListensAt, SocketAccess};
 use crate::linux::process::{self, PidLock};
 use crate::observe::clock::Clock;
 use crate::observe::signals::Signals;
 use crate::plan::Plan;
 use crate::telemetry::{LogBook, orchestrator_log};
-use crate::units::{Level, Pid};
+use crate::units::{Level, Pid, ServiceName};
 
 pub(super) const LOCK: &str = "node.lock";
 
 /// What the command line and the configuration ask for.
 #[derive(Debug)]
 pub struct Settings {
-    pub configured: Configured,
-    /// Reads the same configuration again.
     pub loader: Loader,
     pub clock: Clock,
 }
@@ -36,6 +38,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Configured {
     pub config: NodeConfig,
+    /// All of it, as text that gives the same again.
+    pub text: String,
     /// Where it came from, in words.
     pub origin: String,
     /// Its warnings, one a line.
@@ -44,15 +48,30 @@ pub struct Configured {
 
 /// Reads the configuration, or says everything that is wrong with it. May take its time.
 #[derive(Clone)]
-pub struct Loader(Arc<dyn Fn() -> Result<Configured, String> + Send + Sync>);
+pub struct Loader {
+    read: Arc<Read>,
+    read_text: Arc<ReadText>,
+}
+
+type Read = dyn Fn() -> Result<Configured, String> + Send + Sync;
+type ReadText = dyn Fn(&str) -> Result<Configured, String> + Send + Sync;
 
 impl Loader {
-    pub fn new(read: impl Fn() -> Result<Configured, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+    /// `read` reads what the command line asks for, each time anew; `read_text` reads what is
+    /// `Configured::text` of an earlier one.
+    pub fn new(
+        read: impl Fn() -> Result<Configured, String> + Send + Sync + 'static,
+        read_text: impl Fn(&str) -> Result<Configured, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { read: Arc::new(read), read_text: Arc::new(read_text) }
     }
 
     pub(super) fn load(&self) -> Result<Configured, String> {
-        (self.0)()
+        (self.read)()
+    }
+
+    pub(super) fn load_text(&self, text: &str) -> Result<Configured, String> {
+        (self.read_text)(text)
     }
 }
 
@@ -65,8 +84,14 @@ impl fmt::Debug for Loader {
 /// Why the node did not come up. Nothing runs then.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
+    #[error("{0}")]
+    Configuration(String),
     #[error("cannot begin: {0}")]
     Runtime(io::Error),
+    #[error("cannot take what was kept for us: {0}")]
+    Kept(#[from] crate::linux::inherited::InheritError),
+    #[error("cannot take what was handed over to us: {0}")]
+    HandedOver(#[from] crate::linux::succession::SuccessionError),
     #[error("cannot make the folder {}: {reason}", path.display())]
     Folder { path: PathBuf, reason: io::Error },
     #[error("{} belongs to uid {owner}, not to us (uid {us}); choose another", path.display())]
@@ -100,20 +125,33 @@ pub enum BootError {
 /// Everything the loop needs.
 #[derive(Debug)]
 pub(super) struct Booted {
+    /// What the file says, as a configuration and as text.
+    pub(super) file: (NodeConfig, String),
+    pub(super) scaled: BTreeMap<ServiceName, u16>,
+    /// What is in force.
     pub(super) config: NodeConfig,
     pub(super) loader: Loader,
+    pub(super) resumed: Option<Resumed>,
+    pub(super) taken_over: TakenOver,
     pub(super) clock: Clock,
     pub(super) book: LogBook,
     pub(super) host: Host,
     pub(super) act: Act,
     pub(super) signals: Signals,
-    pub(super) control: std::os::unix::net::UnixListener,
+    pub(super) control: UnixListener,
     /// Released when the node ends.
     pub(super) _locks: [PidLock; 2],
 }
 
-pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
-    let Settings { configured: Configured { config, origin, remarks }, loader, clock } = settings;
+pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Booted, BootError> {
+    let Settings { loader, clock } = settings;
+    let configured = estate.configuration(&loader)?;
+    let scaled = estate.scaled();
+    let config = with_scaled(configured.config.clone(), &scaled);
+    let clock = match &estate.former {
+        Some(former) => Clock::begun_at(former.state.began_at),
+        None => clock,
+    };
     let (runtime_dir, data_dir) = (&config.node.runtime_dir, &config.node.data_dir);
     own_folder(runtime_dir)?;
     own_folder(data_dir)?;
@@ -125,7 +163,8 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
     let Opened { book, without_journal } = logs::open(&config)?;
     // Fails only where something else in this process reads its events already.
     let _read_already = orchestrator_log::begin(book.clone());
-    greet(&book, &config, &origin, &remarks);
+    greet(&book, &configured);
+    estate.tell(&book);
     // Where it cannot be taken off, our crash will be taken for a wanted stop.
     let _ends_services_then = Mark::Stopping.take_off(runtime_dir);
     process::become_subreaper()?;
@@ -140,12 +179,57 @@ pub(super) async fn boot(settings: Settings) -> Result<Booted, BootError> {
         }
         return Err(BootError::NoLimits { missing });
     }
+    let (mut superior, unheard) = Superior::find();
+    if let Some(error) = unheard {
+        book.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
+    }
+    estate.inheritance.take_listeners(&mut superior);
+    let resumed = estate.resume(&plan, clock.now());
+    let spared = match &resumed {
+        Some(resumed) => resumed.spared(&estate.inheritance, runtime_dir),
+        None => estate.inheritance.spared(BTreeSet::new(), runtime_dir),
+    };
     let services = host.ground.as_ref().map(|ground| &ground.services);
-    report_sweep(&book, sweep(services, runtime_dir).await?);
-    let control = runtime_dir.join(control::SOCKET);
-    let control = fds::unix_listener(&control, SocketAccess::Owner)?;
-    let act = Act::new(&config, plan, host.ground.clone())?;
-    Ok(Booted { config, loader, clock, book, host, act, signals, control, _locks: locks })
+    report_sweep(&book, sweep(services, runtime_dir, &spared).await?);
+    let control = control_listener(runtime_dir, &mut estate.inheritance, &mut superior)?;
+    let after = estate.former.as_ref();
+    let inherited = (&mut estate.inheritance, after);
+    let mut act = Act::new(&config, plan, host.ground.clone(), superior, inherited)?;
+    let taken_over = estate.take_over(resumed.as_ref(), &mut act);
+    Ok(Booted {
+        file: (configured.config, configured.text),
+        scaled,
+        config,
+        loader,
+        resumed,
+        taken_over,
+        clock,
+        book,
+        host,
+        act,
+        signals,
+        control,
+        _locks: locks,
+    })
+}
+
+/// The one that was kept for us, on which operators may be waiting, or a new one.
+fn control_listener(
+    runtime_dir: &Path,
+    inheritance: &mut Inheritance,
+    superior: &mut Superior,
+) -> Result<UnixListener, BootError> {
+    let path = runtime_dir.join(control::SOCKET);
+    let kept = inheritance.control.take();
+    let ours = |fd: &OwnedFd| fds::listens_at(fd) == Some(ListensAt::Unix(path.clone()));
+    match kept.filter(|fd| ours(fd) && path.exists()) {
+        Some(fd) => Ok(fd.into()),
+        None => {
+            let listener = fds::unix_listener(&path, SocketAccess::Owner)?;
+            superior.keep_control(&listener);
+            Ok(listener)
+        }
+    }
 }
 
 /// Makes the folder for us alone, or takes one that is ours and that nobody else may change. What
@@ -174,13 +258,14 @@ fn lock(folder: &Path) -> Result<PidLock, BootError> {
     })
 }
 
-fn greet(book: &LogBook, config: &NodeConfig, origin: &str, remarks: &[String]) {
+fn greet(book: &LogBook, configured: &Configured) {
     let version = env!("CARGO_PKG_VERSION");
     let pid = process::own_pid();
-    let greeting = format!("blackhole-node {version}, node {}, pid {pid}", config.node.name);
+    let name = &configured.config.node.name;
+    let greeting = format!("blackhole-node {version}, node {name}, pid {pid}");
     book.node_line(Level::Info, &greeting, &[]);
-    book.node_line(Level::Info, &format!("configuration: {origin}"), &[]);
-    for remark in remarks {
+    book.node_line(Level::Info, &format!("configuration: {}", configured.origin), &[]);
+    for remark in &configured.remarks {
         book.node_line(Level::Warn, remark, &[]);
     }
 }

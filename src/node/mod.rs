@@ -6,6 +6,7 @@ mod attach;
 mod boot;
 mod delegation;
 mod desk;
+mod estate;
 mod history;
 mod host;
 mod logs;
@@ -13,7 +14,6 @@ mod marks;
 mod reload;
 mod remarks;
 mod status;
-mod superior;
 mod supervise;
 mod verbs;
 
@@ -24,10 +24,11 @@ pub use boot::{BootError, Configured, Loader, Settings};
 
 /// Runs the node until it is told to end. Errors come before anything was started.
 pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
+    let estate = estate::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BootError::Runtime)?;
     runtime.block_on(async {
-        let booted = boot::boot(settings).await?;
+        let booted = boot::boot(settings, estate).await?;
         supervise::until_stopped(booted).await;
         Ok(ExitCode::SUCCESS)
     })

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::boot::{Configured, Loader};
+use super::estate::with_scaled;
 use super::logs;
 use super::supervise::Supervisor;
 use super::verbs::{Reply, Waiter, Wish};
@@ -27,8 +28,10 @@ pub(super) struct Live {
     loader: Loader,
     /// What the file says.
     file: NodeConfig,
+    /// The same as text.
+    pub(super) text: String,
     /// Numbers of instances that an operator asked for, and that the file does not have.
-    scaled: BTreeMap<ServiceName, u16>,
+    pub(super) scaled: BTreeMap<ServiceName, u16>,
     reading: Option<oneshot::Receiver<Result<Configured, String>>>,
     /// Who wants to know about the reading that is under way.
     asked: Vec<Asked>,
@@ -57,13 +60,17 @@ enum Refusal {
 }
 
 impl Live {
-    pub(super) fn new(file: NodeConfig, loader: Loader) -> Self {
+    pub(super) fn new(
+        (file, text): (NodeConfig, String),
+        scaled: BTreeMap<ServiceName, u16>,
+        loader: Loader,
+    ) -> Self {
         let (asked, next) = (Vec::new(), Vec::new());
-        Self { loader, file, scaled: BTreeMap::new(), reading: None, asked, next }
+        Self { loader, file, text, scaled, reading: None, asked, next }
     }
 
     /// Reading is done beside the loop: a file may lie on a disk that hangs.
-    fn ask(&mut self, asked: Asked) {
+    pub(super) fn ask(&mut self, asked: Asked) {
         if self.reading.is_some() {
             // A signal wants no answer, and one more reading serves all.
             if self.next.is_empty() || !matches!(asked, Asked::Signal) {
@@ -91,13 +98,7 @@ impl Live {
         };
         let before = &self.file;
         self.scaled.retain(|name, _| said(before, name) == said(file, name));
-        let mut config = file.clone();
-        for (name, instances) in &self.scaled {
-            if let Some(service) = config.services.get_mut(name) {
-                service.instances = *instances;
-            }
-        }
-        config
+        with_scaled(file.clone(), &self.scaled)
     }
 }
 
@@ -114,7 +115,7 @@ fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>
 
 impl Supervisor {
     pub(super) fn reload(&mut self, asked: Asked) {
-        self.superior.reloading();
+        self.act.superior.reloading();
         self.live.ask(asked);
     }
 
@@ -136,15 +137,17 @@ impl Supervisor {
         if let Err(refusal) = &applied {
             self.say(Level::Error, &format!("not reloaded, nothing is changed: {refusal}"));
         }
-        let summary = self.summary();
-        self.superior.ready(summary);
+        if self.node.is_announced() {
+            let summary = self.summary();
+            self.act.superior.ready(summary);
+        }
         for asked in std::mem::take(&mut self.live.next) {
             self.reload(asked);
         }
     }
 
     fn apply_file(&mut self, read: Configured) -> Result<Applied, Refusal> {
-        let Configured { config: file, origin, remarks } = read;
+        let Configured { config: file, text, origin, remarks } = read;
         let fixed = file.fixed_keys_changed(&self.live.file);
         if !fixed.is_empty() {
             let keys = fixed.join(", ");
@@ -156,6 +159,7 @@ impl Supervisor {
         let config = self.live.with_scaled(&file);
         let (changes, touched) = self.apply(config).inspect_err(|_| self.live.scaled = scaled)?;
         self.live.file = file;
+        self.live.text = text;
         self.say(Level::Info, &format!("configuration: {origin}; {}", in_words(&changes)));
         for remark in &remarks {
             self.say(Level::Warn, remark);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use super::attach::{Surroundings, attach};
+use super::attach::{PumpEnded, Surroundings, attach, read_log};
 use super::boot::Booted;
+use super::estate::{Resumed, TakenOver};
 use super::history::History;
 use super::host::Host;
 use super::logs::LogSources;
@@ -19,9 +20,8 @@ use super::marks::Mark;
 use super::reload::{Asked, Live};
 use super::remarks;
 use super::status::{CpuLooks, View};
-use super::superior::Superior;
 use super::verbs::{Outcome, Reply, Waiter, Wish, outcome};
-use crate::act::{Act, ActError};
+use crate::act::{Act, ActError, Newborn, State, Unread};
 use crate::config::NodeConfig;
 use crate::control::Wait;
 use crate::control::server::{Answer, Ask, Desk, Verb};
@@ -34,10 +34,12 @@ use crate::observe::notices::FdStore;
 use crate::observe::signals::{Signals, Told};
 use crate::observe::{exits, strangers};
 use crate::rpc::pb::node as pb;
-use crate::units::{InstanceId, Level, RunId, ServiceName};
+use crate::units::{InstanceId, Level, Pid, RunId, ServiceName};
 
 /// After a child ended, strangers among the children are collected this much later, once for all.
 const REAP_DELAY: Duration = Duration::from_millis(50);
+/// Events after which the state is saved although more is to be heard.
+const UNSAVED_MOST: u32 = 64;
 /// How long the last lines of services and the console may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -52,13 +54,14 @@ pub(super) struct Supervisor {
     /// The names that logs can be asked for.
     pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     observers: BTreeMap<RunId, JoinSet<()>>,
-    pumps: JoinSet<()>,
+    pumps: JoinSet<PumpEnded>,
     waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
     history: History,
-    pub(super) superior: Superior,
     /// When strangers are looked for next.
     reap_at: Option<Instant>,
+    /// Events since the state was saved that may have changed it.
+    unsaved: u32,
     stopped: bool,
 }
 
@@ -72,7 +75,8 @@ struct Inbox {
 
 /// Runs the services until the node is told to end and nothing runs any more.
 pub(super) async fn until_stopped(booted: Booted) {
-    let Booted { config, loader, clock, book, host, act, signals, control, _locks } = booted;
+    let Booted { file, scaled, config, loader, resumed, taken_over, .. } = booted;
+    let Booted { clock, book, host, act, signals, control, _locks, .. } = booted;
     let (heard_by, heard) = mpsc::channel(QUEUE);
     let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
     let services = watch::Sender::new(config.services.keys().cloned().collect());
@@ -81,16 +85,18 @@ pub(super) async fn until_stopped(booted: Booted) {
     let (end_control, control_ends) = oneshot::channel();
     let control = tokio::spawn(super::desk::serve_control(control, desk.clone(), control_ends));
     let rules = act.plan().instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
-    let node = Node::new(rules.collect::<Vec<_>>(), seed());
+    let (node, effects) = match resumed {
+        Some(Resumed { node, effects, .. }) => (node, Some(effects)),
+        None => (Node::new(rules.collect::<Vec<_>>(), seed()), None),
+    };
     let health_checks = watch::Sender::new(config.health_checks);
     let around = Surroundings { heard: heard_by, clock, book: book.clone(), health_checks, desk };
-    let superior = Superior::find();
-    let beat = superior.beat.map(tokio::time::interval);
+    let beat = act.superior.beat.map(tokio::time::interval);
     let mut supervisor = Supervisor {
         node,
         act,
         host,
-        live: Live::new(config.clone(), loader),
+        live: Live::new(file, scaled, loader),
         config,
         around,
         services,
@@ -99,12 +105,15 @@ pub(super) async fn until_stopped(booted: Booted) {
         waiters: Vec::new(),
         cpu_looks: CpuLooks::default(),
         history: History::default(),
-        superior,
         reap_at: None,
+        unsaved: 0,
         stopped: false,
     };
     remarks::log_degradations(&book, &supervisor.host);
     supervisor.tell_addresses();
+    if let Some(effects) = effects {
+        supervisor.go_on(taken_over, effects);
+    }
     supervisor.run(Inbox { heard, asks, signals, beat }).await;
     supervisor.put_away().await;
     let _its_end_is_awaited_next = end_control.send(());
@@ -113,6 +122,7 @@ pub(super) async fn until_stopped(booted: Booted) {
     if let Some(sink) = book.sink() {
         sink.close(LAST_WORDS).await;
     }
+    let _told_or_not = timeout(LAST_WORDS, supervisor.act.superior.flush()).await;
 }
 
 /// Spreads restarts; nothing depends on its secrecy.
@@ -124,6 +134,9 @@ impl Supervisor {
     async fn run(&mut self, mut inbox: Inbox) {
         self.take(Event::Tick);
         while !self.stopped {
+            if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.heard.is_empty()) {
+                self.save();
+            }
             let due = self.node.next_deadline().map(|tick| self.around.clock.instant(tick));
             tokio::select! {
                 biased;
@@ -133,24 +146,84 @@ impl Supervisor {
                 Some(ask) = inbox.asks.recv() => self.answer(ask),
                 read = self.live.read() => self.take_read(read),
                 () = at(self.reap_at) => self.reap_strangers(),
-                () = beat(&mut inbox.beat) => self.superior.alive(),
-                Some(_) = self.pumps.join_next() => {}
+                () = beat(&mut inbox.beat) => self.act.superior.alive(),
+                () = self.act.superior.room() => self.act.superior.send_waiting(),
+                Some(ended) = self.pumps.join_next() => self.end_pump(ended),
             }
         }
     }
 
     /// One event, and whatever the effects of it answer at once.
     pub(super) fn take(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
+        if matches!(event, Event::Command(_)) {
+            self.unsaved += 1;
+        }
+        self.take_all(VecDeque::from([event]));
+    }
+
+    fn take_all(&mut self, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
-            for effect in step(&mut self.node, self.around.clock.now(), event) {
-                events.extend(self.perform(effect));
-            }
+            let effects = step(&mut self.node, self.around.clock.now(), event);
+            events.extend(self.perform_all(effects));
         }
         self.reply_to_waiters();
-        if self.superior.listens() {
+        if self.act.superior.listens() {
             let summary = self.summary();
-            self.superior.status(summary);
+            self.act.superior.status(summary);
+        }
+    }
+
+    /// What the effects answer at once.
+    fn perform_all(&mut self, effects: Vec<Effect>) -> Vec<Event> {
+        if !effects.is_empty() {
+            self.unsaved += 1;
+        }
+        effects.into_iter().filter_map(|effect| self.perform(effect)).collect()
+    }
+
+    /// Goes on where a former orchestrator stopped: its runs are watched again, what it wrote and
+    /// nobody read is read, and what was still to be done is done. Then the configuration is read:
+    /// it may have changed meanwhile.
+    fn go_on(&mut self, taken_over: TakenOver, effects: Vec<Effect>) {
+        let TakenOver { newborns, unread } = taken_over;
+        let count = newborns.len();
+        self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
+        for (id, run, newborn) in newborns {
+            self.watch(&id, run, newborn);
+        }
+        for Unread { instance, run, pipes } in unread {
+            for (part, pipe) in pipes {
+                read_log(&self.around, (&instance, run, Pid(0)), (pipe, part), &mut self.pumps);
+            }
+        }
+        let events = self.perform_all(effects);
+        self.take_all(events.into());
+        self.save();
+        self.live.ask(Asked::Signal);
+    }
+
+    fn watch(&mut self, id: &InstanceId, run: RunId, newborn: Newborn) {
+        let plan = self.act.plan().instances.get(id);
+        let observers = attach(&self.around, (id, run), plan, newborn, &mut self.pumps);
+        self.observers.insert(run, observers);
+    }
+
+    fn end_pump(&mut self, ended: Result<PumpEnded, JoinError>) {
+        if let Ok(PumpEnded { instance, run, part }) = ended {
+            self.act.let_go(part, &instance, run);
+        }
+    }
+
+    fn save(&mut self) {
+        self.unsaved = 0;
+        let state = State {
+            began_at: self.around.clock.began_at(),
+            config: self.live.text.clone(),
+            scaled: self.live.scaled.clone(),
+            node: self.node.saved(),
+        };
+        if let Err(error) = self.act.save(state) {
+            self.say(Level::Error, &format!("a crash would end all services: {error}"));
         }
     }
 
@@ -188,10 +261,7 @@ impl Supervisor {
                     let what = format!("process {stranger}, none of its own, was in its group");
                     self.remark(run, &format!("{what} and is killed"));
                 }
-                if let Some(plan) = self.act.plan().instances.get(id) {
-                    let observers = attach(&self.around, (id, run), plan, newborn, &mut self.pumps);
-                    self.observers.insert(run, observers);
-                }
+                self.watch(id, run, newborn);
                 News::Spawned { pid }
             }
             Err(SpawnFailure(why)) => News::SpawnFailed(SpawnFailure(why)),
@@ -221,7 +291,7 @@ impl Supervisor {
         match announcement {
             Announcement::Ready => {
                 let summary = self.summary();
-                self.superior.ready(summary.clone());
+                self.act.superior.ready(summary.clone());
                 let after = crate::units::human_duration(self.around.clock.now().0);
                 self.say(Level::Info, &format!("{summary}, {after} after the start"));
             }
@@ -231,7 +301,7 @@ impl Supervisor {
                     let place = runtime_dir.display();
                     self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
                 }
-                self.superior.stopping();
+                self.act.superior.stopping();
                 self.say(Level::Info, "stopping, dependants first");
             }
             Announcement::Stopped => self.stopped = true,
@@ -451,7 +521,11 @@ impl Supervisor {
     /// Everything has ended: reads the last lines, then removes sockets and groups.
     async fn put_away(&mut self) {
         self.observers.clear();
-        let last_words = async { while self.pumps.join_next().await.is_some() {} };
+        let last_words = async {
+            while let Some(ended) = self.pumps.join_next().await {
+                self.end_pump(ended);
+            }
+        };
         if timeout(LAST_WORDS, last_words).await.is_err() {
             self.pumps.abort_all();
             self.say(Level::Warn, "some output of services was not read to its end");

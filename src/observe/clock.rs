@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::linux::process;
 use crate::units::Tick;
 
 /// The monotonic clock, counted from the start of the node.
@@ -14,6 +15,19 @@ impl Clock {
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     pub fn start() -> Self {
         Self { start: Instant::now() }
+    }
+
+    /// A clock that began at this reading of the kernel's monotonic clock, in this boot: it goes on
+    /// for the orchestrator that follows another.
+    pub fn begun_at(monotonic: Duration) -> Self {
+        let ago = process::monotonic().saturating_sub(monotonic);
+        let now = Self::start().start;
+        Self { start: now.checked_sub(ago).unwrap_or(now) }
+    }
+
+    /// The reading of the kernel's monotonic clock at which it began.
+    pub fn began_at(self) -> Duration {
+        process::monotonic().saturating_sub(self.start.elapsed())
     }
 
     pub fn now(self) -> Tick {

@@ -1,6 +1,9 @@
 //! The beginning and the end of a process, from the kernel: its exec report, its pidfd, its group.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::news::Teller;
 use crate::decide::{ExitFacts, GroupState, News, SpawnFailure};
@@ -9,18 +12,27 @@ use crate::linux::pidfd::{Pidfd, Reaped};
 use crate::linux::spawn::{ExecOutcome, ExecReport};
 use crate::units::ExitStatus;
 
-/// What is known when no status can be had: somebody else collected it.
-const UNKNOWN_END: ExitStatus = ExitStatus::Code(-1);
+/// How often, and how long apart, we look whether a parent has collected its child.
+const COLLECTED_LOOKS: u32 = 50;
+const COLLECTED_LOOK: Duration = Duration::from_millis(10);
+
+/// A run's first process, and what is known of its beginning.
+#[derive(Debug)]
+pub struct First {
+    pub pidfd: Arc<Pidfd>,
+    pub members: Members,
+    /// None: a former orchestrator started it, long since.
+    pub exec: Option<ExecReport>,
+    /// What its group had counted before it.
+    pub oom_kills_before: u64,
+}
 
 /// Tells whether the program was executed, then how its process ended, then ends.
-pub async fn watch(pidfd: Arc<Pidfd>, members: Members, exec: ExecReport, teller: Teller) {
-    let oom_before = oom_kills(&members);
-    match exec.outcome().await {
-        Ok(ExecOutcome::Executed) => teller.tell(News::Executed).await,
-        Ok(ExecOutcome::Failed(failure)) => {
-            teller.tell(News::ExecFailed(SpawnFailure(failure.to_string()))).await;
-        }
-        Err(error) => teller.odd(error.to_string()).await,
+pub async fn watch(first: First, teller: Teller) {
+    let First { pidfd, members, exec, oom_kills_before } = first;
+    match exec {
+        Some(exec) => tell_of_exec(exec, &teller).await,
+        None => teller.tell(News::Executed).await,
     }
     let status = loop {
         if let Err(error) = pidfd.exited().await {
@@ -29,21 +41,44 @@ pub async fn watch(pidfd: Arc<Pidfd>, members: Members, exec: ExecReport, teller
         match pidfd.reap() {
             Ok(Reaped::Ended(status)) => break status,
             Ok(Reaped::StillRunning) => {}
-            Ok(Reaped::NotOurChild) => break UNKNOWN_END,
+            Ok(Reaped::NotOurChild) => break recorded_end(&pidfd).await,
             Err(error) => {
                 teller.odd(error.to_string()).await;
-                break UNKNOWN_END;
+                break ExitStatus::Unseen;
             }
         }
     };
     // The counter is read after the process was collected: the kernel has counted by then.
-    let oom_kills = oom_kills(&members).saturating_sub(oom_before);
+    let oom_kills = oom_kills(&members).saturating_sub(oom_kills_before);
     let facts = ExitFacts { status, oom_kills };
     let group = match members.any() {
         Ok(false) => GroupState::Empty,
         Ok(true) | Err(_) => GroupState::Populated,
     };
     teller.tell(News::Exited { facts, group }).await;
+}
+
+async fn tell_of_exec(exec: ExecReport, teller: &Teller) {
+    match exec.outcome().await {
+        Ok(ExecOutcome::Executed) => teller.tell(News::Executed).await,
+        Ok(ExecOutcome::Failed(failure)) => {
+            teller.tell(News::ExecFailed(SpawnFailure(failure.to_string()))).await;
+        }
+        Err(error) => teller.odd(error.to_string()).await,
+    }
+}
+
+/// Of another process's child. The kernel tells it when that one has collected it, and does not
+/// wake us then.
+async fn recorded_end(pidfd: &Pidfd) -> ExitStatus {
+    for _ in 0..COLLECTED_LOOKS {
+        let collected = pidfd.pid().is_ok_and(|pid| pid.is_none());
+        if collected {
+            break;
+        }
+        sleep(COLLECTED_LOOK).await;
+    }
+    pidfd.recorded_end().unwrap_or(ExitStatus::Unseen)
 }
 
 /// Kills what is left of the run until nothing is, tells so, and ends.

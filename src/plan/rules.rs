@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::ServiceName;
 
 pub use crate::config::{HealthChecks, NotifyAccess, Readiness, RestartPolicy};
 
 /// The rules one instance lives by.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
     /// Services that must be ready before this one starts, and rest after it.
     pub needs: Vec<ServiceName>,
@@ -26,7 +28,7 @@ pub struct Rules {
 }
 
 /// When, how soon and how often a service is started again.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RestartRules {
     pub policy: RestartPolicy,
     pub max_restarts: u32,

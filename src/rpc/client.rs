@@ -25,6 +25,23 @@ pub fn channel_to(path: &Path) -> Channel {
     endpoint().connect_with_connector_lazy(service_fn(connect))
 }
 
+/// A channel over connections that `connect` gives. One that is lost is followed by another.
+pub fn channel_by<C, F>(connect: C) -> Channel
+where
+    C: Fn() -> F + Send + 'static,
+    F: Future<Output = io::Result<StdStream>> + Send + 'static,
+{
+    let connect = move |_: Uri| {
+        let connected = connect();
+        async move {
+            let stream = connected.await?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream).map(TokioIo::new)
+        }
+    };
+    endpoint().connect_with_connector_lazy(service_fn(connect))
+}
+
 /// A channel over this one connection. The call that finds it lost fails, and every further one
 /// ends as UNAVAILABLE.
 pub fn channel_over(stream: StdStream) -> io::Result<Channel> {

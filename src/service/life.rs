@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use super::ledger::LedgerError;
 use super::storage::Limits;
 use super::{gateway, identity, ledger, storage};
 use crate::catalog::Builtin;
+use crate::linux::line::Line;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::rpc::{Ending, Health, Peers, ServeError, Sockets, serve, with_reflection};
 use crate::telemetry::service_log;
@@ -154,7 +154,7 @@ fn storage_limits(launch: &Launch) -> Result<Limits, LaunchError> {
     Ok(Limits { max_block: settings.max_block_bytes, quota: settings.quota_bytes })
 }
 
-fn gateway_sockets(launch: &mut Launch) -> Result<(Vec<TcpListener>, UnixStream), LaunchError> {
+fn gateway_sockets(launch: &mut Launch) -> Result<(Vec<TcpListener>, Line), LaunchError> {
     let http = std::mem::take(&mut launch.http);
     if http.is_empty() {
         return Err(LaunchError::Missing("http"));
@@ -163,7 +163,7 @@ fn gateway_sockets(launch: &mut Launch) -> Result<(Vec<TcpListener>, UnixStream)
     if let Some(Settings::Gateway(settings)) = &launch.sheet.settings {
         tracing::info!(api = settings.api, "answering HTTP");
     }
-    Ok((http, status))
+    Ok((http, status.into()))
 }
 
 fn no_settings(launch: &Launch) -> LaunchError {

@@ -2,15 +2,22 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The two ways to end. They are kept apart: 137 is an exit code, SIGKILL is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ExitStatus {
     Code(i32),
-    Signal { number: Signal, core: Core },
+    Signal {
+        number: Signal,
+        core: Core,
+    },
+    /// It was another process's child, and its parent alone was told.
+    Unseen,
 }
 
 /// Whether the kernel wrote a core file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Core {
     Dumped,
     None,
@@ -28,12 +35,13 @@ impl fmt::Display for ExitStatus {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal { number, core: Core::None } => write!(f, "{number}"),
             Self::Signal { number, core: Core::Dumped } => write!(f, "{number} (core dumped)"),
+            Self::Unseen => f.write_str("ended unseen"),
         }
     }
 }
 
 /// A signal number of this machine, 1..=64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Signal(pub i32);
 
 impl Signal {

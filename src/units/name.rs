@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest service name, in bytes. With `-255` behind it an instance's socket name stays far
 /// below the 107 bytes that `sockaddr_un` holds.
 pub const NAME_MAX: usize = 48;
@@ -33,7 +35,8 @@ pub enum NameError {
 /// The name of a service: `[a-z][a-z0-9]*(-[a-z0-9]+)*`, at most 48 bytes, not reserved.
 ///
 /// It is used as a file name, as a cgroup name and in log fields; nothing in it needs escaping.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ServiceName(Box<str>);
 
 impl ServiceName {
@@ -71,6 +74,20 @@ impl FromStr for ServiceName {
     }
 }
 
+impl TryFrom<String> for ServiceName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ServiceName> for String {
+    fn from(name: ServiceName) -> Self {
+        name.0.into()
+    }
+}
+
 impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -84,7 +101,8 @@ impl fmt::Debug for ServiceName {
 }
 
 /// One of the equal processes of a service: `storage-0`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InstanceId {
     pub service: ServiceName,
     pub index: u16,
@@ -107,6 +125,20 @@ impl FromStr for InstanceId {
             return Err(NameError::NotAnInstance);
         }
         Ok(Self { service: service.parse()?, index })
+    }
+}
+
+impl TryFrom<String> for InstanceId {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<InstanceId> for String {
+    fn from(id: InstanceId) -> Self {
+        id.to_string()
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// One start of one instance. Never used twice while the node lives, so news about an earlier run
 /// cannot be mistaken for news about this one, whatever the kernel does with process ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunId(pub u64);
 
 impl RunId {
@@ -23,7 +25,7 @@ impl fmt::Display for RunId {
 }
 
 /// A process id as the kernel gives it: positive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pid(pub i32);
 
 impl fmt::Display for Pid {

@@ -5,35 +5,14 @@ use std::time::Duration;
 
 use blackhole_node::decide::{
     Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, Memory, News, Node,
-    Notice, Phase, RemarkKind, Replan, SpawnFailure, StopReason, Tenure, Urgency, Wanted,
-    broken_invariant, step,
+    Notice, Phase, RemarkKind, Replan, SavedNode, SpawnFailure, StopReason, Tenure, Urgency,
+    Wanted, broken_invariant, step,
 };
 use blackhole_node::plan::Readiness;
 use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
 
 use super::samples::services;
-
-/// Every kind of remark; together the histories must lead to each of them.
-pub const REMARKS: [&str; 18] = [
-    "Starting",
-    "Ready",
-    "StartFailed",
-    "Ended",
-    "Restarting",
-    "Unhealthy",
-    "Starved",
-    "Memory",
-    "Stopping",
-    "Killing",
-    "Unkillable",
-    "LeftOvers",
-    "Failed",
-    "Stopped",
-    "Announced",
-    "Retired",
-    "Replanned",
-    "With",
-];
+use super::words::{word, word_of_reason};
 
 /// How long the world is full of faults, and how long it may take to heal or to stop.
 const FAULTY: Duration = Duration::from_secs(600);
@@ -41,45 +20,48 @@ const HEALING: Duration = Duration::from_secs(900);
 const STOPPING: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
-struct Process {
-    instance: InstanceId,
-    pid: Pid,
-    main_alive: bool,
-    others: bool,
-    end_is_due: bool,
-    ignores_term: bool,
-    cannot_be_killed_until: Tick,
-    forgotten: bool,
+pub(super) struct Process {
+    pub(super) instance: InstanceId,
+    pub(super) pid: Pid,
+    pub(super) main_alive: bool,
+    pub(super) others: bool,
+    pub(super) end_is_due: bool,
+    pub(super) ignores_term: bool,
+    pub(super) cannot_be_killed_until: Tick,
+    pub(super) forgotten: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weather {
+pub(super) enum Weather {
     Faulty,
     Fair,
 }
 
 pub struct World {
-    seed: u64,
-    node: Node,
-    now: Tick,
-    chance: Chance,
-    weather: Weather,
-    queue: BTreeMap<(Tick, u64), Event>,
-    order: u64,
-    next_trouble: Tick,
-    processes: BTreeMap<RunId, Process>,
+    pub(super) seed: u64,
+    pub(super) node: Node,
+    pub(super) saved: SavedNode,
+    pub(super) now: Tick,
+    pub(super) chance: Chance,
+    pub(super) weather: Weather,
+    pub(super) queue: BTreeMap<(Tick, u64), Event>,
+    pub(super) order: u64,
+    pub(super) next_trouble: Tick,
+    pub(super) processes: BTreeMap<RunId, Process>,
     /// Runs whose spawn failed: they never had a process.
-    stillborn: BTreeSet<RunId>,
-    next_pid: i32,
-    shutting_down: bool,
-    stopped: bool,
-    loud: bool,
-    log: Vec<String>,
-    seen: BTreeSet<&'static str>,
-    steps: u64,
+    pub(super) stillborn: BTreeSet<RunId>,
+    /// Runs that were over when the present orchestrator began.
+    pub(super) formerly: BTreeSet<RunId>,
+    pub(super) next_pid: i32,
+    pub(super) shutting_down: bool,
+    pub(super) stopped: bool,
+    pub(super) loud: bool,
+    pub(super) log: Vec<String>,
+    pub(super) seen: BTreeSet<&'static str>,
+    pub steps: u64,
 }
 
-fn ms(millis: u64) -> Duration {
+pub(super) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -87,9 +69,11 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::seeded(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xb1ac);
         let rules = services(&mut chance);
+        let node = Node::new(rules, seed);
         Self {
             seed,
-            node: Node::new(rules, seed),
+            saved: node.saved(),
+            node,
             now: Tick::ZERO,
             chance,
             weather: Weather::Faulty,
@@ -98,6 +82,7 @@ impl World {
             next_trouble: Tick::ZERO,
             processes: BTreeMap::new(),
             stillborn: BTreeSet::new(),
+            formerly: BTreeSet::new(),
             next_pid: 100,
             shutting_down: false,
             stopped: false,
@@ -115,10 +100,6 @@ impl World {
 
     pub fn log(&self) -> &[String] {
         &self.log
-    }
-
-    pub fn steps(&self) -> u64 {
-        self.steps
     }
 
     pub fn seen(&self) -> BTreeSet<&'static str> {
@@ -192,9 +173,24 @@ impl World {
     fn apply(&mut self, event: Event) {
         self.steps += 1;
         self.say(format!("{:>9}ms {event:?}", self.now.0.as_millis()));
+        let is_command = matches!(event, Event::Command(_));
         let effects = step(&mut self.node, self.now, event);
         let broken = broken_invariant(&self.node, self.now);
         assert_eq!(broken, None, "{}", self.place());
+        // What an operator said is saved at once, the rest a little later.
+        if is_command || self.one_in(3) {
+            self.saved = self.node.saved();
+        }
+        let dies = self.trouble(150);
+        let count = u64::try_from(effects.len()).unwrap_or(0);
+        let done = if dies { self.chance.below(count + 1) } else { count };
+        self.perform_all(effects.into_iter().take(usize::try_from(done).unwrap_or(0)));
+        if dies && !self.stopped {
+            self.be_succeeded();
+        }
+    }
+
+    pub(super) fn perform_all(&mut self, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
             self.say(format!("            -> {effect:?}"));
             self.perform(effect);
@@ -401,7 +397,8 @@ impl World {
         let process = self.processes.get_mut(&run).expect("only known runs are forgotten");
         let left = process.main_alive || process.others;
         assert!(!left, "{place}: run {run} is forgotten with processes left");
-        assert!(!process.forgotten, "{place}: run {run} is forgotten twice");
+        let twice = process.forgotten && !self.formerly.contains(&run);
+        assert!(!twice, "{place}: run {run} is forgotten twice");
         process.forgotten = true;
     }
 
@@ -525,61 +522,27 @@ impl World {
         self.processes.keys().rev().nth(recent).or(self.processes.keys().next()).copied()
     }
 
-    fn tell(&mut self, run: RunId, after: u64, news: News) {
+    pub(super) fn tell(&mut self, run: RunId, after: u64, news: News) {
         self.order += 1;
         self.queue.insert((self.now + ms(after), self.order), Event::News { run, news });
     }
 
-    fn one_in(&mut self, n: u64) -> bool {
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.chance.below(n) == 0
     }
 
-    fn trouble(&mut self, one_in: u64) -> bool {
+    pub(super) fn trouble(&mut self, one_in: u64) -> bool {
         self.weather == Weather::Faulty && self.one_in(one_in)
     }
 
-    fn say(&mut self, line: String) {
+    pub(super) fn say(&mut self, line: String) {
         if self.loud {
             println!("{line}");
         }
         self.log.push(line);
     }
 
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         format!("SIM_SEED={} at {}ms", self.seed, self.now.0.as_millis())
-    }
-}
-
-fn word(kind: &RemarkKind) -> &'static str {
-    match kind {
-        RemarkKind::Starting => "Starting",
-        RemarkKind::Ready { .. } => "Ready",
-        RemarkKind::StartFailed(_) => "StartFailed",
-        RemarkKind::Ended(_) => "Ended",
-        RemarkKind::Restarting { .. } => "Restarting",
-        RemarkKind::Unhealthy { .. } => "Unhealthy",
-        RemarkKind::Starved => "Starved",
-        RemarkKind::Memory(_) => "Memory",
-        RemarkKind::Stopping(_) => "Stopping",
-        RemarkKind::Killing => "Killing",
-        RemarkKind::Unkillable => "Unkillable",
-        RemarkKind::LeftOvers => "LeftOvers",
-        RemarkKind::Failed(_) => "Failed",
-        RemarkKind::Stopped => "Stopped",
-        RemarkKind::Retired => "Retired",
-    }
-}
-
-/// Reasons that no other remark tells of.
-fn word_of_reason(reason: &StopReason) -> Option<&'static str> {
-    match reason {
-        StopReason::Replanned => Some("Replanned"),
-        StopReason::With(_) => Some("With"),
-        StopReason::Operator
-        | StopReason::Shutdown
-        | StopReason::OwnAccord
-        | StopReason::StartTimeout
-        | StopReason::Unhealthy(_)
-        | StopReason::Watchdog => None,
     }
 }

@@ -17,7 +17,6 @@ mod tests;
 use std::future::{Future, pending};
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+use tonic::transport::Channel;
 
+use crate::linux::line::Line;
 use crate::rpc::connections::{Bounds, accept_one_of, serve_each};
 use crate::rpc::{Ending, client, limits};
 use feed::{Feed, Freshness};
@@ -40,8 +42,6 @@ const HEAD_MOST: usize = 16 << 10;
 pub enum GatewayError {
     #[error("cannot use the passed HTTP listener: {0}")]
     Listener(#[source] io::Error),
-    #[error("cannot use the passed status connection: {0}")]
-    Status(#[source] io::Error),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,22 +52,31 @@ struct Times {
 }
 
 /// Serves HTTP/1.1 on each of `http` until `told` returns, then for at most `drain` what is in
-/// flight. Idle connections are closed at once when the drain begins. `status` is connected to the
-/// orchestrator's `StatusFeed`; while that does not answer, both pages say so with 503.
+/// flight. Idle connections are closed at once when the drain begins. `status` is the line on which
+/// the orchestrator, and each that follows it, gives connections to its `StatusFeed`; while that
+/// does not answer, both pages say so with 503.
 pub async fn serve(
     http: Vec<StdListener>,
-    status: StdStream,
+    status: Line,
     drain: Duration,
     told: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
     let times = Times { patience: Patience::USUAL, freshness: Freshness::USUAL, drain };
-    serve_with(times, http, status, told).await
+    serve_with(times, http, over(status), told).await
+}
+
+fn over(line: Line) -> Channel {
+    let line = Arc::new(Mutex::new(line));
+    client::channel_by(move || {
+        let line = Arc::clone(&line);
+        async move { line.lock().await.ask().await.map_err(io::Error::other) }
+    })
 }
 
 async fn serve_with(
     times: Times,
     http: Vec<StdListener>,
-    status: StdStream,
+    orchestrator: Channel,
     told: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
     let ready = |http: StdListener| {
@@ -75,7 +84,6 @@ async fn serve_with(
         ready.map_err(GatewayError::Listener)
     };
     let listeners: Vec<TcpListener> = http.into_iter().map(ready).collect::<Result<_, _>>()?;
-    let orchestrator = client::channel_over(status).map_err(GatewayError::Status)?;
     let site = Arc::new(Site::new(Feed::new(orchestrator, times.freshness)));
     let bounds = Bounds { connections: limits::CONNECTIONS, drain: times.drain };
     let mut turn = 0;

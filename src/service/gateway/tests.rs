@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::testing::{Orchestrator, ready, snapshot};
 use super::*;
+use crate::rpc::client;
 use crate::rpc::pb::node::NodeStatus;
 
 const NEVER: Duration = Duration::from_secs(3600);
@@ -40,6 +41,7 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let (end, told) = oneshot::channel::<()>();
         let told = async { told.await.unwrap_or(()) };
+        let status = client::channel_over(status).unwrap();
         let task = tokio::spawn(serve_with(times, vec![listener], status, told));
         Self { address, end, task }
     }

@@ -1,0 +1,164 @@
+//! What outlives the orchestrator, by the names under which it is kept: its place is with the
+//! service manager, or in the hands of the program that we become. Knows nothing of what follows
+//! from it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+
+use super::sockets::Sockets;
+use crate::units::{InstanceId, RunId};
+
+/// The longest name that a service manager takes (`FDNAME=`, sd_notify(3)).
+const NAME_MOST: usize = 255;
+
+/// What a kept descriptor is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Keepsake {
+    /// The state. Two names take turns, so that there is always a whole one.
+    Checkpoint(Turn),
+    /// The listener of the control socket.
+    Control,
+    /// A listener; which one its address tells. The number makes its name its own.
+    Listener(u64),
+    Run(Part, InstanceId, RunId),
+    /// What the instance stored with us under this name.
+    Stored(InstanceId, String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Even,
+    Odd,
+}
+
+/// What there is one of for every run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Pidfd,
+    Stdout,
+    Stderr,
+    /// Its notify socket.
+    Notify,
+    /// Our end of the line on which it asks for a connection to the status.
+    StatusLine,
+}
+
+impl Part {
+    pub(super) const ALL: [(Self, &str); 5] = [
+        (Self::Pidfd, "pid"),
+        (Self::Stdout, "out"),
+        (Self::Stderr, "err"),
+        (Self::Notify, "notify"),
+        (Self::StatusLine, "status"),
+    ];
+}
+
+impl fmt::Display for Keepsake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint(Turn::Even) => f.write_str("checkpoint.0"),
+            Self::Checkpoint(Turn::Odd) => f.write_str("checkpoint.1"),
+            Self::Control => f.write_str("control"),
+            Self::Listener(number) => write!(f, "listener.{number}"),
+            Self::Run(part, id, run) => {
+                let word = Part::ALL.iter().find(|(one, _)| one == part).map_or("", |(_, w)| w);
+                write!(f, "{word}.{id}.{run}")
+            }
+            Self::Stored(id, name) => write!(f, "stored.{id}.{name}"),
+        }
+    }
+}
+
+impl Keepsake {
+    /// None: no such name is ever given.
+    fn read(name: &str) -> Option<Self> {
+        let (kind, rest) = name.split_once('.').unwrap_or((name, ""));
+        match (kind, rest) {
+            ("checkpoint", "0") => return Some(Self::Checkpoint(Turn::Even)),
+            ("checkpoint", "1") => return Some(Self::Checkpoint(Turn::Odd)),
+            ("control", "") => return Some(Self::Control),
+            ("listener", number) => return number.parse().ok().map(Self::Listener),
+            _ => {}
+        }
+        let (id, rest) = rest.split_once('.')?;
+        let id = id.parse().ok()?;
+        if kind == "stored" {
+            return Some(Self::Stored(id, rest.to_owned()));
+        }
+        let part = Part::ALL.iter().find(|(_, word)| *word == kind)?.0;
+        Some(Self::Run(part, id, RunId(rest.parse().ok()?)))
+    }
+
+    /// Whether its name is one that a service manager keeps.
+    pub(super) fn can_be_kept(&self) -> bool {
+        let name = self.to_string();
+        name.len() <= NAME_MOST && name.bytes().all(|b| b != b':' && (b' '..0x7f).contains(&b))
+    }
+}
+
+/// What was kept for us, sorted by what it is.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    pub(super) checkpoints: Vec<OwnedFd>,
+    pub control: Option<OwnedFd>,
+    pub(super) listeners: Vec<(u64, OwnedFd)>,
+    pub(super) runs: BTreeMap<(InstanceId, RunId), BTreeMap<Part, OwnedFd>>,
+    pub(super) stored: Vec<(InstanceId, String, OwnedFd)>,
+    /// Listeners that are ours again.
+    pub(super) taken: Sockets,
+    /// Names that are none of ours. Their descriptors are closed.
+    pub strange: Vec<String>,
+}
+
+impl Inheritance {
+    pub fn sort(kept: Vec<(String, OwnedFd)>) -> Self {
+        let mut all = Self::default();
+        for (name, fd) in kept {
+            match Keepsake::read(&name) {
+                Some(Keepsake::Checkpoint(_)) => all.checkpoints.push(fd),
+                Some(Keepsake::Control) => all.control = Some(fd),
+                Some(Keepsake::Listener(number)) => all.listeners.push((number, fd)),
+                Some(Keepsake::Run(part, id, run)) => {
+                    all.runs.entry((id, run)).or_default().insert(part, fd);
+                }
+                Some(Keepsake::Stored(id, name)) => all.stored.push((id, name, fd)),
+                None => all.strange.push(name),
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_as_it_was_written() {
+        let id: InstanceId = "my-web-12".parse().unwrap();
+        let mut all = vec![
+            Keepsake::Checkpoint(Turn::Even),
+            Keepsake::Checkpoint(Turn::Odd),
+            Keepsake::Control,
+            Keepsake::Listener(7),
+            Keepsake::Stored(id.clone(), "a.name with.dots".to_owned()),
+        ];
+        all.extend(Part::ALL.map(|(part, _)| Keepsake::Run(part, id.clone(), RunId(42))));
+        for one in all {
+            assert_eq!(Keepsake::read(&one.to_string()), Some(one.clone()));
+            assert!(one.can_be_kept(), "{one}");
+        }
+        for strange in ["", "out", "out.web-0", "out.web-0.x", "x.web-0.1", "checkpoint.2", "a:b"] {
+            assert_eq!(Keepsake::read(strange), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_manager_takes_is_known_before() {
+        let id: InstanceId = "web-0".parse().unwrap();
+        for name in ["x".repeat(250), "a:b".to_owned(), "ü".to_owned()] {
+            assert!(!Keepsake::Stored(id.clone(), name).can_be_kept());
+        }
+    }
+}

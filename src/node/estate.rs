@@ -1,0 +1,139 @@
+//! What a former orchestrator left for us: found, judged, and gone on from. After it everything is
+//! as if this process had run all the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::boot::{BootError, Configured, Loader};
+use crate::act::{Act, Checkpoint, Inheritance, Newborn, Spared, Unread};
+use crate::config::NodeConfig;
+use crate::decide::{Effect, Held, Node, resume};
+use crate::linux::{inherited, succession};
+use crate::plan::Plan;
+use crate::telemetry::LogBook;
+use crate::units::{InstanceId, Level, RunId, ServiceName, Tick};
+
+/// Everything that was kept for us.
+#[derive(Debug, Default)]
+pub(super) struct Estate {
+    pub(super) inheritance: Inheritance,
+    /// The state that is gone on from; none: there is nothing to go on from.
+    pub(super) former: Option<Checkpoint>,
+    /// Why what was kept is of no use, in words.
+    remarks: Vec<String>,
+}
+
+/// Takes what the service manager kept, or what the program that this process was before handed
+/// over. Before anything else opens descriptors.
+pub(super) fn take() -> Result<Estate, BootError> {
+    let kept = match succession::take()? {
+        Some(handed_over) => handed_over,
+        None => inherited::take_kept()?,
+    };
+    let inheritance = Inheritance::sort(kept);
+    let mut remarks: Vec<String> = inheritance
+        .strange
+        .iter()
+        .map(|name| format!("a descriptor named {name:?} was passed to us and is closed"))
+        .collect();
+    let former = match inheritance.checkpoint() {
+        // Its orderly end had begun: nothing of it was to live on.
+        Some(Ok(checkpoint)) if checkpoint.state.node.is_ending() => None,
+        Some(Ok(checkpoint)) => Some(checkpoint),
+        Some(Err(error)) => {
+            remarks.push(format!("{error}; its services are ended and started anew"));
+            None
+        }
+        None => None,
+    };
+    Ok(Estate { inheritance, former, remarks })
+}
+
+impl Estate {
+    /// The configuration by which the former one lived, with the numbers of instances that an
+    /// operator had asked for; else that of the file.
+    pub(super) fn configuration(&mut self, loader: &Loader) -> Result<Configured, BootError> {
+        let Some(former) = &self.former else {
+            return loader.load().map_err(BootError::Configuration);
+        };
+        match loader.load_text(&former.state.config) {
+            Ok(configured) => Ok(configured),
+            Err(why) => {
+                self.remarks.push(format!("the configuration that was in force: {why}"));
+                loader.load().map_err(BootError::Configuration)
+            }
+        }
+    }
+
+    pub(super) fn scaled(&self) -> BTreeMap<ServiceName, u16> {
+        self.former.as_ref().map(|former| former.state.scaled.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn tell(&self, book: &LogBook) {
+        for remark in &self.remarks {
+            book.node_line(Level::Warn, remark, &[]);
+        }
+    }
+
+    /// The state as it goes on from here; none: the node begins.
+    pub(super) fn resume(&self, plan: &Plan, now: Tick) -> Option<Resumed> {
+        let former = self.former.as_ref()?;
+        let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
+        let held = self.inheritance.held(former);
+        let (node, effects) = resume(former.state.node.clone(), &rules.collect(), &held, now);
+        let goes_on = |(id, held): &(InstanceId, Held)| node.owner(held.run) == Some(id);
+        let runs = held.into_iter().filter(goes_on).collect();
+        Some(Resumed { node, effects, runs })
+    }
+}
+
+/// A state that goes on.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) node: Node,
+    pub(super) effects: Vec<Effect>,
+    runs: BTreeMap<InstanceId, Held>,
+}
+
+/// What was taken over, for the observers.
+#[derive(Debug, Default)]
+pub(super) struct TakenOver {
+    pub(super) newborns: Vec<(InstanceId, RunId, Newborn)>,
+    pub(super) unread: Vec<Unread>,
+}
+
+impl Resumed {
+    pub(super) fn spared(&self, inheritance: &Inheritance, runtime_dir: &Path) -> Spared {
+        let runs = self.runs.iter().map(|(id, held)| (id.clone(), held.run));
+        inheritance.spared(runs.collect::<BTreeSet<_>>(), runtime_dir)
+    }
+}
+
+impl Estate {
+    /// Makes what goes on ours. Afterwards nothing is left of the estate.
+    pub(super) fn take_over(self, resumed: Option<&Resumed>, act: &mut Act) -> TakenOver {
+        let Self { mut inheritance, former, .. } = self;
+        let mut newborns = Vec::new();
+        for (id, held) in resumed.iter().flat_map(|resumed| &resumed.runs) {
+            let saved = former.as_ref().and_then(|former| former.runs.get(&held.run));
+            match act.take_over(&mut inheritance, (id, *held), saved.copied()) {
+                Ok(newborn) => newborns.push((id.clone(), held.run, newborn)),
+                Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
+            }
+        }
+        TakenOver { newborns, unread: act.settle_estate(inheritance) }
+    }
+}
+
+/// With the numbers of instances that an operator asked for.
+pub(super) fn with_scaled(
+    mut config: NodeConfig,
+    scaled: &BTreeMap<ServiceName, u16>,
+) -> NodeConfig {
+    for (name, instances) in scaled {
+        if let Some(service) = config.services.get_mut(name) {
+            service.instances = *instances;
+        }
+    }
+    config
+}

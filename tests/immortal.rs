@@ -1,0 +1,229 @@
+//! The orchestrator dies and is started again by a service manager that keeps its descriptors: what
+//! it ran does not notice. The real binary with real children, below a manager that is a program of
+//! the test.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use common::processes::{ends, eventually, kill_dead, signal};
+use common::{Background, Lab, Node, Pid, Setup, http, idle, service, sh};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const MANAGER: &str = include_str!("common/manager.py");
+
+/// The node below a manager.
+fn managed<'a>(lab: &'a Lab, setup: Setup<'a>) -> Setup<'a> {
+    let manager = lab.file("manager.py", MANAGER, 0o644);
+    let address = lab.path("manager.sock");
+    setup.under("/usr/bin/python3", ["-IS", manager.to_str().unwrap(), address.to_str().unwrap()])
+}
+
+fn orchestrator(lab: &Lab) -> Pid {
+    Pid::try_from(lab.status()["node"]["pid"].as_i64().unwrap()).unwrap()
+}
+
+fn pids(lab: &Lab) -> BTreeMap<String, i64> {
+    let status = lab.status();
+    let all = status["instances"].as_array().unwrap().iter();
+    all.filter_map(|one| Some((one["instance"].as_str()?.to_owned(), one["pid"].as_i64()?)))
+        .collect()
+}
+
+/// Kills the orchestrator and waits for the next one, which is another process.
+fn succeed(lab: &Lab, node: &Node<'_>) -> Pid {
+    let former = orchestrator(lab);
+    let came = node.console.count("after the start");
+    kill_dead(former);
+    eventually("the next one came up", || node.console.count("after the start") > came);
+    let next = orchestrator(lab);
+    assert_ne!(next, former);
+    next
+}
+
+fn call(lab: &Lab, instance: &str) -> Value {
+    lab.tell(instance, "os.getpid()")
+}
+
+/// Reliability 25.
+#[test]
+fn services_outlive_the_orchestrator_with_their_processes_sockets_and_states() {
+    let lab = Lab::new();
+    let services = service("puppet", &lab.ready_puppet(), "readiness = \"notify\"")
+        + &service("plain", &idle(), "depends_on = [\"puppet\"]")
+        + &service("rests", &sh("exit 0"), "restart_policy = \"on_failure\"");
+    let mut node = managed(&lab, lab.node(&services)).up();
+    lab.done(&["stop", "plain"]);
+    lab.done(&["start", "plain"]);
+    let before = pids(&lab);
+    for _ in 0..5 {
+        let mut caller = UnixStream::connect(lab.socket("puppet-0")).unwrap();
+        succeed(&lab, &node);
+        assert_eq!(pids(&lab), before);
+        // Whoever was connected still is.
+        writeln!(caller, "\"os.getpid()\"").unwrap();
+        let mut line = String::new();
+        BufReader::new(&caller).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(said["ok"], before["puppet-0"]);
+        drop(caller);
+        assert_eq!(call(&lab, "puppet-0"), before["puppet-0"]);
+        assert_eq!(lab.phase("rests-0"), "stopped");
+        assert_eq!(lab.instance("plain-0")["restarts"], 0);
+    }
+    node.stop();
+    let left = node.console.line("kept at the end");
+    assert!(left.ends_with("[]"), "{left}");
+}
+
+/// Reliability 25: what ended while nobody watched is noticed, and how it ended is known where the
+/// kernel keeps it.
+#[test]
+fn what_ended_between_two_orchestrators_is_started_again_by_its_policy() {
+    let lab = Lab::new();
+    let services = service("puppet", &lab.ready_puppet(), "readiness = \"notify\"")
+        + &service("bystander", &idle(), "");
+    let node = managed(&lab, lab.node(&services)).up();
+    let before = pids(&lab);
+    let former = orchestrator(&lab);
+    // Stopped, it does not learn of the end before it dies.
+    signal(former, Signal::STOP);
+    let mut last = UnixStream::connect(lab.socket("puppet-0")).unwrap();
+    writeln!(last, "\"os._exit(42)\"").unwrap();
+    assert!(ends(i32::try_from(before["puppet-0"]).unwrap(), common::PATIENCE));
+    kill_dead(former);
+    node.console.line("goes on where the former one stopped");
+    let ended = node.console.line("puppet-0 ended");
+    let known = ended.contains("exit code 42");
+    assert!(known || (!kernel_keeps_ends() && ended.contains("ended unseen")), "{ended}");
+    eventually("it is back", || lab.phase("puppet-0") == "ready");
+    assert_ne!(pids(&lab)["puppet-0"], before["puppet-0"]);
+    assert_eq!(pids(&lab)["bystander-0"], before["bystander-0"]);
+}
+
+/// Linux 6.15 and newer.
+fn kernel_keeps_ends() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
+}
+
+/// Reliability 60.
+#[test]
+fn the_configuration_in_force_outlives_the_orchestrator_and_a_broken_file() {
+    let lab = Lab::new();
+    let services = service("web", &idle(), "") + &service("other", &idle(), "");
+    let node = managed(&lab, lab.node(&services)).up();
+    lab.done(&["scale", "web", "3"]);
+    let before = pids(&lab);
+    assert_eq!(before.len(), 4);
+    let file = std::fs::read_to_string(lab.path("node.toml")).unwrap();
+    std::fs::write(lab.path("node.toml"), "[node\n").unwrap();
+    succeed(&lab, &node);
+    let refused = node.console.line("not reloaded, nothing is changed");
+    assert!(refused.contains("node.toml:1"), "{refused}");
+    assert_eq!(pids(&lab), before);
+    // A file that was changed meanwhile is in force, and touches only what it changed.
+    let changed = file.replace("[services.other]", "[services.other]\nenvironment = { A = \"b\" }");
+    std::fs::write(lab.path("node.toml"), changed).unwrap();
+    succeed(&lab, &node);
+    eventually("the other is replaced", || {
+        let now = pids(&lab);
+        now.len() == 4 && now["other-0"] != before["other-0"]
+    });
+    let mut now = pids(&lab);
+    now.insert("other-0".to_owned(), before["other-0"]);
+    assert_eq!(now, before);
+}
+
+/// Reliability 67: health checks, readiness, the gateway's line to the status and the API go on.
+#[test]
+fn the_gateway_tells_of_the_next_orchestrator_and_refuses_nobody() {
+    let lab = Lab::new();
+    let file = lab.file("builtin.toml", "[node]\nname = \"bench\"\n[api]\nhttp_port = 0\n", 0o644);
+    let node = managed(&lab, lab.run(&file)).up();
+    let before = pids(&lab);
+    let api = lab.api();
+    for _ in 0..3 {
+        let next = succeed(&lab, &node);
+        assert_eq!(lab.api(), api);
+        eventually("the gateway hears the next one", || {
+            let told = http::get(&api, "/health");
+            told.status == 200 && told.json()["orchestrator"]["pid"] == next
+        });
+    }
+    assert_eq!(pids(&lab), before);
+    eventually("it is checked again", || lab.instance("storage-0")["health"] == "healthy");
+}
+
+/// Descriptors that services stored are theirs at their next start, whoever starts it.
+#[test]
+fn what_a_service_stored_outlives_two_orchestrators() {
+    let lab = Lab::new();
+    let more = "readiness = \"notify\"\nfd_store_max = 4";
+    let services = service("puppet", &lab.ready_puppet(), more);
+    let node = managed(&lab, lab.node(&services)).up();
+    let store = "(ours := os.pipe(), os.write(ours[1], b'kept'), \
+                 notify('FDSTORE=1', 'FDNAME=state', fds=[ours[0]]), sync())[1]";
+    assert_eq!(lab.tell("puppet-0", store), 4);
+    succeed(&lab, &node);
+    succeed(&lab, &node);
+    lab.done(&["restart", "puppet"]);
+    assert_eq!(lab.tell("puppet-0", "os.environ['LISTEN_FDNAMES']"), "socket:state");
+    assert_eq!(lab.tell("puppet-0", "os.read(4, 9).decode()"), "kept");
+}
+
+/// At whatever moment it dies, the next one comes up, and nothing is left or there twice.
+#[test]
+fn killed_at_any_moment_it_is_followed_by_one_that_gets_everything_up() {
+    let lab = Lab::new();
+    let forks = sh("(setsid sleep 1000000 &) ; exec sleep 1000000");
+    let deaf = sh("trap '' TERM; while :; do sleep 1000000; done");
+    let services = service("plain", &idle(), "")
+        + &service("forks", &forks, "depends_on = [\"plain\"]")
+        + &service("deaf", &deaf, "stop_timeout = \"30ms\"")
+        + &service("puppet", &lab.ready_puppet(), "readiness = \"notify\"\nstart_timeout = \"2s\"");
+    let mut node = managed(&lab, lab.node(&services)).up();
+    let mut chance = Chance(u64::from(std::process::id()) << 17 | 1);
+    for round in 0..60 {
+        let verb =
+            [["restart", "forks"], ["restart", "deaf"], ["stop", "plain"], ["start", "plain"]];
+        let which = usize::try_from(chance.below(4)).unwrap();
+        let former = orchestrator(&lab);
+        let mut asking = lab.binary();
+        asking.args(verb[which]).arg("--no-block");
+        let mut asking = Background::start(asking);
+        node.console.let_pass(Duration::from_micros(chance.below(40_000)));
+        kill_dead(former);
+        // It may have been refused by the one that died.
+        asking.end();
+        lab.done(&["start", "plain", "forks", "deaf", "puppet"]);
+        let status = lab.status();
+        let all = status["instances"].as_array().unwrap();
+        assert!(all.iter().all(|one| one["phase"] == "ready"), "{round}: {status}");
+        assert_ne!(orchestrator(&lab), former);
+    }
+    // Two sleepers of `forks`, one of the others, the shell and its sleeper, the puppet.
+    let expected = 6;
+    assert_eq!(lab.processes().len(), expected, "{:?}", lab.processes());
+    node.stop();
+    let left = node.console.line("kept at the end");
+    assert!(left.ends_with("[]"), "{left}");
+}
+
+/// xorshift64 (Marsaglia 2003).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
