@@ -9,6 +9,7 @@ use std::path::Path;
 
 use common::processes::Pid;
 use common::{Lab, Setup, idle, service};
+use serde_json::{Value, json};
 
 /// What a puppet is told to try: the name of the error, or "done".
 const ATTEMPTS: &str = r#"
@@ -52,6 +53,13 @@ fn landlock() -> bool {
     blackhole_node::linux::sandbox::Support::find().landlock > 0
 }
 
+/// What `status --security` says of one instance.
+fn security(lab: &Lab, instance: &str) -> Value {
+    let shown = lab.done(&["status", instance, "--security", "--json"]);
+    let mut shown: Value = serde_json::from_str(&shown).unwrap();
+    shown["instances"][0].take()
+}
+
 /// A puppet with these lines in its sandbox's section, told of the attempts.
 fn attempting<'l>(lab: &'l Lab, sandbox: &str) -> common::Node<'l> {
     let more = format!("readiness = \"notify\"\nsandbox = {{ {sandbox} }}");
@@ -78,6 +86,13 @@ fn every_service_is_confined_unless_told_otherwise() {
         for set in sets {
             assert_eq!(field(&status, set), "0000000000000000", "{instance} {set}");
         }
+        let told = security(&lab, instance);
+        let process = &told["process"];
+        assert_eq!(process["no_new_privileges"], true, "{told}");
+        assert_eq!(process["system_calls"], "filtered", "{told}");
+        assert_eq!(process["capabilities"], json!([]), "{told}");
+        assert_eq!(process["landlock"].is_u64(), landlock(), "{told}");
+        assert_eq!(told["given_back"], json!([]), "{told}");
     }
 }
 
@@ -187,6 +202,14 @@ fn a_service_that_was_freed_is_free() {
     let status = status_of(lab.pid("web-0"));
     assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("0", "0"));
     assert_eq!(field(&status, "CapEff"), "0000000000000000");
+    let told = security(&lab, "web-0");
+    let given_back = json!([
+        "no_new_privileges = false",
+        "system_call_filter = \"off\"",
+        "protect_files = false"
+    ]);
+    assert_eq!((&told["given_back"], &told["missing"]), (&given_back, &json!([])), "{told}");
+    assert_eq!(told["process"]["landlock"], Value::Null, "{told}");
     let made = lab.path("made");
     assert_eq!(tried(&lab, &format!("attempt(write, '{}')", made.display())), "done");
     assert!(made.exists());
@@ -240,6 +263,7 @@ fn a_service_of_another_user_has_its_own_folders() {
     assert_eq!(tried(&lab, "attempt(write, 'file')"), "done");
     assert_eq!(tried(&lab, "attempt(write, os.environ['TMPDIR'] + '/file')"), "done");
     assert_eq!(lab.tell("web-0", "os.environ['USER']"), "nobody");
+    assert_eq!(security(&lab, "web-0")["process"]["user"], "nobody");
     let other = lab.data("other", "").display().to_string();
     let control = lab.runtime_dir().join("control.sock").display().to_string();
     assert_eq!(tried(&lab, &format!("attempt(os.listdir, '{other}')")), "EACCES");
@@ -310,6 +334,12 @@ fn without_landlock_and_filters_services_run_and_the_node_says_what_is_missing()
     node.console.line("without system-call-filter: ");
     let status = status_of(lab.pid("web-0"));
     assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "0"));
+    let missing = security(&lab, "web-0")["missing"].take();
+    let expected = json!([
+        "its system calls are not filtered",
+        "files are protected by their own permissions only"
+    ]);
+    assert_eq!(missing, expected);
     let names: Vec<_> = lab.status()["node"]["degradations"].as_array().unwrap().clone();
     for name in ["file-protection", "system-call-filter"] {
         assert!(names.iter().any(|one| one["name"] == name), "{names:?}");

@@ -39,6 +39,7 @@ use crate::linux::members::{Marks, Members};
 use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::linux::process;
+use crate::linux::sandbox::Support;
 use crate::linux::spawn::ExecReport;
 use crate::plan::{Plan, SocketId, SocketPlace};
 use crate::units::{InstanceId, Pid, RunId, Signal};
@@ -227,6 +228,11 @@ impl Act {
     fn close_what_is_not_planned(&mut self) {
         let planned: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
         self.sockets.keep_only(&mut self.superior, |place| planned.contains(place));
+    }
+
+    /// The sandboxes that this kernel can make.
+    pub fn sandbox_support(&self) -> Support {
+        self.sandboxes.support()
     }
 
     pub fn run(&self, run: RunId) -> Option<&LiveRun> {

@@ -37,6 +37,10 @@ impl Sandboxes {
         Self { support: Support::find(), filters: BTreeMap::new() }
     }
 
+    pub(super) fn support(&self) -> Support {
+        self.support
+    }
+
     /// Needs the folders of the instance. What the kernel has not got is left out; the node names
     /// it among its degradations.
     pub(super) fn prepare(

@@ -108,6 +108,7 @@ pub enum Verb {
     #[command(after_long_help = "Examples:\n  \
         blackhole-node status\n  \
         blackhole-node status storage\n  \
+        blackhole-node status --security\n  \
         blackhole-node status --json | jq '.instances[] | select(.phase != \"ready\")'")]
     Status(StatusArgs),
     /// Start services and wait until they are ready.
@@ -243,6 +244,9 @@ pub struct StatusArgs {
     /// Show it again every second until Ctrl-C
     #[arg(long)]
     pub watch: bool,
+    /// Show what the services are kept from, as the kernel says it
+    #[arg(long)]
+    pub security: bool,
 }
 
 /// `why`

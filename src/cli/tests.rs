@@ -97,7 +97,12 @@ mod parsing {
     #[test]
     fn status_takes_one_name_and_two_flags() {
         assert_eq!(verb("status"), Verb::Status(StatusArgs::default()));
-        let all = StatusArgs { name: Some("storage-0".to_owned()), json: true, watch: true };
+        let all = StatusArgs {
+            name: Some("storage-0".to_owned()),
+            json: true,
+            watch: true,
+            security: false,
+        };
         assert_eq!(verb("status --watch storage-0 --json"), Verb::Status(all));
         assert_eq!(life("status a b"), Err(ErrorKind::UnknownArgument));
         assert_eq!(life("status ../x"), Err(ErrorKind::ValueValidation));

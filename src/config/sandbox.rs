@@ -59,6 +59,34 @@ fn system_call_filter(section: &mut Section<'_>) -> SystemCallFilter {
     }
 }
 
+impl Sandbox {
+    /// What it leaves out of, or gives back from, what every service is kept from: the keys with
+    /// their values, as they are written.
+    pub fn given_back(&self) -> Vec<String> {
+        fn list(texts: impl Iterator<Item = String>) -> Option<String> {
+            let texts: Vec<String> = texts.map(|text| format!("{text:?}")).collect();
+            (!texts.is_empty()).then(|| format!("[{}]", texts.join(", ")))
+        }
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let calls = match &self.system_call_filter {
+            SystemCallFilter::On { given_back } => list(given_back.iter().map(ToString::to_string)),
+            SystemCallFilter::Off => None,
+        };
+        let off = self.system_call_filter == SystemCallFilter::Off;
+        let all = [
+            ("no_new_privileges", (!self.no_new_privileges).then(|| "false".to_owned())),
+            ("capabilities", list(self.capabilities.iter().map(ToString::to_string))),
+            ("system_call_filter", off.then(|| format!("{FILTER_OFF:?}"))),
+            ("allow_system_calls", calls),
+            ("protect_files", (!self.protect_files).then(|| "false".to_owned())),
+            ("read_only_paths", list(self.read_only_paths.iter().map(path))),
+            ("read_write_paths", list(self.read_write_paths.iter().map(path))),
+        ];
+        let written = |(key, value): (&str, Option<String>)| Some(format!("{key} = {}", value?));
+        all.into_iter().filter_map(written).collect()
+    }
+}
+
 /// What does not go together.
 fn check(section: &mut Section<'_>, read: &Sandbox) {
     if !read.no_new_privileges {
@@ -103,6 +131,74 @@ fn name() -> Reader<impl Fn(&Value) -> Result<String, Wrong>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::show;
+    use crate::config::tests::load_text;
+
+    fn web(sandbox: &str) -> Result<Sandbox, String> {
+        let text = format!("[services.web]\ncommand = ['x']\n[services.web.sandbox]\n{sandbox}");
+        let loaded = load_text(&text).map_err(|errors| errors.to_string())?;
+        let web = &loaded.config.services[&"web".parse().unwrap()];
+        // What is shown is the same again.
+        assert_eq!(load_text(&show(&loaded)).unwrap().config, loaded.config);
+        Ok(web.sandbox.clone())
+    }
+
+    #[test]
+    fn a_service_that_says_nothing_gets_nothing_back() {
+        let plain = web("").unwrap();
+        assert_eq!(plain.given_back(), Vec::<String>::new());
+        assert!(plain.no_new_privileges && plain.protect_files && plain.user.is_none());
+    }
+
+    #[test]
+    fn what_is_given_back_is_told_as_it_is_written() {
+        let some = web("capabilities = ['CAP_NET_BIND_SERVICE', 'CAP_CHOWN']\n\
+             allow_system_calls = ['ptrace']\nread_only_paths = ['/srv/b', '/srv/a']\n\
+             read_write_paths = ['/var/log/web']\nuser = 'www-data'\ngroup = 'adm'");
+        let expected = [
+            "capabilities = [\"CAP_CHOWN\", \"CAP_NET_BIND_SERVICE\"]",
+            "allow_system_calls = [\"ptrace\"]",
+            "read_only_paths = [\"/srv/a\", \"/srv/b\"]",
+            "read_write_paths = [\"/var/log/web\"]",
+        ];
+        assert_eq!(some.unwrap().given_back(), expected);
+        let all = "no_new_privileges = false\nsystem_call_filter = 'off'\nprotect_files = false";
+        let expected =
+            ["no_new_privileges = false", "system_call_filter = \"off\"", "protect_files = false"];
+        assert_eq!(web(all).unwrap().given_back(), expected);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told_with_its_place() {
+        for (wrong, place, told) in [
+            ("no_new_privileges = false", "node.toml:4:21", "filters the system calls only"),
+            (
+                "no_new_privileges = false\nsystem_call_filter = 'off'",
+                "node.toml:4:21",
+                "Landlock is only for what gains no privileges",
+            ),
+            (
+                "system_call_filter = 'off'\nallow_system_calls = ['bpf']",
+                "node.toml:5:22",
+                "without a filter every system call is allowed",
+            ),
+            (
+                "protect_files = false\nread_only_paths = ['/srv']",
+                "node.toml:5:19",
+                "without protect_files every path can be used",
+            ),
+            ("group = 'adm'", "node.toml:4:9", "a group is for another user"),
+            ("capabilities = ['CAP_ALL']", "node.toml:4:17", "CAP_ALL"),
+            ("allow_system_calls = ['read']", "node.toml:4:23", "read"),
+            ("capabilities = ['CAP_KILL', 'CAP_KILL']", "node.toml:4:29", "there twice"),
+            ("read_only_paths = ['srv']", "node.toml:4:20", "not absolute"),
+            ("read_write_paths = '/srv'", "node.toml:4:20", "a list"),
+            ("user = ''", "node.toml:4:8", "cannot be a name"),
+        ] {
+            let errors = web(wrong).unwrap_err();
+            assert!(errors.contains(place) && errors.contains(told), "{wrong}: {errors}");
+        }
+    }
 
     #[test]
     fn a_name_is_one_that_the_systems_tools_make() {

@@ -18,8 +18,9 @@ use tonic::{Code, Status};
 use crate::linux::pidfd::Pidfd;
 use crate::rpc::pb::node::control_client::ControlClient;
 use crate::rpc::pb::node::{
-    InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus, ReloadRequest,
-    ReplanReply, ScaleRequest, ShutdownRequest, StatusRequest, VerbRequest, WhyRequest,
+    InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest, NodeStatus,
+    ReloadRequest, ReplanReply, ScaleRequest, SecurityRequest, ShutdownRequest, StatusRequest,
+    VerbRequest, WhyRequest,
 };
 
 use super::{SOCKET, Wait};
@@ -103,6 +104,15 @@ impl Client {
         let answer = timeout(STATUS_WITHIN, self.node.status(request)).await;
         let answer = answer.map_err(|_| Error::Silent { dir: self.dir.clone() })?;
         answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// What the services are kept from; `name` as for `status`.
+    pub async fn security(&mut self, name: &str) -> Result<Vec<InstanceSecurity>, Error> {
+        let request = SecurityRequest { name: name.to_owned() };
+        let answer = timeout(STATUS_WITHIN, self.node.security(request)).await;
+        let answer = answer.map_err(|_| Error::Silent { dir: self.dir.clone() })?;
+        let reply = answer.map(tonic::Response::into_inner);
+        reply.map(|reply| reply.instances).map_err(|status| self.error(&status))
     }
 
     /// Starts, stops or restarts a service or an instance and gives what became of it.

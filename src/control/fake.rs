@@ -17,9 +17,9 @@ use tonic::{Request, Response, Status};
 use crate::control::SOCKET;
 use crate::rpc::pb::node::control_server::{Control, ControlServer};
 use crate::rpc::pb::node::{
-    Change, Happening, InstanceHistory, InstanceStatus, LogRecord, LogsRequest, NodeStatus,
-    ReloadRequest, ReplanReply, ScaleRequest, ShutdownReply, ShutdownRequest, StatusRequest,
-    VerbReply, VerbRequest, WhyReply, WhyRequest,
+    Change, Happening, InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest,
+    NodeStatus, ReloadRequest, ReplanReply, ScaleRequest, SecurityReply, SecurityRequest,
+    ShutdownReply, ShutdownRequest, StatusRequest, VerbReply, VerbRequest, WhyReply, WhyRequest,
 };
 
 /// What the fake node says.
@@ -187,6 +187,22 @@ impl Control for Scripted {
             status: Some(status),
         };
         Ok(Response::new(WhyReply { instances: instances.map(history).collect() }))
+    }
+
+    async fn security(
+        &self,
+        request: Request<SecurityRequest>,
+    ) -> Result<Response<SecurityReply>, Status> {
+        let instances = self.named(&request.into_inner().name)?.into_iter();
+        let security = |status: InstanceStatus| InstanceSecurity {
+            service: status.service,
+            instance: status.instance,
+            profile: "program".to_owned(),
+            pid: status.pid,
+            system_calls: "filtered".to_owned(),
+            ..InstanceSecurity::default()
+        };
+        Ok(Response::new(SecurityReply { instances: instances.map(security).collect() }))
     }
 
     async fn shutdown(

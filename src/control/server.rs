@@ -23,6 +23,7 @@ pub enum Ask {
     Status { name: String, reply: Answer<pb::NodeStatus> },
     Verb { verb: Verb, request: pb::VerbRequest, reply: Answer<pb::VerbReply> },
     Why { name: String, reply: Answer<pb::WhyReply> },
+    Security { name: String, reply: Answer<pb::SecurityReply> },
     Reload { request: pb::ReloadRequest, reply: Answer<pb::ReplanReply> },
     Scale { request: pb::ScaleRequest, reply: Answer<pb::ReplanReply> },
     Shutdown { reply: oneshot::Sender<pb::ShutdownReply> },
@@ -135,6 +136,16 @@ impl<L: LogSource> Control for Desk<L> {
         let (reply, answer) = oneshot::channel();
         let name = request.into_inner().name;
         let reply = self.ask(Ask::Why { name, reply }, answer).await??;
+        Ok(Response::new(reply))
+    }
+
+    async fn security(
+        &self,
+        request: Request<pb::SecurityRequest>,
+    ) -> Result<Response<pb::SecurityReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let name = request.into_inner().name;
+        let reply = self.ask(Ask::Security { name, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 

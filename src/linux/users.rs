@@ -34,6 +34,26 @@ pub fn user(name: &str, group: Option<u32>) -> Result<Option<User>, Error> {
     Ok(Some(User { uid: entry.pw_uid, gid, groups }))
 }
 
+/// The name of the user with this number; `None` where there is none.
+pub fn name(uid: u32) -> Result<Option<String>, Error> {
+    let mut found = ptr::null_mut();
+    let mut entry = MaybeUninit::<libc::passwd>::uninit();
+    let name = with_room(|room| {
+        let (buffer, length) = (room.as_mut_ptr().cast(), room.len());
+        // SAFETY: the buffer is as long as said.
+        let code =
+            unsafe { libc::getpwuid_r(uid, entry.as_mut_ptr(), buffer, length, &raw mut found) };
+        // SAFETY: where it is not null, it points to `entry`, which was filled in then.
+        let entry = unsafe { found.as_ref() };
+        let text = entry.map(|entry| {
+            // SAFETY: it points to a text with NUL at its end in `room`, which is still there.
+            unsafe { CStr::from_ptr(entry.pw_name) }
+        });
+        (code, text.map(|text| text.to_string_lossy().into_owned()))
+    });
+    name.map_err(failed("look for the user number", uid))
+}
+
 /// The number of the group of this name; `None` where there is none.
 pub fn group(name: &str) -> Result<Option<u32>, Error> {
     let text = c_name(name, "group")?;
@@ -124,6 +144,8 @@ mod tests {
         let nobody = user("nobody", Some(0)).unwrap().unwrap();
         assert!(nobody.uid != 0 && nobody.gid == 0 && nobody.groups.contains(&0), "{nobody:?}");
         assert_eq!(group("root").unwrap(), Some(0));
+        assert_eq!(name(0).unwrap().as_deref(), Some("root"));
+        assert_eq!(name(u32::MAX - 7).unwrap(), None);
         assert_eq!(user("no-such-user", None).unwrap(), None);
         assert_eq!(group("no-such-group").unwrap(), None);
         assert!(user("a\0b", None).is_err());

@@ -13,6 +13,7 @@ mod logs;
 mod marks;
 mod reload;
 mod remarks;
+mod security;
 mod status;
 mod supervise;
 mod verbs;

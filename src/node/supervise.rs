@@ -1,6 +1,6 @@
 //! The circle: wait for something, step, carry out the effects, wait again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +19,7 @@ use super::logs::LogSources;
 use super::marks::Mark;
 use super::reload::{Asked, Live};
 use super::remarks;
+use super::security;
 use super::status::{CpuLooks, View};
 use super::verbs::{Outcome, Reply, Waiter, Wish, outcome};
 use crate::act::{Act, ActError, Newborn, State, Unread};
@@ -386,6 +387,9 @@ impl Supervisor {
             Ask::Why { name, reply } => {
                 let _gone = reply.send(self.why(&name));
             }
+            Ask::Security { name, reply } => {
+                let _gone = reply.send(self.security(&name));
+            }
             Ask::Shutdown { reply } => {
                 let _gone = reply.send(pb::ShutdownReply { pid: process::own_pid().0 });
                 self.take(Event::Command(Command::Shutdown(Urgency::Orderly)));
@@ -448,12 +452,25 @@ impl Supervisor {
         if name.is_empty() {
             return Ok(self.view(|_| true));
         }
+        let ids = self.named_or_disabled(name)?;
+        Ok(self.view(|id| ids.contains(id)))
+    }
+
+    /// The instances of a name that means something; a disabled service has none.
+    fn named_or_disabled(&self, name: &str) -> Result<BTreeSet<InstanceId>, Status> {
         let ids = self.node.named(name);
         let disabled = self.act.plan().disabled.iter().any(|service| service.as_str() == name);
-        if ids.is_empty() && !disabled {
+        if ids.is_empty() && !disabled && !name.is_empty() {
             return Err(self.no_such(name));
         }
-        Ok(self.view(|id| ids.contains(id)))
+        Ok(ids)
+    }
+
+    fn security(&self, name: &str) -> Result<pb::SecurityReply, Status> {
+        let named = self.named_or_disabled(name)?;
+        let chosen = self.node.instances().filter(|(id, _)| name.is_empty() || named.contains(id));
+        let instances = chosen.map(|(id, instance)| security::of(&self.act, id, instance.pid()));
+        Ok(pb::SecurityReply { instances: instances.collect() })
     }
 
     fn why(&mut self, name: &str) -> Result<pb::WhyReply, Status> {

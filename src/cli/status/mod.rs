@@ -2,6 +2,7 @@
 
 mod detail;
 mod json;
+mod security;
 mod table;
 
 pub(super) use json::instance as instance_json;
@@ -74,6 +75,17 @@ async fn render(
     paint: Paint,
 ) -> Result<(String, ExitCode), Error> {
     let name = args.name.as_deref().unwrap_or_default();
+    if args.security {
+        let instances = node.security(name).await?;
+        let text = if args.json {
+            security::json(&instances)
+        } else if instances.is_empty() && !name.is_empty() {
+            disabled(name)
+        } else {
+            security::table(&instances, paint)
+        };
+        return Ok((text, ExitCode::Ok));
+    }
     let status = node.status(name).await?;
     let code = if name.is_empty() { ExitCode::Ok } else { readiness(&status) };
     if args.json {
@@ -83,7 +95,7 @@ async fn render(
         return Ok((table::render(&status, paint), code));
     }
     if status.instances.is_empty() {
-        return Ok((format!("{name} is disabled in the configuration\n"), code));
+        return Ok((disabled(name), code));
     }
     let mut text = String::new();
     for instance in &status.instances {
@@ -92,6 +104,10 @@ async fn render(
         text += &format!("{separator}{}{lines}", detail::render(instance, paint));
     }
     Ok((text, code))
+}
+
+fn disabled(name: &str) -> String {
+    format!("{name} is disabled in the configuration\n")
 }
 
 /// The newest log lines of an instance, after an empty line; nothing where there are none.

@@ -2,6 +2,7 @@
 //! error: it may go at any time. Source: the `proc_*(5)` manual pages.
 
 mod ports;
+mod rights;
 mod stat;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::ops::Add;
 use std::time::Duration;
 
 pub use ports::port_holder;
+pub use rights::{Rights, SystemCalls, rights};
 pub use stat::{ProcessState, Stat, stat};
 
 use super::error::{Error, failed};
