@@ -22,7 +22,7 @@ use crate::observe::starvation::Scheduling;
 use crate::observe::{logs, memory, port};
 use crate::plan::{InstancePlan, Readiness};
 use crate::rpc;
-use crate::telemetry::{LogBook, Source, Stream};
+use crate::telemetry::{LogBook, Rest, Source, Stream};
 use crate::units::{InstanceId, Pid, RunId};
 
 /// What every attachment needs.
@@ -107,7 +107,9 @@ pub(super) fn read_log(
     let (book, teller) = (around.book.clone(), Teller::new(run, around.heard.clone()));
     let ended = PumpEnded { instance: id.clone(), run, part };
     pumps.spawn(async move {
-        if let Err(error) = logs::pump(pipe, source, stream, book, std::future::pending()).await {
+        let custody = logs::Custody::Ours(Rest::default());
+        let never = std::future::pending();
+        if let Err(error) = logs::pump(pipe, source, stream, book, custody, never).await {
             teller.odd(error.to_string()).await;
         }
         ended

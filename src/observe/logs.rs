@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::linux::fds;
 use crate::telemetry::intake::Intake;
-use crate::telemetry::{BookError, LogBook, Source, Stream};
+use crate::telemetry::{BookError, LogBook, Rest, Source, Stream};
 
 /// Bytes of one read, and so the most that is done before other tasks have their turn.
 const READ_SIZE: usize = 64 * 1024;
@@ -39,13 +39,25 @@ pub enum LogError {
     Book(#[from] BookError),
 }
 
+/// Who has what was taken from a pipe and has not got out yet.
+#[derive(Debug)]
+pub enum Custody {
+    /// This process alone, and with it it is lost. A pump before had read the rest of a line.
+    Ours(Rest),
+}
+
 /// Why a pump has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// Nobody has the other end any more.
     EndOfFile,
-    /// It was asked to. What was not read is still in the pipe.
-    Stopped,
+    /// It was asked to. What was not read is still in the pipe; `rest` is for the next pump.
+    Stopped { rest: Rest },
+}
+
+enum Halt {
+    EndOfFile,
+    Asked,
 }
 
 /// What one read gave.
@@ -77,6 +89,7 @@ pub async fn pump(
     source: Source,
     stream: Stream,
     book: LogBook,
+    custody: Custody,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, LogError> {
     let (instance, name) = (source.instance.clone(), stream.as_str());
@@ -86,29 +99,40 @@ pub async fn pump(
         source,
     })?;
     let mut intake = book.intake(source, stream)?;
-    let ended = read_to_end(pipe, &mut intake, stop).await;
-    intake.finish();
+    let Custody::Ours(rest) = custody;
+    intake.resume(rest);
+    let ended = match read_to_end(pipe, &mut intake, stop).await {
+        Ok(Halt::Asked) => Ok(Ended::Stopped { rest: intake.stop() }),
+        Ok(Halt::EndOfFile) => {
+            intake.finish();
+            Ok(Ended::EndOfFile)
+        }
+        Err(source) => {
+            intake.finish();
+            Err(LogError::Read { instance, stream: name, source })
+        }
+    };
     intake.hand_over().await;
-    ended.map_err(|source| LogError::Read { instance, stream: name, source })
+    ended
 }
 
 async fn read_to_end(
     mut pipe: Receiver,
     intake: &mut Intake,
     stop: impl Future<Output = ()>,
-) -> io::Result<Ended> {
+) -> io::Result<Halt> {
     let mut stop = pin!(stop);
     let mut flow = Flow { emptied: Instant::now(), pipe: PipeSize::AsItCame };
     loop {
         let mut is_fast = false;
         tokio::select! {
-            () = &mut stop => return Ok(Ended::Stopped),
+            () = &mut stop => return Ok(Halt::Asked),
             ready = pipe.readable() => {
                 ready?;
                 match read_once(&pipe, intake)? {
                     Got::Bytes(count) => is_fast = flow.is_fast(count, &pipe),
                     Got::Nothing => continue,
-                    Got::EndOfFile => return Ok(Ended::EndOfFile),
+                    Got::EndOfFile => return Ok(Halt::EndOfFile),
                 }
             }
             () = notice_due(intake) => intake.say_dropped(),
@@ -118,7 +142,7 @@ async fn read_to_end(
             // Waiting for nothing but time: else every write would wake us.
             let unwatched = pipe.into_nonblocking_fd()?;
             tokio::select! {
-                () = &mut stop => return Ok(Ended::Stopped),
+                () = &mut stop => return Ok(Halt::Asked),
                 () = sleep(GATHER) => {}
             }
             pipe = Receiver::from_owned_fd_unchecked(unwatched)?;
@@ -175,7 +199,7 @@ mod tests {
     use crate::units::{InstanceId, Level, Pid, RunId};
     use rustix::pipe::pipe;
     use std::fs::File;
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::sync::Arc;
     use tokio_stream::StreamExt;
 
@@ -191,8 +215,13 @@ mod tests {
     fn start(book: &LogBook, pipe: OwnedFd, instance: &str) -> impl Future<Output = Ended> + use<> {
         let id: InstanceId = instance.parse().unwrap();
         let source = Source::instance(&id, RunId(1), Pid(7));
-        let pumped = pump(pipe, source, Stream::Stdout, book.clone(), std::future::pending());
+        let book = book.clone();
+        let pumped = pump(pipe, source, Stream::Stdout, book, ours(), std::future::pending());
         async { pumped.await.unwrap() }
+    }
+
+    fn ours() -> Custody {
+        Custody::Ours(Rest::default())
     }
 
     fn register(book: &LogBook, service: &str, limits: Limits) {
@@ -284,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pump_that_is_stopped_leaves_the_rest_in_the_pipe() {
+    async fn a_pump_that_is_stopped_leaves_every_byte_to_the_next() {
         let book = book();
         register(&book, "web", Limits::new(100, 0, 0));
         let (read, write) = pipe().unwrap();
@@ -296,14 +325,16 @@ mod tests {
             follower.next().await;
         };
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
-        let ended = pump(read, source, Stream::Stderr, book.clone(), stop).await.unwrap();
-        assert_eq!(ended, Ended::Stopped);
-        assert_eq!(messages(book.query(ALL)), ["read", "half"]);
-        file.write_all(b"left").unwrap();
+        let first = pump(read, source.clone(), Stream::Stderr, book.clone(), ours(), stop);
+        let Ended::Stopped { rest } = first.await.unwrap() else { panic!("nobody closed it") };
+        assert_eq!(rest, Rest { bytes: b"half".to_vec(), parts: 0 });
+        file.write_all(b" a line\nlast").unwrap();
         drop(file);
-        let mut rest = String::new();
-        File::from(kept).read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "left");
+        let never = std::future::pending();
+        let custody = Custody::Ours(rest);
+        let second = pump(kept, source, Stream::Stderr, book.clone(), custody, never);
+        assert_eq!(second.await.unwrap(), Ended::EndOfFile);
+        assert_eq!(messages(book.query(ALL)), ["read", "half a line", "last"]);
     }
 
     #[tokio::test]
@@ -312,7 +343,8 @@ mod tests {
         register(&book, "web", Limits::new(100, 0, 0));
         let null = File::open("/dev/null").unwrap().into();
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
-        let refused = pump(null, source, Stream::Stdout, book, std::future::pending()).await;
+        let never = std::future::pending();
+        let refused = pump(null, source, Stream::Stdout, book, ours(), never).await;
         let text = refused.unwrap_err().to_string();
         assert!(text.starts_with("reading stdout of web-0: the descriptor cannot"), "{text}");
     }

@@ -12,7 +12,7 @@ use super::record::{Part, Source, Stream};
 use super::render::Frame;
 use super::ring::Head;
 use super::sink::{Account, Chunk, Sent};
-use super::split::Splitter;
+use super::split::{Rest, Splitter};
 use crate::units::{Level, Tick};
 
 /// One stream of one run.
@@ -69,6 +69,11 @@ impl Intake {
         Self { book, shelf, splitter: Splitter::default(), lane, account }
     }
 
+    /// Goes on in the middle of a line. Before anything is taken in.
+    pub fn resume(&mut self, rest: Rest) {
+        self.splitter = Splitter::resume(rest);
+    }
+
     /// Takes what one read gave. Call `hand_over` after it.
     pub fn take_in(&mut self, data: &[u8]) {
         self.read(|splitter, reading| {
@@ -96,6 +101,15 @@ impl Intake {
         });
     }
 
+    /// The stream is read by another one from here on: half a line is not a line yet, but no drop
+    /// stays unsaid. Call `hand_over` after it.
+    pub fn stop(&mut self) -> Rest {
+        self.read(|splitter, reading| {
+            reading.say_dropped();
+            splitter.take_rest()
+        })
+    }
+
     /// Gives what was rendered to the sink. Waits at most `sink::PATIENCE` for room.
     pub async fn hand_over(&mut self) {
         let bytes = std::mem::take(&mut self.lane.rendered);
@@ -113,7 +127,7 @@ impl Intake {
         }
     }
 
-    fn read(&mut self, work: impl FnOnce(&mut Splitter, &mut Reading<'_>)) {
+    fn read<T>(&mut self, work: impl FnOnce(&mut Splitter, &mut Reading<'_>) -> T) -> T {
         let (stamp, now) = (Stamp::of(self.book.clock().wall()), self.book.clock().tick());
         self.begin_rendering();
         let mut log = self.book.lock();
@@ -121,9 +135,10 @@ impl Intake {
         let shelf = &mut log.shelves[self.shelf];
         shelf.bucket.refill(now);
         let mut reading = Reading { lane: &mut self.lane, shelf, stamp, now, order };
-        work(&mut self.splitter, &mut reading);
+        let outcome = work(&mut self.splitter, &mut reading);
         drop(log);
         self.book.announce(order);
+        outcome
     }
 
     fn begin_rendering(&mut self) {

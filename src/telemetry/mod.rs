@@ -28,3 +28,4 @@ pub use reader::{AtEnd, Query, Reader, Scope};
 pub use record::{OwnedRecord, Source, Stream};
 pub use render::{Colour, Form, Style, is_for_machines};
 pub use sink::{Flushed, Sink, SinkError};
+pub use split::Rest;

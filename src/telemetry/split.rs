@@ -9,6 +9,15 @@ pub const LINE_MAX: usize = 64 * 1024;
 /// An emptied buffer larger than this is given back, so that an idle service costs next to nothing.
 const KEPT_BUFFER: usize = 4 * 1024;
 
+/// What was read of a line whose end has not come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// At most `LINE_MAX` and a CR.
+    pub bytes: Vec<u8>,
+    /// How many parts of the line were given out before.
+    pub parts: u32,
+}
+
 /// Splits one stream. Holds at most one line of `LINE_MAX` bytes between two reads.
 #[derive(Debug, Default)]
 pub struct Splitter {
@@ -18,6 +27,16 @@ pub struct Splitter {
 }
 
 impl Splitter {
+    /// Goes on where another one stopped.
+    pub fn resume(rest: Rest) -> Self {
+        Self { pending: rest.bytes, parts: rest.parts }
+    }
+
+    /// Stops in the middle of a line.
+    pub fn take_rest(&mut self) -> Rest {
+        Rest { bytes: std::mem::take(&mut self.pending), parts: std::mem::take(&mut self.parts) }
+    }
+
     /// Gives every line that `data` completes, without its LF or CR LF.
     pub fn feed(&mut self, data: &[u8], mut each: impl FnMut(&[u8], Part)) {
         let mut start = 0;
@@ -115,6 +134,21 @@ mod tests {
         assert_eq!(texts(&[b"a\nb", b"c\r", b"\n\nlast"]), ["a", "bc", "", "last"]);
         assert_eq!(texts(&[b"kept\r"]), ["kept\r"]);
         assert!(texts(&[b""]).is_empty());
+    }
+
+    #[test]
+    fn another_one_goes_on_in_the_middle_of_a_line() {
+        let text = "y".repeat(3 * LINE_MAX) + "\nz\n";
+        for at in [0, 1, LINE_MAX, LINE_MAX + 1, 2 * LINE_MAX + 5, 3 * LINE_MAX, text.len()] {
+            let mut out = Vec::new();
+            let mut splitter = Splitter::default();
+            let (one, other) = text.as_bytes().split_at(at);
+            splitter.feed(one, |line, part| out.push((line.to_vec(), part)));
+            let mut next = Splitter::resume(splitter.take_rest());
+            next.feed(other, |line, part| out.push((line.to_vec(), part)));
+            splitter.finish(|line, _| panic!("{line:?} is given twice"));
+            assert_eq!(out, split(&[text.as_bytes()]), "{at}");
+        }
     }
 
     #[test]
