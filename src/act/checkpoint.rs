@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::custody::{Inheritance, Keepsake, Turn};
 use super::superior::Superior;
+use crate::config::Beside;
 use crate::decide::SavedNode;
 use crate::linux::{fds, process};
-use crate::units::{Pid, RunId, ServiceName};
+use crate::units::{Pid, RunId};
 
 /// Of what is written here. An orchestrator that reads another takes over nothing.
 const FORM: u32 = 1;
@@ -36,8 +37,8 @@ pub struct State {
     pub began_at: Duration,
     /// The configuration in force, as text that gives it again.
     pub config: String,
-    /// Numbers of instances that an operator asked for, and that the configuration does not have.
-    pub scaled: BTreeMap<ServiceName, u16>,
+    /// What an operator asked for, and the configuration does not have.
+    pub beside: Beside,
     pub node: SavedNode,
 }
 
@@ -149,8 +150,9 @@ mod tests {
     fn state() -> State {
         let node = Node::new([], 7).saved();
         let scaled = BTreeMap::from([("web".parse().unwrap(), 3)]);
+        let beside = Beside { scaled, ..Beside::default() };
         let began_at = Duration::from_millis(1234);
-        State { began_at, config: "[node]\n".to_owned(), scaled, node }
+        State { began_at, config: "[node]\n".to_owned(), beside, node }
     }
 
     fn runs() -> BTreeMap<RunId, SavedRun> {

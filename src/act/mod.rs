@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
 pub use custody::{Inheritance, Part};
 pub use error::ActError;
-pub use limits::LimitInForce;
+pub use limits::{LimitChange, LimitInForce, Pause};
 pub use superior::Superior;
 pub use sweep::{Spared, Swept, sweep};
 pub use takeover::Unread;
@@ -283,12 +283,22 @@ impl Act {
         (pidfd, members)
     }
 
-    /// Writes the limits of a run's group anew, which are gone when the controllers were.
+    /// Writes the limits of a run's group anew, which are gone when the controllers were: those
+    /// that fit what it uses now.
     pub fn reapply(&self, run: RunId) -> Result<(), ActError> {
         let Some(live) = self.runs.get(&run) else { return Ok(()) };
         let Some(group) = live.members.group() else { return Ok(()) };
         let Some(plan) = self.plan.instances.get(&live.instance) else { return Ok(()) };
-        limits::set(group, &plan.limits)
+        limits::set_what_fits(group, &plan.limits)
+    }
+
+    /// What brings a running instance to the limits of the plan in force; none: it does not run, or
+    /// has no group.
+    pub fn limit_change(&self, id: &InstanceId) -> Option<LimitChange> {
+        let run = self.runs.values().find(|run| run.instance == *id)?;
+        let group = Arc::clone(run.members.group()?);
+        let limits = self.plan.instances.get(id)?.limits;
+        Some(LimitChange { group, limits })
     }
 
     /// The limits of an instance, as wanted and as the kernel has them.

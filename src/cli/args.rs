@@ -141,6 +141,17 @@ pub enum Verb {
     /// refused. It holds until the node ends, or the configuration says another number.
     #[command(after_long_help = "Example:\n  blackhole-node scale storage 3")]
     Scale(ScaleArgs),
+    /// Change what a service may use, while it runs.
+    ///
+    /// The keys are those of its section [services.NAME.resources] that a process can follow:
+    /// memory, memory_high, memory_low, memory_min, memory_swap, oom_group, cpu_cores (or cpu),
+    /// cpu_weight, io_weight, max_tasks (or tasks). "none" lifts a limit. Nothing is killed for it:
+    /// where the memory in use does not come down within 5 s, everything stays as it was, and the
+    /// exit code is 1. It holds until the node ends, or the configuration says another value.
+    #[command(after_long_help = "Examples:\n  \
+        blackhole-node set-limits storage memory=1GiB cpu=0.5\n  \
+        blackhole-node set-limits web tasks=none")]
+    SetLimits(SetLimitsArgs),
     /// Answer why a service is not up, or was started again.
     ///
     /// One screen for each instance: what it waits for, what happened to it, the rules that were
@@ -295,6 +306,19 @@ pub struct ScaleArgs {
     pub replan: ReplanArgs,
 }
 
+/// `set-limits`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct SetLimitsArgs {
+    /// A service
+    #[arg(value_parser = service)]
+    pub name: String,
+    /// What it may use, such as memory=512MiB
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = limit)]
+    pub limits: Vec<String>,
+    #[command(flatten)]
+    pub replan: ReplanArgs,
+}
+
 /// `stop`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct StopArgs {
@@ -365,6 +389,13 @@ fn assignment(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
         Some(_) | None => Err("write KEY=VALUE, such as api.http_port=8080".to_owned()),
+    }
+}
+
+fn limit(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err("write KEY=VALUE, such as memory=512MiB".to_owned()),
     }
 }
 

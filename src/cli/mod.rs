@@ -137,6 +137,9 @@ pub async fn run(
         Verb::Stop(args) => stop(args, options, console).await,
         Verb::Reload(args) => replan::reload(&mut connect(options).await?, args, console).await,
         Verb::Scale(args) => replan::scale(&mut connect(options).await?, args, console).await,
+        Verb::SetLimits(args) => {
+            replan::set_limits(&mut connect(options).await?, args, console).await
+        }
         Verb::Why(args) => why::show(&mut connect(options).await?, args, console).await,
         Verb::Logs(args) => logs::show(&mut connect(options).await?, args, console, end).await,
         Verb::Config(verb) => config::run(verb, options, config, console),

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::cli::console::{Kind, Paint};
 
-    const VERBS: [&str; 15] = [
+    const VERBS: [&str; 16] = [
         "run",
         "status",
         "start",
@@ -146,6 +146,7 @@ mod tests {
         "version",
         "reload",
         "scale",
+        "set-limits",
         "why",
         "install",
         "uninstall",

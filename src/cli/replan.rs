@@ -1,9 +1,9 @@
-//! `reload` and `scale`: what the node changed, one line an instance.
+//! `reload`, `scale` and `set-limits`: what the node changed, one line an instance.
 
 use serde_json::{Value, json};
 
 use super::act::settled_words;
-use super::args::{ReplanArgs, ScaleArgs};
+use super::args::{ReplanArgs, ScaleArgs, SetLimitsArgs};
 use super::console::{Console, printable};
 use super::error::Error;
 use super::exit::ExitCode;
@@ -29,6 +29,17 @@ pub async fn scale(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
     let reply = node.scale(&args.name, args.instances, Wait::unless(args.replan.no_block)).await?;
+    show(&reply, &args.replan, console)
+}
+
+/// Changes what a service may use.
+pub async fn set_limits(
+    node: &mut Client,
+    args: &SetLimitsArgs,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, Error> {
+    let wait = Wait::unless(args.replan.no_block);
+    let reply = node.set_limits(&args.name, &args.limits, wait).await?;
     show(&reply, &args.replan, console)
 }
 

@@ -123,6 +123,8 @@ mod parsing {
         assert_eq!(life("restart"), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(life("stop UPPER"), Err(ErrorKind::ValueValidation));
         assert_eq!(life("scale storage"), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(life("set-limits storage"), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(life("set-limits storage memory"), Err(ErrorKind::ValueValidation));
         assert_eq!(life("scale storage -1"), Err(ErrorKind::UnknownArgument));
         assert_eq!(life("scale storage many"), Err(ErrorKind::ValueValidation));
     }
@@ -343,6 +345,18 @@ mod against_a_fake_node {
         assert_eq!(told, said(ExitCode::Ok, "storage-1 added\nstorage-2 added\n", ""));
         assert_eq!(typed(&troubled_node(), "scale web 3").await.0, ExitCode::Ok);
         assert_eq!(typed(&troubled_node(), "scale nosuch 3").await.0, ExitCode::NoSuchService);
+    }
+
+    #[tokio::test]
+    async fn set_limits_says_whose_limits_hold_or_why_not() {
+        let told = typed(&troubled_node(), "set-limits identity memory=64MiB tasks=9").await;
+        let text = "identity-0 adjusted (limits): ready (pid 1002)\n";
+        assert_eq!(told, said(ExitCode::Ok, text, ""));
+        let (code, _, err) = typed(&troubled_node(), "set-limits identity memory=1MiB").await;
+        assert_eq!(code, ExitCode::Failed);
+        assert_eq!(err, "identity-0: its memory does not come down to 1MiB\n");
+        let (code, ..) = typed(&troubled_node(), "set-limits nosuch memory=1GiB").await;
+        assert_eq!(code, ExitCode::NoSuchService);
     }
 
     #[tokio::test]

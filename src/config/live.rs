@@ -6,10 +6,8 @@ use crate::units::{ByteSize, ServiceName};
 /// Why a service cannot have that many instances.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScaleError {
-    #[error("there is no service {name:?}; there are: {known}")]
-    NoSuchService { name: String, known: String },
-    #[error("{0} is disabled; set services.{0}.enabled = true and reload")]
-    Disabled(ServiceName),
+    #[error("{0}")]
+    Service(#[from] UnknownService),
     #[error("{service} cannot have {asked} instances; allowed: {allowed}{why}")]
     Instances { service: ServiceName, asked: u32, allowed: String, why: &'static str },
     #[error(
@@ -17,6 +15,30 @@ pub enum ScaleError {
          resources.memory is {budget}"
     )]
     Memory { service: ServiceName, asked: u32, sum: ByteSize, budget: ByteSize },
+}
+
+/// Why nothing of this name can be changed while the node runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownService {
+    #[error("there is no service {name:?}; there are: {known}")]
+    None { name: String, known: String },
+    #[error("{0} is disabled; set services.{0}.enabled = true and reload")]
+    Disabled(ServiceName),
+}
+
+pub(super) fn running_service<'c>(
+    config: &'c NodeConfig,
+    name: &str,
+) -> Result<(&'c ServiceName, &'c Service), UnknownService> {
+    let found = config.services.iter().find(|(service, _)| service.as_str() == name);
+    match found {
+        Some((service, settings)) if settings.enabled => Ok((service, settings)),
+        Some((service, _)) => Err(UnknownService::Disabled(service.clone())),
+        None => {
+            let known: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
+            Err(UnknownService::None { name: name.to_owned(), known: known.join(", ") })
+        }
+    }
 }
 
 impl NodeConfig {
@@ -34,19 +56,14 @@ impl NodeConfig {
         all.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
+    /// The service of this name, if it is there and enabled.
+    pub fn running(&self, name: &str) -> Result<&ServiceName, UnknownService> {
+        running_service(self, name).map(|(service, _)| service)
+    }
+
     /// Gives the service `asked` instances, and the configuration that follows.
     pub fn scaled(&self, name: &str, asked: u32) -> Result<Self, ScaleError> {
-        let found = self.services.iter().find(|(service, _)| service.as_str() == name);
-        let Some((service, settings)) = found else {
-            let known: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            return Err(ScaleError::NoSuchService {
-                name: name.to_owned(),
-                known: known.join(", "),
-            });
-        };
-        if !settings.enabled {
-            return Err(ScaleError::Disabled(service.clone()));
-        }
+        let (service, settings) = running_service(self, name)?;
         let most = settings.most_instances();
         let fitting = u16::try_from(asked).ok().filter(|asked| (1..=most).contains(asked));
         let Some(instances) = fitting else {
@@ -72,7 +89,7 @@ impl NodeConfig {
     }
 
     /// The memory limits of everything that runs, together.
-    fn promised_memory(&self) -> ByteSize {
+    pub(super) fn promised_memory(&self) -> ByteSize {
         let enabled = self.services.values().filter(|service| service.enabled);
         let all = enabled.filter_map(Service::promised_memory);
         ByteSize(all.fold(0, |sum, one| sum.saturating_add(one.0)))

@@ -9,6 +9,7 @@
 //! about a node that runs.
 
 mod addresses;
+mod beside;
 mod dependencies;
 mod foreign;
 mod form;
@@ -24,6 +25,7 @@ mod schema;
 mod section;
 mod sections;
 mod services;
+mod set_limits;
 mod show;
 mod sums;
 mod toml_text;
@@ -48,7 +50,8 @@ mod yaml_tests;
 
 use std::path::{Path, PathBuf};
 
-pub use live::ScaleError;
+pub use beside::Beside;
+pub use live::{ScaleError, UnknownService};
 pub use model::{
     Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
     LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit,
@@ -58,6 +61,7 @@ pub use model::{
 pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};
 pub use schema::schema;
+pub use set_limits::{LimitSettings, LimitsError};
 pub use show::{show, show_json};
 
 use crate::units::ByteSize;

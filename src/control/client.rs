@@ -19,8 +19,8 @@ use crate::linux::pidfd::Pidfd;
 use crate::rpc::pb::node::control_client::ControlClient;
 use crate::rpc::pb::node::{
     InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest, NodeStatus,
-    ReloadRequest, ReplanReply, ScaleRequest, SecurityRequest, ShutdownRequest, StatusRequest,
-    VerbRequest, WhyRequest,
+    ReloadRequest, ReplanReply, ScaleRequest, SecurityRequest, SetLimitsRequest, ShutdownRequest,
+    StatusRequest, VerbRequest, WhyRequest,
 };
 
 use super::{SOCKET, Wait};
@@ -154,6 +154,22 @@ impl Client {
         let service = service.to_owned();
         let no_block = wait == Wait::Accepted;
         let answer = self.node.scale(ScaleRequest { service, instances, no_block }).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// Changes what a service may use.
+    pub async fn set_limits(
+        &mut self,
+        service: &str,
+        assignments: &[String],
+        wait: Wait,
+    ) -> Result<ReplanReply, Error> {
+        let request = SetLimitsRequest {
+            service: service.to_owned(),
+            assignments: assignments.to_vec(),
+            no_block: wait == Wait::Accepted,
+        };
+        let answer = self.node.set_limits(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
     }
 

@@ -19,7 +19,8 @@ use crate::rpc::pb::node::control_server::{Control, ControlServer};
 use crate::rpc::pb::node::{
     Change, Happening, InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest,
     NodeStatus, ReloadRequest, ReplanReply, ScaleRequest, SecurityReply, SecurityRequest,
-    ShutdownReply, ShutdownRequest, StatusRequest, VerbReply, VerbRequest, WhyReply, WhyRequest,
+    SetLimitsRequest, ShutdownReply, ShutdownRequest, StatusRequest, VerbReply, VerbRequest,
+    WhyReply, WhyRequest,
 };
 
 /// What the fake node says.
@@ -171,6 +172,25 @@ impl Control for Scripted {
         };
         let changes = (before..request.instances).map(change).collect();
         Ok(Response::new(ReplanReply { changes, ..ReplanReply::default() }))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<SetLimitsRequest>,
+    ) -> Result<Response<ReplanReply>, Status> {
+        let request = request.into_inner();
+        let instances = self.named(&request.service)?;
+        if request.assignments.iter().any(|assignment| assignment == "memory=1MiB") {
+            let what = format!("{}-0: its memory does not come down to 1MiB", request.service);
+            return Err(Status::failed_precondition(what));
+        }
+        let change = |one: &InstanceStatus| Change {
+            instance: one.instance.clone(),
+            what: "adjusted".to_owned(),
+            differs: vec!["limits".to_owned()],
+        };
+        let changes = instances.iter().map(change).collect();
+        Ok(Response::new(ReplanReply { changes, instances, ..ReplanReply::default() }))
     }
 
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyReply>, Status> {

@@ -26,6 +26,7 @@ pub enum Ask {
     Security { name: String, reply: Answer<pb::SecurityReply> },
     Reload { request: pb::ReloadRequest, reply: Answer<pb::ReplanReply> },
     Scale { request: pb::ScaleRequest, reply: Answer<pb::ReplanReply> },
+    SetLimits { request: pb::SetLimitsRequest, reply: Answer<pb::ReplanReply> },
     Shutdown { reply: oneshot::Sender<pb::ShutdownReply> },
 }
 
@@ -126,6 +127,16 @@ impl<L: LogSource> Control for Desk<L> {
         let (reply, answer) = oneshot::channel();
         let request = request.into_inner();
         let reply = self.ask(Ask::Scale { request, reply }, answer).await??;
+        Ok(Response::new(reply))
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<pb::SetLimitsRequest>,
+    ) -> Result<Response<pb::ReplanReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let request = request.into_inner();
+        let reply = self.ask(Ask::SetLimits { request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 

@@ -1,6 +1,6 @@
 //! Coming up: folders, locks, the sweep, the control socket. After it the loop can begin.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
@@ -10,12 +10,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::estate::{Estate, Resumed, TakenOver, with_scaled};
+use super::estate::{Estate, Resumed, TakenOver};
 use super::host::{self, Host};
 use super::logs::{self, LogError, Opened};
 use super::marks::Mark;
 use crate::act::{Act, ActError, Inheritance, Superior, Swept, sweep};
-use crate::config::{NodeConfig, ResourceLimits};
+use crate::config::{Beside, NodeConfig, ResourceLimits};
 use crate::control;
 use crate::linux::fds::{self, ListensAt, SocketAccess};
 use crate::linux::process::{self, PidLock};
@@ -23,7 +23,7 @@ use crate::observe::clock::Clock;
 use crate::observe::signals::Signals;
 use crate::plan::Plan;
 use crate::telemetry::{LogBook, orchestrator_log};
-use crate::units::{Level, Pid, ServiceName};
+use crate::units::{Level, Pid};
 
 pub(super) const LOCK: &str = "node.lock";
 
@@ -127,7 +127,7 @@ pub enum BootError {
 pub(super) struct Booted {
     /// What the file says, as a configuration and as text.
     pub(super) file: (NodeConfig, String),
-    pub(super) scaled: BTreeMap<ServiceName, u16>,
+    pub(super) beside: Beside,
     /// What is in force.
     pub(super) config: NodeConfig,
     pub(super) loader: Loader,
@@ -146,8 +146,7 @@ pub(super) struct Booted {
 pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Booted, BootError> {
     let Settings { loader, clock } = settings;
     let configured = estate.configuration(&loader)?;
-    let scaled = estate.scaled();
-    let config = with_scaled(configured.config.clone(), &scaled);
+    let (beside, config) = estate.beside(&configured.config);
     let clock = match &estate.former {
         Some(former) => Clock::begun_at(former.state.began_at),
         None => clock,
@@ -198,7 +197,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     let taken_over = estate.take_over(resumed.as_ref(), &mut act);
     Ok(Booted {
         file: (configured.config, configured.text),
-        scaled,
+        beside,
         config,
         loader,
         resumed,

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::boot::{BootError, Configured, Loader};
 use crate::act::{Act, Checkpoint, Inheritance, Newborn, Spared, Unread};
-use crate::config::NodeConfig;
+use crate::config::{Beside, NodeConfig};
 use crate::decide::{Effect, Held, Node, resume};
 use crate::linux::{inherited, succession};
 use crate::plan::Plan;
 use crate::telemetry::LogBook;
-use crate::units::{InstanceId, Level, RunId, ServiceName, Tick};
+use crate::units::{InstanceId, Level, RunId, Tick};
 
 /// Everything that was kept for us.
 #[derive(Debug, Default)]
@@ -50,8 +50,7 @@ pub(super) fn take() -> Result<Estate, BootError> {
 }
 
 impl Estate {
-    /// The configuration by which the former one lived, with the numbers of instances that an
-    /// operator had asked for; else that of the file.
+    /// The configuration by which the former one lived; else that of the file.
     pub(super) fn configuration(&mut self, loader: &Loader) -> Result<Configured, BootError> {
         let Some(former) = &self.former else {
             return loader.load().map_err(BootError::Configuration);
@@ -65,8 +64,17 @@ impl Estate {
         }
     }
 
-    pub(super) fn scaled(&self) -> BTreeMap<ServiceName, u16> {
-        self.former.as_ref().map(|former| former.state.scaled.clone()).unwrap_or_default()
+    /// What an operator had changed beside the file, and the configuration with it.
+    pub(super) fn beside(&mut self, file: &NodeConfig) -> (Beside, NodeConfig) {
+        let former = self.former.as_ref().map(|former| former.state.beside.clone());
+        let beside = former.unwrap_or_default();
+        match beside.over(file) {
+            Ok(config) => (beside, config),
+            Err(why) => {
+                self.remarks.push(format!("what was changed beside the configuration: {why}"));
+                (Beside::default(), file.clone())
+            }
+        }
     }
 
     pub(super) fn tell(&self, book: &LogBook) {
@@ -123,17 +131,4 @@ impl Estate {
         }
         TakenOver { newborns, unread: act.settle_estate(inheritance) }
     }
-}
-
-/// With the numbers of instances that an operator asked for.
-pub(super) fn with_scaled(
-    mut config: NodeConfig,
-    scaled: &BTreeMap<ServiceName, u16>,
-) -> NodeConfig {
-    for (name, instances) in scaled {
-        if let Some(service) = config.services.get_mut(name) {
-            service.instances = *instances;
-        }
-    }
-    config
 }

@@ -9,6 +9,7 @@ mod desk;
 mod estate;
 mod history;
 mod host;
+mod limits;
 mod logs;
 mod marks;
 mod reload;

@@ -1,7 +1,7 @@
 //! Live change: a configuration that is read anew, or a service that is scaled, becomes a new plan
 //! for what runs. Everything that can be refused is refused before anything is changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::pending;
 use std::thread;
@@ -10,11 +10,10 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::boot::{Configured, Loader};
-use super::estate::with_scaled;
 use super::logs;
 use super::supervise::Supervisor;
 use super::verbs::{Reply, Waiter, Wish};
-use crate::config::{NodeConfig, ScaleError};
+use crate::config::{Beside, LimitSettings, LimitsError, NodeConfig, ScaleError, UnknownService};
 use crate::control::Wait;
 use crate::control::server::Answer;
 use crate::decide::{Command, Event, Goal, Replan, Tenure};
@@ -30,8 +29,7 @@ pub(super) struct Live {
     file: NodeConfig,
     /// The same as text.
     pub(super) text: String,
-    /// Numbers of instances that an operator asked for, and that the file does not have.
-    pub(super) scaled: BTreeMap<ServiceName, u16>,
+    pub(super) beside: Beside,
     reading: Option<oneshot::Receiver<Result<Configured, String>>>,
     /// Who wants to know about the reading that is under way.
     asked: Vec<Asked>,
@@ -52,21 +50,18 @@ pub(super) enum Asked {
 
 /// Why nothing was changed.
 #[derive(Debug)]
-enum Refusal {
+pub(super) enum Refusal {
     Configuration(String),
     Scale(ScaleError),
+    Limits(LimitsError),
     /// Not the asker's fault.
     State(String),
 }
 
 impl Live {
-    pub(super) fn new(
-        (file, text): (NodeConfig, String),
-        scaled: BTreeMap<ServiceName, u16>,
-        loader: Loader,
-    ) -> Self {
+    pub(super) fn new((file, text): (NodeConfig, String), beside: Beside, loader: Loader) -> Self {
         let (asked, next) = (Vec::new(), Vec::new());
-        Self { loader, file, text, scaled, reading: None, asked, next }
+        Self { loader, file, text, beside, reading: None, asked, next }
     }
 
     /// Reading is done beside the loop: a file may lie on a disk that hangs.
@@ -90,15 +85,16 @@ impl Live {
         read.unwrap_or_else(|_| Err("no thread can be made to read it".to_owned()))
     }
 
-    /// The file's configuration with what was scaled beside it. A number that the file changes is
-    /// the file's again.
-    fn with_scaled(&mut self, file: &NodeConfig) -> NodeConfig {
-        let said = |config: &NodeConfig, name: &ServiceName| {
-            config.services.get(name).map(|service| service.instances)
-        };
-        let before = &self.file;
-        self.scaled.retain(|name, _| said(before, name) == said(file, name));
-        with_scaled(file.clone(), &self.scaled)
+    /// What would be set for a service with these in addition.
+    pub(super) fn limits_with(
+        &self,
+        name: &str,
+        assignments: &[String],
+    ) -> Result<(ServiceName, LimitSettings), Refusal> {
+        let asked = LimitSettings::parse(assignments).map_err(Refusal::Limits)?;
+        let service = self.file.running(name).map_err(|error| Refusal::Limits(error.into()))?;
+        let settings = self.beside.limited.get(service).cloned().unwrap_or_default().and(&asked);
+        Ok((service.clone(), settings))
     }
 }
 
@@ -125,9 +121,10 @@ impl Supervisor {
         for asked in std::mem::take(&mut self.live.asked) {
             match (asked, &applied) {
                 (Asked::Signal, _) => {}
-                (Asked::Operator { reply, wait }, Ok((known, touched))) => {
+                (Asked::Operator { reply, wait }, Ok((known, touched, limits))) => {
                     let reply = Reply::Replan(reply, known.clone());
-                    self.answer_when_it_holds(replanned(touched.clone(), reply), wait);
+                    let waiter = replanned(touched.clone(), limits.clone(), reply);
+                    self.answer_when_it_holds(waiter, wait);
                 }
                 (Asked::Operator { reply, .. }, Err(refusal)) => {
                     let _gone = reply.send(Err(refusal.status()));
@@ -155,18 +152,21 @@ impl Supervisor {
                 "{keys}: cannot change while the node runs; stop it and start it again"
             )));
         }
-        let scaled = self.live.scaled.clone();
-        let config = self.live.with_scaled(&file);
-        let (changes, touched) = self.apply(config).inspect_err(|_| self.live.scaled = scaled)?;
+        let mut beside = self.live.beside.clone();
+        beside.give_way(&self.live.file, &file);
+        let config = beside.over(&file).map_err(Refusal::Limits)?;
+        let (changes, touched) = self.apply(config)?;
         self.live.file = file;
         self.live.text = text;
+        self.live.beside = beside;
         self.say(Level::Info, &format!("configuration: {origin}; {}", in_words(&changes)));
         for remark in &remarks {
             self.say(Level::Warn, remark);
         }
+        let changes_of_limits = changes.limited_otherwise().cloned().collect();
         let changes = told(&changes);
         let known = pb::ReplanReply { origin, remarks, changes, instances: Vec::new() };
-        Ok((known, touched))
+        Ok((known, touched, changes_of_limits))
     }
 
     pub(super) fn scale(&mut self, request: &pb::ScaleRequest, reply: Answer<pb::ReplanReply>) {
@@ -176,7 +176,7 @@ impl Supervisor {
             let count = config.services.iter().find(|(name, _)| name.as_str() == service);
             let count = count.map(|(name, service)| (name.clone(), service.instances));
             let applied = self.apply(config)?;
-            self.live.scaled.extend(count);
+            self.live.beside.scaled.extend(count);
             Ok(applied)
         });
         match applied {
@@ -184,12 +184,19 @@ impl Supervisor {
                 self.say(Level::Info, &format!("scaled {service}: {}", in_words(&changes)));
                 let changes = told(&changes);
                 let reply = Reply::Replan(reply, pb::ReplanReply { changes, ..Default::default() });
-                self.answer_when_it_holds(replanned(touched, reply), Wait::unless(*no_block));
+                let waiter = replanned(touched, BTreeSet::new(), reply);
+                self.answer_when_it_holds(waiter, Wait::unless(*no_block));
             }
             Err(refusal) => {
                 let _gone = reply.send(Err(refusal.status()));
             }
         }
+    }
+
+    /// Puts in force what was changed beside the file.
+    pub(super) fn apply_beside(&mut self) -> Result<Changes, Refusal> {
+        let config = self.live.beside.over(&self.live.file).map_err(Refusal::Limits)?;
+        self.apply(config).map(|(changes, _)| changes)
     }
 
     /// Puts a configuration in force: all of it, or nothing. Also gives the instances that have to
@@ -216,27 +223,43 @@ impl Supervisor {
         self.config = config;
         let mut touched: BTreeSet<_> = changes.added.union(&leaving).cloned().collect();
         touched.extend(changes.relaunched.keys().cloned());
+        self.follow_limits(&changes);
         self.take(Event::Command(Command::Replan(replan)));
         Ok((changes, touched))
     }
 }
 
-fn replanned(ids: BTreeSet<InstanceId>, reply: Reply) -> Waiter {
-    Waiter { wish: Wish::Replanned, ids, reply }
+fn replanned(ids: BTreeSet<InstanceId>, limits: BTreeSet<InstanceId>, reply: Reply) -> Waiter {
+    Waiter { wish: Wish::Replanned, ids, limits, problems: Vec::new(), reply }
 }
 
-/// What is known of the answer at once, and the instances it depends on.
-type Applied = (pb::ReplanReply, BTreeSet<InstanceId>);
+/// What is known of the answer at once, the instances it depends on, and those whose limits it
+/// depends on.
+type Applied = (pb::ReplanReply, BTreeSet<InstanceId>, BTreeSet<InstanceId>);
 
 impl Refusal {
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         match self {
-            Self::Scale(ScaleError::NoSuchService { .. }) => Status::not_found(self.to_string()),
+            Self::Limits(LimitsError::Service(UnknownService::None { .. })) => {
+                Status::not_found(self.to_string())
+            }
+            Self::Limits(LimitsError::Service(UnknownService::Disabled(_))) => {
+                Status::failed_precondition(self.to_string())
+            }
+            Self::Limits(
+                LimitsError::Form(_)
+                | LimitsError::Key { .. }
+                | LimitsError::Wrong(_)
+                | LimitsError::Memory { .. },
+            ) => Status::invalid_argument(self.to_string()),
+            Self::Scale(ScaleError::Service(UnknownService::None { .. })) => {
+                Status::not_found(self.to_string())
+            }
             Self::Configuration(_)
             | Self::Scale(ScaleError::Instances { .. } | ScaleError::Memory { .. }) => {
                 Status::invalid_argument(self.to_string())
             }
-            Self::State(_) | Self::Scale(ScaleError::Disabled(_)) => {
+            Self::State(_) | Self::Scale(ScaleError::Service(UnknownService::Disabled(_))) => {
                 Status::failed_precondition(self.to_string())
             }
         }
@@ -248,11 +271,12 @@ impl fmt::Display for Refusal {
         match self {
             Self::Configuration(why) | Self::State(why) => f.write_str(why),
             Self::Scale(why) => write!(f, "{why}"),
+            Self::Limits(why) => write!(f, "{why}"),
         }
     }
 }
 
-fn told(changes: &Changes) -> Vec<pb::Change> {
+pub(super) fn told(changes: &Changes) -> Vec<pb::Change> {
     let change = |id: &InstanceId, what: &str, differs: &[&str]| pb::Change {
         instance: id.to_string(),
         what: what.to_owned(),

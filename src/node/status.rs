@@ -13,7 +13,7 @@ use crate::observe::usage::{self, Usage};
 use crate::plan::GroupLimit;
 use crate::rpc::pb::node as pb;
 use crate::telemetry::{Form, LogBook};
-use crate::units::{InstanceId, RunId, Tick};
+use crate::units::{ByteSize, InstanceId, RunId, Tick};
 
 /// Two looks at processor time closer than this give no useful percentage.
 const LOOKS_APART: Duration = Duration::from_millis(200);
@@ -110,7 +110,8 @@ impl View<'_> {
         let plan = self.act.plan().instances.get(id);
         let usage = self.usage(instance);
         let uptime = instance.uptime(self.now);
-        let limit = plan.and_then(|plan| plan.limits.memory);
+        let limits = self.act.limits(id);
+        let wanted = plan.and_then(|plan| plan.limits.memory);
         let socket = plan.map(|plan| plan.socket.to_string_lossy().into_owned());
         pb::InstanceStatus {
             service: id.service.to_string(),
@@ -120,7 +121,7 @@ impl View<'_> {
             restarts: instance.restarts,
             uptime_seconds: uptime.as_secs_f64(),
             memory_bytes: usage.memory_bytes,
-            memory_limit_bytes: limit.map_or(0, |size| size.0),
+            memory_limit_bytes: memory_limit(&limits, wanted),
             cpu_percent: self.cpu_percent(instance, usage, looks),
             socket: socket.unwrap_or_default(),
             reason: self.node.reason(id, self.now),
@@ -131,7 +132,7 @@ impl View<'_> {
             ready_seconds: instance.ready_after().unwrap_or_default().as_secs_f64(),
             log_lines_dropped: self.book.dropped(&id.service),
             tasks: usage.tasks,
-            limits: self.act.limits(id).into_iter().map(told_limit).collect(),
+            limits: limits.into_iter().map(told_limit).collect(),
             limit_events: Some(told_events(self.act.limit_events(id))),
         }
     }
@@ -166,6 +167,15 @@ fn told_limit(limit: LimitInForce) -> pb::Limit {
     let LimitInForce { wanted, set } = limit;
     let GroupLimit { file, value, matters } = wanted;
     pb::Limit { name: file.to_owned(), wanted: value, set, met, matters }
+}
+
+/// What the kernel has, or without the kernel what is wanted; 0: no limit.
+fn memory_limit(limits: &[LimitInForce], wanted: Option<ByteSize>) -> u64 {
+    let set = limits.iter().find(|limit| limit.wanted.file == "memory.max");
+    match set.and_then(|limit| limit.set.as_deref()) {
+        Some(set) => set.parse().unwrap_or(0),
+        None => wanted.map_or(0, |size| size.0),
+    }
 }
 
 fn told_events(events: LimitEvents) -> pb::LimitEvents {

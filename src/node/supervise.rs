@@ -15,13 +15,14 @@ use super::boot::Booted;
 use super::estate::{Resumed, TakenOver};
 use super::history::History;
 use super::host::Host;
+use super::limits::LimitChanges;
 use super::logs::LogSources;
 use super::marks::Mark;
 use super::reload::{Asked, Live};
 use super::remarks;
 use super::security;
 use super::status::{CpuLooks, View};
-use super::verbs::{Outcome, Reply, Waiter, Wish, outcome};
+use super::verbs::{Outcome, Waiter, Wish, outcome};
 use crate::act::{Act, ActError, Newborn, State, Unread};
 use crate::config::NodeConfig;
 use crate::control::Wait;
@@ -51,12 +52,13 @@ pub(super) struct Supervisor {
     /// What is in force.
     pub(super) config: NodeConfig,
     pub(super) live: Live,
+    pub(super) limits: LimitChanges,
     pub(super) around: Surroundings,
     /// The names that logs can be asked for.
     pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     observers: BTreeMap<RunId, JoinSet<()>>,
     pumps: JoinSet<PumpEnded>,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
     history: History,
     /// When strangers are looked for next.
@@ -76,7 +78,7 @@ struct Inbox {
 
 /// Runs the services until the node is told to end and nothing runs any more.
 pub(super) async fn until_stopped(booted: Booted) {
-    let Booted { file, scaled, config, loader, resumed, taken_over, .. } = booted;
+    let Booted { file, beside, config, loader, resumed, taken_over, .. } = booted;
     let Booted { clock, book, host, act, signals, control, _locks, .. } = booted;
     let (heard_by, heard) = mpsc::channel(QUEUE);
     let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
@@ -97,7 +99,8 @@ pub(super) async fn until_stopped(booted: Booted) {
         node,
         act,
         host,
-        live: Live::new(file, scaled, loader),
+        live: Live::new(file, beside, loader),
+        limits: LimitChanges::new(),
         config,
         around,
         services,
@@ -146,6 +149,7 @@ impl Supervisor {
                 () = at(due) => self.take(Event::Tick),
                 Some(ask) = inbox.asks.recv() => self.answer(ask),
                 read = self.live.read() => self.take_read(read),
+                Some(changed) = self.limits.next() => self.take_changed_limits(changed),
                 () = at(self.reap_at) => self.reap_strangers(),
                 () = beat(&mut inbox.beat) => self.act.superior.alive(),
                 () = self.act.superior.room() => self.act.superior.send_waiting(),
@@ -191,6 +195,7 @@ impl Supervisor {
         self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
         for (id, run, newborn) in newborns {
             self.watch(&id, run, newborn);
+            self.follow_limits_of(&id);
         }
         for Unread { instance, run, pipes } in unread {
             for (part, pipe) in pipes {
@@ -220,7 +225,7 @@ impl Supervisor {
         let state = State {
             began_at: self.around.clock.began_at(),
             config: self.live.text.clone(),
-            scaled: self.live.scaled.clone(),
+            beside: self.live.beside.clone(),
             node: self.node.saved(),
         };
         if let Err(error) = self.act.save(state) {
@@ -400,6 +405,7 @@ impl Supervisor {
                 self.reload(Asked::Operator { reply, wait });
             }
             Ask::Scale { request, reply } => self.scale(&request, reply),
+            Ask::SetLimits { request, reply } => self.set_limits(&request, reply),
         }
     }
 
@@ -415,7 +421,7 @@ impl Supervisor {
             Verb::Restart => Command::Restart(ids.clone()),
         };
         self.take(Event::Command(command));
-        let waiter = Waiter { wish: Wish::Verb(verb), ids, reply: Reply::Verb(reply) };
+        let waiter = Waiter::about_verb(verb, ids, reply);
         self.answer_when_it_holds(waiter, Wait::unless(request.no_block));
     }
 
@@ -432,9 +438,20 @@ impl Supervisor {
         }
     }
 
-    fn reply_to_waiters(&mut self) {
+    pub(super) fn reply_to_waiters(&mut self) {
         let now = self.around.clock.now();
-        for waiter in std::mem::take(&mut self.waiters) {
+        for mut waiter in std::mem::take(&mut self.waiters) {
+            let unsettled = waiter.limits.iter().any(|id| self.limits.is_under_way(id));
+            if unsettled && !waiter.reply.is_closed() {
+                self.waiters.push(waiter);
+                continue;
+            }
+            let problems = std::mem::take(&mut waiter.problems);
+            if waiter.wish == Wish::Limited && !problems.is_empty() {
+                waiter.reply.send(Err(Status::failed_precondition(problems.join("; "))));
+                continue;
+            }
+            waiter.reply.remark(problems);
             let answer = match outcome(&self.node, waiter.wish, &waiter.ids, now) {
                 Outcome::Pending if !waiter.reply.is_closed() => {
                     self.waiters.push(waiter);

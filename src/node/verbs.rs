@@ -16,6 +16,8 @@ pub(super) enum Wish {
     Verb(Verb),
     /// That a new plan is in force: what is new or changed is up, what is not planned is gone.
     Replanned,
+    /// That limits hold: nothing about phases.
+    Limited,
 }
 
 /// Somebody who waits for an outcome.
@@ -23,7 +25,22 @@ pub(super) enum Wish {
 pub(super) struct Waiter {
     pub(super) wish: Wish,
     pub(super) ids: BTreeSet<InstanceId>,
+    /// Those whose limits have to be settled first.
+    pub(super) limits: BTreeSet<InstanceId>,
+    /// What went wrong with these.
+    pub(super) problems: Vec<String>,
     pub(super) reply: Reply,
+}
+
+impl Waiter {
+    pub(super) fn about_verb(
+        verb: Verb,
+        ids: BTreeSet<InstanceId>,
+        reply: Answer<VerbReply>,
+    ) -> Self {
+        let (limits, problems) = (BTreeSet::new(), Vec::new());
+        Self { wish: Wish::Verb(verb), ids, limits, problems, reply: Reply::Verb(reply) }
+    }
 }
 
 /// The way back.
@@ -39,6 +56,14 @@ impl Reply {
         match self {
             Self::Verb(reply) => reply.is_closed(),
             Self::Replan(reply, _) => reply.is_closed(),
+        }
+    }
+
+    /// Something went wrong beside.
+    pub(super) fn remark(&mut self, problems: Vec<String>) {
+        match self {
+            Self::Verb(_) => {}
+            Self::Replan(_, known) => known.remarks.extend(problems),
         }
     }
 
@@ -83,6 +108,7 @@ fn one(node: &Node, wish: Wish, id: &InstanceId, now: Tick) -> Outcome {
     let failed =
         |words: &str| Outcome::Failed(vec![format!("{id} {words}: {}", node.reason(id, now))]);
     match (wish, instance.tenure) {
+        (Wish::Limited, _) => Outcome::Done,
         (Wish::Verb(Verb::Stop), _) if instance.phase.is_at_rest() => Outcome::Done,
         // Somebody else started it meanwhile.
         (Wish::Verb(Verb::Stop), _) if instance.wanted == Wanted::Up => failed("was started again"),

@@ -7,6 +7,9 @@ use super::launch::{LaunchPlan, Program};
 use super::rules::Rules;
 use crate::units::InstanceId;
 
+/// The word for what the group of an instance limits: a process follows it without notice.
+const LIMITS: &str = "limits";
+
 /// From one plan to the next. No instance is in two of these.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
@@ -40,6 +43,11 @@ impl Changes {
         changes.removed.extend(gone.cloned());
         changes
     }
+
+    /// Those that go on with other limits.
+    pub fn limited_otherwise(&self) -> impl Iterator<Item = &InstanceId> {
+        self.adjusted.iter().filter(|(_, differs)| differs.contains(&LIMITS)).map(|(id, _)| id)
+    }
 }
 
 /// Whether a socket it is handed stands elsewhere now.
@@ -68,7 +76,7 @@ fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec
         ("sockets", moved || before.passed != *passed || old.socket != *socket),
         ("notify", before.notify != *notify),
         ("readiness", old.rules.readiness != new.rules.readiness),
-        ("resources", before.limits != *limits || old.limits != new.limits),
+        ("resources", before.limits != *limits),
         ("sandbox", before.sandbox != *sandbox),
     ];
     named(&all)
@@ -82,7 +90,7 @@ fn program_word(program: &Program) -> &'static str {
 }
 
 fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static str> {
-    let InstancePlan { rules, log_rate, log_burst, .. } = new;
+    let InstancePlan { rules, limits, log_rate, log_burst, .. } = new;
     let Rules {
         needs,
         restart_with,
@@ -103,6 +111,7 @@ fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static s
         ("stop_timeout", before.stop_timeout != *stop_timeout),
         ("drain", before.drain != *drain),
         ("health_checks", before.unhealthy_threshold != *unhealthy_threshold),
+        (LIMITS, old.limits != *limits),
         ("logs", old.log_rate != *log_rate || old.log_burst != *log_burst),
     ];
     named(&all)

@@ -1,0 +1,92 @@
+//! What an operator changed beside the file, while the node runs: numbers of instances and limits.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::model::NodeConfig;
+use super::set_limits::{LimitSettings, LimitsError};
+use crate::units::ServiceName;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Beside {
+    pub scaled: BTreeMap<ServiceName, u16>,
+    pub limited: BTreeMap<ServiceName, LimitSettings>,
+}
+
+impl Beside {
+    /// What the file says otherwise than before is the file's again.
+    pub fn give_way(&mut self, before: &NodeConfig, now: &NodeConfig) {
+        let said = |config: &NodeConfig, name: &ServiceName| {
+            config.services.get(name).map(|service| service.instances)
+        };
+        self.scaled.retain(|name, _| said(before, name) == said(now, name));
+        self.limited.retain(|name, settings| {
+            let (before, now) = (before.services.get(name), now.services.get(name));
+            let Some((before, now)) = before.zip(now).filter(|(_, now)| now.enabled) else {
+                return false;
+            };
+            settings.give_way(before, now);
+            !settings.is_empty()
+        });
+    }
+
+    /// The file's configuration with all of it.
+    pub fn over(&self, file: &NodeConfig) -> Result<NodeConfig, LimitsError> {
+        let mut config = file.clone();
+        for (name, instances) in &self.scaled {
+            if let Some(service) = config.services.get_mut(name) {
+                service.instances = *instances;
+            }
+        }
+        for (name, settings) in &self.limited {
+            config = config.limited(name.as_str(), settings)?;
+        }
+        Ok(config)
+    }
+
+    /// Sets the limits of a service, and gives what was set before.
+    pub fn limit(&mut self, service: &ServiceName, settings: LimitSettings) -> LimitSettings {
+        let former = self.limited.remove(service).unwrap_or_default();
+        if !settings.is_empty() {
+            self.limited.insert(service.clone(), settings);
+        }
+        former
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::defaults;
+    use super::*;
+
+    fn beside() -> Beside {
+        let storage: ServiceName = "storage".parse().unwrap();
+        let memory = LimitSettings::parse(&["memory=1GiB".to_owned()]).unwrap();
+        Beside {
+            scaled: BTreeMap::from([(storage.clone(), 3)]),
+            limited: BTreeMap::from([(storage, memory)]),
+        }
+    }
+
+    #[test]
+    fn it_is_kept_as_text_and_read_again() {
+        let text = serde_json::to_string(&beside()).unwrap();
+        assert_eq!(text, r#"{"scaled":{"storage":3},"limited":{"storage":["memory=1GiB"]}}"#);
+        assert_eq!(serde_json::from_str::<Beside>(&text).unwrap(), beside());
+        assert!(serde_json::from_str::<Beside>(&text.replace("memory=", "memori=")).is_err());
+    }
+
+    #[test]
+    fn a_service_that_is_disabled_takes_its_limits_with_it() {
+        let before = defaults();
+        let over = beside().over(&before).unwrap();
+        let storage = &over.services[&"storage".parse().unwrap()];
+        assert_eq!((storage.instances, storage.resources.memory.unwrap().0), (3, 1 << 30));
+        let mut now = before.clone();
+        now.services.get_mut(&"storage".parse().unwrap()).unwrap().enabled = false;
+        let mut left = beside();
+        left.give_way(&before, &now);
+        assert!(left.limited.is_empty() && left.over(&now).is_ok());
+    }
+}
