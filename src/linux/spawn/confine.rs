@@ -41,6 +41,7 @@ struct PreparedCapabilities {
     keep: u64,
     /// To be taken out of the bounding set.
     drop: u64,
+    before: Sets,
 }
 
 impl<'a> Confinement<'a> {
@@ -97,7 +98,7 @@ impl PreparedCapabilities {
         // Without this right the set stays as it is; nobody can use it under no_new_privs.
         let may_drop = own.effective & CAP_SETPCAP != 0;
         let drop = if may_drop { bounding_set() & !keep } else { 0 };
-        Ok(Self { keep, drop })
+        Ok(Self { keep, drop, before: own })
     }
 }
 
@@ -159,8 +160,12 @@ impl PreparedCapabilities {
         Ok(())
     }
 
-    /// Ambient ones stay over the execution of any program.
+    /// Ambient ones stay over the execution of any program. Who has none to drop does not ask: a
+    /// service manager's filter may forbid it.
     fn keep_only(&self) -> Result<(), Errno> {
+        if self.before == Sets::default() {
+            return Ok(());
+        }
         set_capabilities(Sets {
             effective: self.keep,
             permitted: self.keep,
@@ -186,7 +191,7 @@ fn control(what: libc::c_int, first: libc::c_int, second: libc::c_int) -> Result
     checked(unsafe { libc::syscall(libc::SYS_prctl, what, first, second, 0, 0) })
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sets {
     effective: u64,
     permitted: u64,
