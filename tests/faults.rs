@@ -37,11 +37,16 @@ fn numbers(comment: &str) -> Vec<u32> {
 /// What the comments above test functions name.
 fn shown_by_tests() -> Shown {
     let mut files = Vec::new();
-    ["src", "tests"].iter().for_each(|folder| sources(Path::new(folder), &mut files));
+    let folders = ["src", "tests", "vm-tests/tests"];
+    folders.iter().for_each(|folder| sources(Path::new(folder), &mut files));
     let mut shown = Shown::new();
     for path in files {
         let text = fs::read_to_string(&path).unwrap();
-        let place = path.components().skip(1).collect::<PathBuf>().with_extension("");
+        let place = match path.strip_prefix("vm-tests/tests") {
+            Ok(file) => Path::new("vm").join(file),
+            Err(_) => path.components().skip(1).collect(),
+        };
+        let place = place.with_extension("");
         let mut named = Vec::new();
         let mut is_test = false;
         for line in text.lines().map(str::trim) {
@@ -50,7 +55,8 @@ fn shown_by_tests() -> Shown {
                 continue;
             }
             if line.starts_with("#[") {
-                is_test |= line == "#[test]" || line == "#[tokio::test]";
+                is_test |= ["#[test]", "#[tokio::test]"].contains(&line);
+                is_test |= line.starts_with("#[test_case(");
                 continue;
             }
             if let (true, Some((_, name))) = (is_test, line.split_once("fn ")) {

@@ -101,7 +101,7 @@ fn sources(folder: &str) -> Vec<Source> {
 }
 
 fn all() -> Vec<Source> {
-    ["src", "tests", "xtask", "benches"].into_iter().flat_map(sources).collect()
+    ["src", "tests", "vm-tests", "xtask", "benches"].into_iter().flat_map(sources).collect()
 }
 
 fn assert_none(problems: Vec<String>) {

@@ -6,6 +6,7 @@ mod bench;
 mod setup;
 mod supervise;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -17,7 +18,10 @@ usage: cargo xtask VERB
                   those whose name contains FILTER; the last line is `N passed, N failed`
   bench [NAME]    run one benchmark, or all of them but this:
   bench supervise [OPTION...]
-                  race the release build against runit and s6; --help tells the options";
+                  race the release build against runit and s6; --help tells the options
+  vm build        make the machines that tests boot
+  vm shell [MACHINE]
+                  a root shell in one of them: bookworm or trixie";
 
 /// The exit code of a command line that makes no sense, as in clap and the shells.
 const USAGE: u8 = 2;
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         ["test", filter] if !filter.starts_with('-') => test::run(Some(filter)),
         ["bench"] => bench::run_all(),
         ["bench", "supervise", options @ ..] => supervise::run(options),
+        ["vm", rest @ ..] => vm::run(rest),
         ["race-floor", rest @ ..] => supervise::floor(rest),
         ["bench", name] => bench::run_one(name),
         other => {

@@ -25,7 +25,8 @@ impl Tally {
 
 /// Runs all checks; the last line on stdout is the sum.
 pub fn run(filter: Option<&str>) -> ExitCode {
-    let tally = match setup::install(&setup::OF_TESTS) {
+    let needed = [&setup::OF_TESTS[..], &setup::OF_MACHINES].concat();
+    let tally = match setup::install(&needed) {
         Ok(()) => checks(filter),
         Err(reason) => {
             eprintln!("xtask: {reason}");

@@ -1,0 +1,81 @@
+//! `cargo xtask vm`: machines for people.
+#![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tests")]
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+use std::thread;
+
+use vm_tests::image::{Image, run_folder};
+use vm_tests::qemu::Start;
+use vm_tests::{Error, Release};
+
+const HELP: &str = "\
+usage: cargo xtask vm VERB
+
+  build [MACHINE]   make the machines bookworm and trixie, or one of them, where they are not there
+  shell [MACHINE]   a root shell in one (bookworm unless told otherwise) with the node's binary in
+                    /root; Ctrl-A X ends it, and nothing of it is kept
+
+They are kept in ~/.cache/blackhole-vm, or where BLACKHOLE_VM_CACHE says. BLACKHOLE_VM_KVM=1 has KVM
+run them, BLACKHOLE_VM_MACHINES says how many tests have one at a time (2).";
+
+/// The exit code of a command line that makes no sense, as in clap and the shells.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["build"] => build_all(),
+        ["build", name] => match name.parse() {
+            Ok(release) => build(release),
+            Err(reason) => return usage(&reason),
+        },
+        ["shell"] => shell(Release::Bookworm),
+        ["shell", name] => match name.parse() {
+            Ok(release) => shell(release),
+            Err(reason) => return usage(&reason),
+        },
+        [] => return usage("build or shell?"),
+        other => return usage(&format!("there is no {}", other.join(" "))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(reason: &str) -> ExitCode {
+    eprintln!("vm: {reason}\n\n{HELP}");
+    ExitCode::from(USAGE)
+}
+
+fn build_all() -> Result<(), Error> {
+    thread::scope(|scope| {
+        let builders = Release::ALL.map(|release| scope.spawn(move || build(release)));
+        let panicked = |_| Err(Error::Boot("its builder panicked".to_owned()));
+        builders.into_iter().try_for_each(|builder| builder.join().unwrap_or_else(panicked))
+    })
+}
+
+fn build(release: Release) -> Result<(), Error> {
+    println!("{release}: {}", Image::of(release)?.booted.display());
+    Ok(())
+}
+
+/// Becomes QEMU.
+fn shell(release: Release) -> Result<(), Error> {
+    let image = Image::of(release)?;
+    let folder = run_folder()?;
+    let disk = folder.path().join("disk");
+    fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
+    let mut command = image.hardware(&disk, "qcow2").command(Start::Restore);
+    command.args(["-chardev", "stdio,id=shell,mux=on,signal=off", "-mon", "chardev=shell"]);
+    command.args(["-chardev", "null,id=agent", "-serial", "null"]);
+    println!("the shell of {release}: press Enter; Ctrl-A X ends it");
+    Err(Error::io("run", "qemu-system-x86_64".as_ref())(command.exec()))
+}

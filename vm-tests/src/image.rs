@@ -1,0 +1,198 @@
+//! A machine's disk: built from Debian packages, booted once, and kept outside the source tree under
+//! the hash of all that went into it. What is there is taken; what is not is made.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::qemu::{Hardware, Qemu, SNAPSHOT, Start, version};
+use crate::{Error, Release};
+
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,iproute2,procps,initramfs-tools,\
+                        linux-image-cloud-amd64,python3,strace,dmsetup,e2fsprogs";
+
+/// What no test reads.
+const LEFT_OUT: [&str; 3] = [
+    "path-exclude=/usr/share/doc/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/man/*",
+];
+
+/// The files of `guest/`.
+const GUEST: [(&str, &str); 4] = [
+    ("agent.py", include_str!("../guest/agent.py")),
+    ("agent.service", include_str!("../guest/agent.service")),
+    ("furnish.sh", include_str!("../guest/furnish.sh")),
+    ("shell.service", include_str!("../guest/shell.service")),
+];
+
+/// A boot that the guest's kernel does not survive is tried once more.
+const BOOTS: usize = 2;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    /// As it was built, never written to.
+    disk: PathBuf,
+    /// On top of it, with the snapshot of the booted machine.
+    pub booted: PathBuf,
+}
+
+impl Image {
+    /// Takes it from the cache, or makes it, which takes minutes. Others who want the same wait.
+    pub fn of(release: Release) -> Result<Self, Error> {
+        let folder = cache()?.join(format!("{release}-{:016x}", recipe(release)));
+        make_folder(&folder)?;
+        let image = Self {
+            kernel: folder.join("kernel"),
+            initrd: folder.join("initrd"),
+            disk: folder.join("disk"),
+            booted: folder.join(format!("booted-{:016x}", hash(&(&version()?, BOOTED)))),
+        };
+        let lock = folder.join("lock");
+        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let _held = lock.map_err(Error::io("lock", &folder))?;
+        if !image.disk.exists() {
+            eprintln!("building the {release} machine in {}", folder.display());
+            build(release, &folder)?;
+        }
+        if !image.booted.exists() {
+            eprintln!("booting the {release} machine for the first time");
+            image.boot_first(&folder)?;
+        }
+        Ok(image)
+    }
+
+    /// What a machine with this disk is started with.
+    pub fn hardware<'a>(&'a self, disk: &'a Path, disk_format: &'a str) -> Hardware<'a> {
+        Hardware { kernel: &self.kernel, initrd: &self.initrd, disk, disk_format }
+    }
+
+    fn boot_first(&self, folder: &Path) -> Result<(), Error> {
+        let mut left = BOOTS;
+        loop {
+            left -= 1;
+            match self.take_snapshot(folder) {
+                Err(Error::Panic(words)) if left > 0 => eprintln!("once more, after\n{words}"),
+                other => return other,
+            }
+        }
+    }
+
+    fn take_snapshot(&self, folder: &Path) -> Result<(), Error> {
+        let run = run_folder()?;
+        let fresh = folder.join("booted.new");
+        if fresh.exists() {
+            fs::remove_file(&fresh).map_err(Error::io("remove", &fresh))?;
+        }
+        let hardware = self.hardware(&self.disk, "raw");
+        let (mut qemu, mut agent) = Qemu::start(&hardware, Start::BootOnto(&fresh), run.path())?;
+        let booted = agent.wait(BOOTED);
+        if let Some(words) = qemu.last_words() {
+            return Err(Error::Panic(words));
+        }
+        let booted = booted?;
+        if booted.code != 0 {
+            return Err(Error::Boot(format!("{booted:?}")));
+        }
+        qemu.human(&format!("savevm {SNAPSHOT}"))?;
+        qemu.quit()?;
+        fs::rename(&fresh, &self.booted).map_err(Error::io("rename", &fresh))
+    }
+}
+
+/// Succeeds on a machine that has booted to its end.
+pub const BOOTED: &str =
+    "systemctl is-system-running --wait || { systemctl --failed; exit 1; }; udevadm settle; sync";
+
+/// A folder for a machine's run, gone when it is dropped. Its path is short enough for sockets.
+pub fn run_folder() -> Result<tempfile::TempDir, Error> {
+    let runs = cache()?.join("run");
+    make_folder(&runs)?;
+    tempfile::Builder::new()
+        .prefix("")
+        .tempdir_in(&runs)
+        .map_err(Error::io("make a folder in", &runs))
+}
+
+/// `BLACKHOLE_VM_CACHE`, or a folder in the user's cache.
+fn cache() -> Result<PathBuf, Error> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let users = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let found = set("BLACKHOLE_VM_CACHE").or_else(|| Some(users()?.join("blackhole-vm")));
+    found.ok_or_else(|| Error::Boot("neither HOME nor BLACKHOLE_VM_CACHE is set".to_owned()))
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(Error::io("make", path))
+}
+
+/// The packages' own versions are not in it: delete the cache to have newer ones.
+fn recipe(release: Release) -> u64 {
+    hash(&(release.name(), PACKAGES, LEFT_OUT, GUEST))
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn build(release: Release, folder: &Path) -> Result<(), Error> {
+    // Without root, mmdebstrap works as a user of a namespace, who must be able to write here.
+    let stage = tempfile::tempdir().map_err(Error::io("make", &std::env::temp_dir()))?;
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(stage.path(), open).map_err(Error::io("open", stage.path()))?;
+    for (name, content) in GUEST {
+        let path = stage.path().join(name);
+        fs::write(&path, content).map_err(Error::io("write", &path))?;
+    }
+    let (stage, mirror) = (stage.path(), mirror()?);
+    let shown = stage.display();
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--quiet", "--variant=minbase", &format!("--include={PACKAGES}")]);
+    command.args(LEFT_OUT.map(|option| format!("--dpkgopt={option}")));
+    command.args(proxies()?.iter().map(|option| format!("--aptopt={option}")));
+    command.arg(format!("--customize-hook=sh {shown}/furnish.sh \"$1\" {shown} {shown}"));
+    command.args([release.name(), "/dev/null", &format!("deb {mirror} {release} main")]);
+    output(&mut command)?;
+    // The disk last: where it is, the others are.
+    for name in ["kernel", "initrd", "disk"] {
+        let (from, fresh) = (stage.join(name), folder.join("new"));
+        output(Command::new("cp").arg("--sparse=always").arg(&from).arg(&fresh))?;
+        fs::rename(&fresh, folder.join(name)).map_err(Error::io("rename", &fresh))?;
+    }
+    Ok(())
+}
+
+/// Where this host's apt gets its own release from.
+fn mirror() -> Result<String, Error> {
+    let host = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let codename = host.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let format = ["indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"];
+    let targets = output(Command::new("apt-get").args(format))?;
+    let pairs = targets.lines().filter_map(|line| line.split_once(' '));
+    let mut own = pairs.filter(|(_, release)| Some(*release) == codename).map(|(uri, _)| uri);
+    let found = own.next().map(str::to_owned);
+    found.ok_or_else(|| Error::Boot(format!("apt has no source of its own release\n{targets}")))
+}
+
+/// The host's proxies, as apt's options.
+fn proxies() -> Result<Vec<String>, Error> {
+    let dump =
+        output(Command::new("apt-config").args(["dump", "--format", "%f \"%v\";%n", "Acquire"]))?;
+    Ok(dump.lines().filter(|line| line.contains("::Proxy")).map(str::to_owned).collect())
+}
+
+fn output(command: &mut Command) -> Result<String, Error> {
+    let program = command.get_program().display().to_string();
+    let done = command.output().map_err(Error::io("run", Path::new(&program)))?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        return Err(Error::Program { program, said });
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}

@@ -1,0 +1,184 @@
+//! A machine of its own for each test: restored from the snapshot in seconds, told what to do,
+//! paused, cut off and booted again. It says what goes wrong by failing the test.
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
+use std::cell::RefCell;
+use std::fs;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::agent::{Agent, Answer, TRIES_FOR};
+use crate::image::{self, BOOTED, Image};
+use crate::qemu::{Qemu, Start};
+use crate::turn::Turn;
+use crate::{Error, Release, evidence};
+
+#[derive(Debug)]
+pub struct Machine {
+    release: Release,
+    name: String,
+    image: Image,
+    running: RefCell<Option<Running>>,
+    folder: TempDir,
+    turn: RefCell<Option<Turn>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    qemu: Qemu,
+    agent: Agent,
+}
+
+impl Machine {
+    /// A pristine machine, booted, with the right time. Waits until there is room for one more.
+    pub fn start(release: Release, name: &str) -> Self {
+        let turn = Turn::take();
+        let machine = Self::restore(release, name, turn);
+        machine.unwrap_or_else(|error| panic!("no {release} machine for {name}: {error}"))
+    }
+
+    fn restore(release: Release, name: &str, turn: Turn) -> Result<Self, Error> {
+        let image = Image::of(release)?;
+        let folder = image::run_folder()?;
+        let disk = folder.path().join("disk");
+        fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
+        let start = || Running::start(&image, Start::Restore, &folder);
+        let running = match start() {
+            Err(Error::Panic(words)) => {
+                eprintln!("{release} for {name} once more, after\n{words}");
+                fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
+                start()?
+            }
+            other => other?,
+        };
+        let (running, turn) = (RefCell::new(Some(running)), RefCell::new(Some(turn)));
+        Ok(Self { release, name: name.to_owned(), image, running, folder, turn })
+    }
+
+    pub fn release(&self) -> Release {
+        self.release
+    }
+
+    /// Runs a Bash script to its end, as root in /root.
+    pub fn run(&self, script: &str) -> Answer {
+        self.ask(script, |agent| agent.run(script))
+    }
+
+    /// Runs a script that must succeed, and gives its output without the last line's end.
+    pub fn done(&self, script: &str) -> String {
+        let answer = self.run(script);
+        assert_eq!(answer.code, 0, "{self}: {script}\n{}{}", answer.out, answer.err);
+        answer.out.trim_end().to_owned()
+    }
+
+    /// Runs it until it succeeds, and gives its output.
+    pub fn wait_until(&self, script: &str) -> String {
+        let answer = self.ask(script, |agent| agent.wait(script));
+        let (seconds, said) = (TRIES_FOR.as_secs(), format!("{}{}", answer.out, answer.err));
+        assert_eq!(answer.code, 0, "{self}: not in {seconds} s: {script}\n{said}");
+        answer.out.trim_end().to_owned()
+    }
+
+    /// Writes a file; its path has no spaces.
+    pub fn put(&self, path: &str, content: impl AsRef<[u8]>) {
+        let answer = self.ask(path, |agent| agent.put(path, content.as_ref()));
+        assert_eq!(answer.code, 0, "{self}: cannot write {path}: {}", answer.err);
+    }
+
+    /// Seconds since its boot, which stand still while it is paused.
+    pub fn uptime(&self) -> f64 {
+        let uptime = self.done("cut -d ' ' -f 1 /proc/uptime");
+        uptime.parse().unwrap_or_else(|_| panic!("{self}: /proc/uptime has {uptime:?}"))
+    }
+
+    /// Holds it for this long, as a host does that is short of processors or moves it. Then its
+    /// clock is set right, as such a host's agent does. Others run meanwhile.
+    pub fn hold(&self, long: Duration) {
+        self.monitor("stop", &json!({}));
+        drop(self.turn.take());
+        thread::sleep(long);
+        self.turn.replace(Some(Turn::take()));
+        self.monitor("cont", &json!({}));
+        self.done(&set_clock());
+    }
+
+    /// A command of QEMU's machine protocol.
+    pub fn monitor(&self, command: &str, arguments: &Value) -> Value {
+        let mut running = self.running.borrow_mut();
+        let Some(running) = running.as_mut() else { panic!("{self} is off") };
+        let done = running.qemu.execute(command, arguments);
+        done.unwrap_or_else(|error| panic!("{self}: {command}: {error}"))
+    }
+
+    /// What a power cut does: what is on the disk is there at the next boot, and nothing else.
+    pub fn cut_power(&self) {
+        drop(self.running.take());
+    }
+
+    /// Boots a machine that is off, to the end of its boot.
+    pub fn boot(&self) {
+        assert!(self.running.borrow().is_none(), "{self} is on");
+        let mut started = Running::start(&self.image, Start::Boot, &self.folder);
+        if let Err(Error::Panic(words)) = &started {
+            eprintln!("{self} once more, after\n{words}");
+            started = Running::start(&self.image, Start::Boot, &self.folder);
+        }
+        let running = started.unwrap_or_else(|error| panic!("{self} does not boot: {error}"));
+        self.running.replace(Some(running));
+    }
+
+    fn ask(&self, what: &str, ask: impl FnOnce(&mut Agent) -> Result<Answer, Error>) -> Answer {
+        let mut running = self.running.borrow_mut();
+        let Some(running) = running.as_mut() else { panic!("{self} is off, asked for {what}") };
+        let answer = ask(&mut running.agent);
+        answer.unwrap_or_else(|error| {
+            let error = running.qemu.last_words().map_or(error, Error::Panic);
+            panic!("{self}: {what}: {error}")
+        })
+    }
+}
+
+impl Running {
+    fn start(image: &Image, start: Start<'_>, folder: &TempDir) -> Result<Self, Error> {
+        let disk = folder.path().join("disk");
+        let (qemu, mut agent) = Qemu::start(&image.hardware(&disk, "qcow2"), start, folder.path())?;
+        let ready = match start {
+            Start::Restore => agent.run(&set_clock()),
+            Start::Boot | Start::BootOnto(_) => agent.wait(BOOTED),
+        };
+        if let Some(words) = qemu.last_words() {
+            return Err(Error::Panic(words));
+        }
+        match ready? {
+            Answer { code: 0, .. } => Ok(Self { qemu, agent }),
+            answer => Err(Error::Boot(format!("{answer:?}"))),
+        }
+    }
+}
+
+/// A restored machine believes that it is the moment of its snapshot.
+fn set_clock() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("date --set=@{}.{:09} >/dev/null", now.as_secs(), now.subsec_nanos())
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.name, self.release)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = format!("{}-{}", self.name.replace([' ', '/', ':'], "-"), self.release);
+            let mut running = self.running.borrow_mut();
+            let agent = running.as_mut().map(|running| &mut running.agent);
+            let folder = evidence::keep(&name, self.folder.path(), agent);
+            eprintln!("{self} failed; its journal, logs and status are in {}", folder.display());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The node on a machine: built by cargo, installed as a user would, and asked what it does.
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::evidence::target;
+use crate::{Error, Machine};
+
+/// Where the binary is put before it is installed.
+pub const UPLOADED: &str = "/root/blackhole-node";
+
+/// The instances of a configuration that says nothing of them.
+pub const BUILT_IN: [&str; 4] = ["identity-0", "storage-0", "ledger-0", "gateway-0"];
+
+/// What the orchestrator's own group and those of its services are below.
+pub const GROUP: &str = "/sys/fs/cgroup/system.slice/blackhole.service";
+
+/// An installed node.
+#[derive(Debug)]
+pub struct Node<'a> {
+    machine: &'a Machine,
+}
+
+impl<'a> Node<'a> {
+    /// Installs it and writes its configuration, and starts nothing.
+    pub fn install(machine: &'a Machine, configuration: &str) -> Self {
+        let binary = BINARY.get_or_init(binary);
+        let binary = binary.as_ref().unwrap_or_else(|error| panic!("no binary: {error}"));
+        machine.put(UPLOADED, binary);
+        machine.done(&format!("chmod 755 {UPLOADED} && {UPLOADED} install"));
+        let node = Self { machine };
+        node.configure(configuration);
+        node
+    }
+
+    pub fn configure(&self, configuration: &str) {
+        self.machine.put("/etc/blackhole/config.toml", configuration);
+    }
+
+    /// Installs and starts it, which returns when it is active.
+    pub fn start(machine: &'a Machine, configuration: &str) -> Self {
+        let node = Self::install(machine, configuration);
+        machine.done("systemctl start blackhole");
+        node
+    }
+
+    pub fn status(&self) -> Value {
+        let text = self.machine.done("blackhole-node status --json");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// What `status` says of one instance.
+    pub fn instance(&self, name: &str) -> Value {
+        let status = self.status();
+        let found = instances(&status).find(|one| one["instance"] == name);
+        found.unwrap_or_else(|| panic!("there is no {name}: {status}")).clone()
+    }
+
+    /// The process of one instance, which must have one.
+    pub fn pid(&self, name: &str) -> u64 {
+        let instance = self.instance(name);
+        instance["pid"].as_u64().unwrap_or_else(|| panic!("no process: {instance}"))
+    }
+
+    /// The orchestrator's process, as systemd knows it.
+    pub fn main_pid(&self) -> u64 {
+        let pid = self.property("MainPID");
+        pid.parse().unwrap_or_else(|_| panic!("MainPID={pid}"))
+    }
+
+    /// A property of the unit.
+    pub fn property(&self, name: &str) -> String {
+        self.machine.done(&format!("systemctl show --property {name} --value blackhole"))
+    }
+
+    /// Waits until this holds of what `status --json` says of an instance, a Python expression
+    /// about `one`.
+    pub fn until(&self, instance: &str, holds: &str) -> Value {
+        let program = format!(
+            "import json, sys\n\
+             all = json.load(sys.stdin)['instances']\n\
+             one = next(one for one in all if one['instance'] == '{instance}')\n\
+             print(json.dumps(one))\n\
+             sys.exit(not ({holds}))"
+        );
+        self.machine.put("/dev/shm/holds.py", program);
+        let text = self.machine.wait_until(
+            "blackhole-node status --json >/dev/shm/status.json && python3 -I /dev/shm/holds.py </dev/shm/status.json",
+        );
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Waits until an instance is ready, in a process other than this one.
+    pub fn ready_again(&self, instance: &str, former: u64) -> u64 {
+        self.until(instance, &format!("one['phase'] == 'ready' and one['pid'] != {former}"));
+        self.pid(instance)
+    }
+
+    /// Waits until each was asked once more whether it is well.
+    pub fn next_check(&self, instances: &[&str]) {
+        let before = instances.iter().map(|name| self.instance(name)["last_health_check"].clone());
+        for (instance, before) in instances.iter().zip(before.collect::<Vec<_>>()) {
+            let before = before.as_str().unwrap_or_default();
+            self.until(instance, &format!("one['last_health_check'] not in [None, '{before}']"));
+        }
+    }
+
+    /// Those who have nothing to do with what is done to somebody else.
+    pub fn bystanders(&self, names: &[&str]) -> Bystanders<'_> {
+        let pids = names.iter().map(|name| ((*name).to_owned(), self.standing(name))).collect();
+        Bystanders { node: self, pids, main_pid: self.main_pid() }
+    }
+
+    /// The process of an instance that must be ready and well.
+    fn standing(&self, name: &str) -> (u64, u64) {
+        let instance = self.instance(name);
+        assert_eq!(instance["phase"], "ready", "{instance}");
+        assert_ne!(instance["health"], "unhealthy", "{instance}");
+        let number = |key: &str| instance[key].as_u64();
+        number("pid").zip(number("restarts")).unwrap_or_else(|| panic!("no process: {instance}"))
+    }
+}
+
+/// Services, and the orchestrator, whose processes may not change.
+#[derive(Debug)]
+pub struct Bystanders<'a> {
+    node: &'a Node<'a>,
+    pids: BTreeMap<String, (u64, u64)>,
+    main_pid: u64,
+}
+
+impl Bystanders<'_> {
+    /// Fails unless each is ready and well in the process that it was in before, and lives.
+    pub fn undisturbed(&self) {
+        assert_eq!(self.node.main_pid(), self.main_pid, "the orchestrator is another process");
+        self.services_undisturbed();
+    }
+
+    /// The same where the orchestrator itself is the victim.
+    pub fn services_undisturbed(&self) {
+        for (name, before) in &self.pids {
+            assert_eq!(self.node.standing(name), *before, "{name}: (pid, restarts) changed");
+            self.node.machine.done(&format!("kill -0 {}", before.0));
+        }
+    }
+}
+
+fn instances(status: &Value) -> impl Iterator<Item = &Value> {
+    status["instances"].as_array().into_iter().flatten()
+}
+
+static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
+
+/// What cargo builds of the sources as they are, without what only a debugger reads.
+fn binary() -> Result<Vec<u8>, Error> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // With the features of a test, so that cargo has built it already where it runs all tests.
+    let built = ["test", "--quiet", "--no-run", "--workspace", "--test", "tidy"];
+    run(Command::new(cargo).args(built).current_dir(root))?;
+    let stripped =
+        tempfile::NamedTempFile::new().map_err(Error::io("make", Path::new("a file")))?;
+    let built = target().join("debug/blackhole-node");
+    run(Command::new("strip").arg("-o").arg(stripped.path()).arg(&built))?;
+    fs::read(stripped.path()).map_err(Error::io("read", stripped.path()))
+}
+
+fn run(command: &mut Command) -> Result<(), Error> {
+    let program = command.get_program().display().to_string();
+    let output = command.output().map_err(Error::io("run", Path::new(&program)))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Program { program, said })
+}
