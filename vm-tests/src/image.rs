@@ -1,5 +1,5 @@
-//! A machine's disk: built from Debian packages, booted once, and kept outside the source tree under
-//! the hash of all that went into it. What is there is taken; what is not is made.
+//! A machine's disk: built from Debian packages, booted once, and kept outside the source tree
+//! under the hash of all that went into it. What is there is taken; what is not is made.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};

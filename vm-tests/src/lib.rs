@@ -2,8 +2,8 @@
 //! kernel that may be hurt. Knows of the node only how it is built and installed (`node`).
 //!
 //! In reading order: `release` which machines there are, `image` how one is built, booted once and
-//! kept, `qemu` a running one, `agent` what talks to it, `machine` all of these for a test, `evidence`
-//! what is left of a failed test.
+//! kept, `qemu` a running one, `agent` what talks to it, `machine` all of these for a test,
+//! `evidence` what is left of a failed test.
 #![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tests")]
 
 pub mod agent;

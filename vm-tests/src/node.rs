@@ -91,7 +91,7 @@ impl<'a> Node<'a> {
         );
         self.machine.put("/dev/shm/holds.py", program);
         let text = self.machine.wait_until(
-            "blackhole-node status --json >/dev/shm/status.json && python3 -I /dev/shm/holds.py </dev/shm/status.json",
+            "cd /dev/shm; blackhole-node status --json >status && python3 -I holds.py <status",
         );
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }

@@ -1,5 +1,6 @@
 //! One running QEMU: its command line, its monitor, its end. Emulated by default: where /dev/kvm is
-//! there it may still hang a guest, so it is used when `BLACKHOLE_VM_KVM` is set, and never looked for.
+//! there it may still hang a guest, so it is used when `BLACKHOLE_VM_KVM` is set, and never looked
+//! for.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};

@@ -9,7 +9,12 @@ use vm_tests::{Machine, Node};
 /// Ready long after the built-in services, and leaves a mark when it is.
 const SLOW: &str = r#"
 [services.slow]
-command = ["sh", "-c", "sleep 8; touch $HOME/was-ready; systemd-notify --ready; exec sleep 1000000"]
+command = ["sh", "-c", """
+sleep 8
+touch was-ready
+systemd-notify --ready
+exec sleep 1000000
+"""]
 readiness = "notify"
 "#;
 
@@ -48,7 +53,7 @@ fn a_stop_leaves_no_process_and_no_group(release: Release) {
     let machine = Machine::start(release, "stop");
     let stubborn = r#"
         [services.stubborn]
-        command = ["sh", "-c", "trap '' TERM; setsid sh -c 'while :; do sleep 1; done' & while :; do sleep 1; done"]
+        command = ["sh", "-c", "trap '' TERM; setsid sleep 1000000 & while :; do sleep 1; done"]
         stop_timeout = "1s"
     "#;
     let node = Node::start(&machine, stubborn);
