@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::Error;
 
 /// How long a guest may say nothing. It ends tests that hang and decides nothing else.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(900);
 
 /// How long a guest tries what is to succeed in the end, by its own clock.
-pub const TRIES_FOR: Duration = Duration::from_secs(180);
+pub const TRIES_FOR: Duration = Duration::from_secs(300);
 
 /// What became of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]

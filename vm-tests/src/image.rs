@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::qemu::{Hardware, Qemu, SNAPSHOT, Start, version};
+use crate::qemu::{Console, Hardware, Qemu, SNAPSHOT, Start, version};
 use crate::{Error, Release};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,iproute2,procps,initramfs-tools,\
@@ -89,7 +89,8 @@ impl Image {
             fs::remove_file(&fresh).map_err(Error::io("remove", &fresh))?;
         }
         let hardware = self.hardware(&self.disk, "raw");
-        let (mut qemu, mut agent) = Qemu::start(&hardware, Start::BootOnto(&fresh), run.path())?;
+        let onto = Start::BootOnto(&fresh);
+        let (mut qemu, mut agent) = Qemu::start(&hardware, onto, Console::Nobody, run.path())?;
         let booted = agent.wait(BOOTED);
         if let Some(words) = qemu.last_words() {
             return Err(Error::Panic(words));

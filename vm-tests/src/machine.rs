@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::agent::{Agent, Answer, TRIES_FOR};
 use crate::image::{self, BOOTED, Image};
-use crate::qemu::{Qemu, Start};
+use crate::qemu::{Console, Qemu, Start};
 use crate::turn::Turn;
 use crate::{Error, Release, evidence};
 
@@ -144,7 +144,8 @@ impl Machine {
 impl Running {
     fn start(image: &Image, start: Start<'_>, folder: &TempDir) -> Result<Self, Error> {
         let disk = folder.path().join("disk");
-        let (qemu, mut agent) = Qemu::start(&image.hardware(&disk, "qcow2"), start, folder.path())?;
+        let hardware = image.hardware(&disk, "qcow2");
+        let (qemu, mut agent) = Qemu::start(&hardware, start, Console::Nobody, folder.path())?;
         let ready = match start {
             Start::Restore => agent.run(&set_clock()),
             Start::Boot | Start::BootOnto(_) => agent.wait(BOOTED),
@@ -160,7 +161,7 @@ impl Running {
 }
 
 /// A restored machine believes that it is the moment of its snapshot.
-fn set_clock() -> String {
+pub fn set_clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("date --set=@{}.{:09} >/dev/null", now.as_secs(), now.subsec_nanos())
 }

@@ -158,7 +158,7 @@ fn instances(status: &Value) -> impl Iterator<Item = &Value> {
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 
 /// What cargo builds of the sources as they are, without what only a debugger reads.
-fn binary() -> Result<Vec<u8>, Error> {
+pub fn binary() -> Result<Vec<u8>, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // With the features of a test, so that cargo has built it already where it runs all tests.

@@ -37,6 +37,14 @@ pub enum Start<'a> {
     Restore,
 }
 
+/// Who has the guest's virtual console, on which a shell waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    Nobody,
+    /// Our own standard input and output; Ctrl-A X ends the machine.
+    Terminal,
+}
+
 /// What QEMU is started with.
 #[derive(Debug, Clone, Copy)]
 pub struct Hardware<'a> {
@@ -47,9 +55,8 @@ pub struct Hardware<'a> {
 }
 
 impl Hardware<'_> {
-    /// The same for every start: a snapshot is restored on the machine that it was taken of. The
-    /// first argument is how QEMU ends: with what started it, or not before it is told to.
-    pub fn command(&self, start: Start<'_>) -> Command {
+    /// The same for every start: a snapshot is restored on the machine that it was taken of.
+    fn command(&self, start: Start<'_>) -> Command {
         let accelerator = match std::env::var_os("BLACKHOLE_VM_KVM") {
             Some(_) => "kvm",
             None => "tcg,thread=multi",
@@ -91,6 +98,7 @@ impl Qemu {
     pub fn start(
         hardware: &Hardware<'_>,
         start: Start<'_>,
+        console: Console,
         folder: &Path,
     ) -> Result<(Self, Agent), Error> {
         let mut command = hardware.command(start);
@@ -99,13 +107,22 @@ impl Qemu {
             let path = folder.join(name);
             command.arg("-chardev").arg(format!("socket,id={name},path={}", path.display()));
         }
-        command.args(["-mon", "chardev=monitor,mode=control", "-chardev", "null,id=shell"]);
+        command.args(["-mon", "chardev=monitor,mode=control"]);
         let serial = folder.join("serial.log");
         command.arg("-chardev").arg(format!("file,id=serial,append=on,path={}", serial.display()));
         command.args(["-serial", "chardev:serial"]);
         let output = folder.join("qemu.log");
         let output = File::create(&output).map_err(Error::io("write", &output))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        match console {
+            Console::Nobody => command.args(["-chardev", "null,id=shell"]).stdin(Stdio::null()),
+            Console::Terminal => command.args([
+                "-chardev",
+                "stdio,id=shell,mux=on,signal=off",
+                "-mon",
+                "chardev=shell",
+            ]),
+        };
+        command.stderr(output);
         let child = command.spawn().map_err(Error::io("run", Path::new("qemu-system-x86_64")))?;
         let mut process = Process { child, folder: folder.to_owned() };
         let monitor = BufReader::new(process.accept(&monitor, "its monitor was waited for")?);
@@ -152,6 +169,11 @@ impl Qemu {
     /// Ends it in order, with everything written to its disk.
     pub fn quit(mut self) -> Result<(), Error> {
         self.execute("quit", &json!({}))?;
+        self.wait()
+    }
+
+    /// Waits until it ends.
+    pub fn wait(mut self) -> Result<(), Error> {
         self.process.child.wait().map_err(Error::io("wait for", Path::new("QEMU")))?;
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! `cargo xtask vm`: machines for people.
-#![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tests")]
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::thread;
 
 use vm_tests::image::{Image, run_folder};
-use vm_tests::qemu::Start;
+use vm_tests::machine::set_clock;
+use vm_tests::node::{self, UPLOADED};
+use vm_tests::qemu::{Console, Qemu, Start};
 use vm_tests::{Error, Release};
 
 const HELP: &str = "\
@@ -67,15 +67,19 @@ fn build(release: Release) -> Result<(), Error> {
     Ok(())
 }
 
-/// Becomes QEMU.
+/// A machine at this terminal, until it is ended there.
 fn shell(release: Release) -> Result<(), Error> {
     let image = Image::of(release)?;
+    let binary = node::binary()?;
     let folder = run_folder()?;
     let disk = folder.path().join("disk");
     fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
-    let mut command = image.hardware(&disk, "qcow2").command(Start::Restore);
-    command.args(["-chardev", "stdio,id=shell,mux=on,signal=off", "-mon", "chardev=shell"]);
-    command.args(["-chardev", "null,id=agent", "-serial", "null"]);
-    println!("the shell of {release}: press Enter; Ctrl-A X ends it");
-    Err(Error::io("run", "qemu-system-x86_64".as_ref())(command.exec()))
+    let hardware = image.hardware(&disk, "qcow2");
+    let (qemu, mut agent) =
+        Qemu::start(&hardware, Start::Restore, Console::Terminal, folder.path())?;
+    agent.run(&set_clock())?;
+    agent.put(UPLOADED, &binary)?;
+    agent.run(&format!("chmod 755 {UPLOADED}"))?;
+    eprint!("{release}: the node is {UPLOADED}; press Enter; Ctrl-A X ends the machine\r\n");
+    qemu.wait()
 }
