@@ -136,6 +136,27 @@ fn a_program_reaches_its_own_folders_and_no_others() {
     assert!(!lab.runtime_dir().join("services").exists());
 }
 
+/// The rules hold files, and are made anew at each start: what a name stands for may have changed.
+#[test]
+fn a_link_that_a_service_makes_leads_nowhere_at_its_next_start() {
+    if !landlock() {
+        println!("skipped: this kernel has no Landlock");
+        return;
+    }
+    let lab = Lab::new();
+    let secret = lab.file("secret", "x", 0o644);
+    fs::create_dir_all(lab.data("web", "")).unwrap();
+    let named = lab.data("web", "named");
+    fs::write(&named, "").unwrap();
+    let words = [lab.puppet_path().display().to_string(), named.display().to_string()];
+    let command = common::command(["python3", "-IS", &words[0], "ready", &words[1]]);
+    let _node = lab.node(&service("web", &command, "readiness = \"notify\"")).up();
+    lab.tell("web-0", &format!("os.unlink('named'), os.symlink('{}', 'named')", secret.display()));
+    lab.done(&["restart", "web"]);
+    lab.tell("web-0", ATTEMPTS);
+    assert_eq!(tried(&lab, "attempt(read, 'named')"), "EACCES");
+}
+
 #[test]
 fn a_runtime_folder_is_empty_at_each_start() {
     let lab = Lab::new();

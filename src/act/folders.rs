@@ -53,11 +53,14 @@ fn make_folder(path: &Path) -> Result<(), ActError> {
 
 /// There, its owner's, and nothing in it but the empty folder for temporary files.
 fn is_as_new(folder: &Path, owner: Owner) -> bool {
-    let belongs = fs::symlink_metadata(folder).is_ok_and(|found| found.uid() == owner.uid);
+    let found = |path: &Path| fs::symlink_metadata(path).ok().filter(|found| found.is_dir());
+    let belongs = found(folder).is_some_and(|found| found.uid() == owner.uid);
+    let temporary = folder.join("tmp");
     let entries = |folder: &Path| fs::read_dir(folder).map(|all| all.take(2).count());
     belongs
         && entries(folder).is_ok_and(|count| count == 1)
-        && entries(&folder.join("tmp")).is_ok_and(|count| count == 0)
+        && found(&temporary).is_some()
+        && entries(&temporary).is_ok_and(|count| count == 0)
 }
 
 /// Takes a folder out of the way at once and empties it beside: a service can make more files than

@@ -1,7 +1,7 @@
 //! From a sandbox plan to what the kernel is asked for. Knows the paths that programs need.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ActError;
@@ -151,15 +151,24 @@ fn file_rules(launch: &LaunchPlan) -> Result<Option<FileRules>, ActError> {
         Profile::Own => Access::Write,
         Profile::Program => Access::WriteAndExecute,
     };
+    let own = [&launch.data_dir, &launch.sandbox.runtime_folder].map(PathBuf::as_path);
+    all.extend(own.map(|path| (path, folders, Required::Yes)));
     let rules = &launch.sandbox.rules;
     let written = |path, access| (path, access, Required::Yes);
-    all.push(written(launch.data_dir.as_path(), folders));
-    all.push(written(launch.sandbox.runtime_folder.as_path(), folders));
     all.extend(rules.read_only_paths.iter().map(|p| written(p.as_path(), Access::ReadAndExecute)));
     all.extend(
         rules.read_write_paths.iter().map(|p| written(p.as_path(), Access::WriteAndExecute)),
     );
+    let writable: Vec<&Path> =
+        own.into_iter().chain(rules.read_write_paths.iter().map(PathBuf::as_path)).collect();
+    all.retain(|(path, ..)| !is_in_its_hands(path, &writable));
     FileRules::new(all).map_err(ActError::Files)
+}
+
+/// Whether the service itself can put a link there, to what it is not to reach. It may use what is
+/// below its own folders anyway.
+fn is_in_its_hands(path: &Path, writable: &[&Path]) -> bool {
+    writable.iter().any(|folder| path != *folder && path.starts_with(folder))
 }
 
 fn own_rules<'a>() -> Vec<Rule<'a>> {
@@ -192,5 +201,21 @@ fn optional(path: &str, access: Access) -> Rule<'_> {
 impl From<&User> for Owner {
     fn from(user: &User) -> Self {
         Self { uid: user.uid, gid: user.gid }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_can_replace_by_a_link_gives_it_nothing_more() {
+        let writable = ["/data/web", "/srv/web"].map(Path::new);
+        for path in ["/data/web/script", "/srv/web/a/b"] {
+            assert!(is_in_its_hands(Path::new(path), &writable), "{path}");
+        }
+        for path in ["/data/web", "/srv/web", "/srv", "/data/web-2", "/usr/bin/python3"] {
+            assert!(!is_in_its_hands(Path::new(path), &writable), "{path}");
+        }
     }
 }

@@ -38,6 +38,15 @@ pub(super) fn of(act: &Act, id: &InstanceId, pid: Option<Pid>) -> pb::InstanceSe
     }
 }
 
+/// What an operator has to know who sees a program fail with "permission denied".
+pub(super) fn in_words(plan: &SandboxPlan) -> String {
+    let given_back = plan.rules.given_back();
+    match given_back.as_slice() {
+        [] => "confined to its own files and to what every service may do".to_owned(),
+        some => format!("confined but for: {}", some.join("; ")),
+    }
+}
+
 fn planned(plan: &SandboxPlan) -> pb::InstanceSecurity {
     let profile = match plan.profile {
         Profile::Own => "own",

@@ -500,10 +500,13 @@ impl Supervisor {
         let history = |(id, status): (&InstanceId, pb::InstanceStatus)| {
             let instance = self.node.instance(id);
             let holds = self.node.holds(id).into_iter();
+            let rules = instance.map(|i| i.rules_in_words(now)).unwrap_or_default().into_iter();
+            let plan = self.act.plan().instances.get(id);
+            let confined = plan.map(|plan| security::in_words(&plan.launch.sandbox));
             pb::InstanceHistory {
                 status: Some(status),
                 waits_for: holds.map(|hold| format!("{} ({})", hold.on, hold.phase)).collect(),
-                rules: instance.map(|i| i.rules_in_words(now)).unwrap_or_default(),
+                rules: rules.chain(confined).collect(),
                 happenings: self.history.of(id),
             }
         };

@@ -105,9 +105,13 @@ impl Lab {
         self.python("puppet.py", PUPPET)
     }
 
+    pub fn puppet_path(&self) -> PathBuf {
+        self.file("puppet.py", PUPPET, 0o644)
+    }
+
     /// The same, ready as soon as it runs.
     pub fn ready_puppet(&self) -> String {
-        let path = self.file("puppet.py", PUPPET, 0o644);
+        let path = self.puppet_path();
         command(["python3", "-IS", &path.to_string_lossy(), "ready"])
     }
 

@@ -1,5 +1,5 @@
 //! The filter of system calls: a program for the kernel's packet filter machine, made once and
-//! given to every process that is confined alike. See `docs/decisions/0011-sandbox.md`.
+//! given to every process that is confined alike. See `docs/decisions/0013-sandbox.md`.
 
 use std::collections::BTreeSet;
 
