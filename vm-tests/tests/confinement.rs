@@ -1,0 +1,97 @@
+//! What services are kept from under systemd, by two kernels with different means.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use serde_json::{Value, json};
+use test_case::test_case;
+use vm_tests::Release::{self, Bookworm, Trixie};
+use vm_tests::{Machine, Node};
+
+/// Tries what the unit itself would let it do, and tells what became of it.
+const PROBE: &str = r#"
+[services.probe]
+command = ["sh", "-c", '''
+try() { if "$@" 2>> "$HOME/errors"; then echo done; else echo refused; fi >> "$HOME/tried"; }
+try touch "$HOME/file" "$TMPDIR/file" "$RUNTIME_DIRECTORY/file"
+try touch /tmp/file
+try ls /var/lib/blackhole/services/identity
+try touch /run/blackhole/file
+try unshare --user true
+try kill -0 $PPID
+systemd-notify --ready
+exec sleep 1000000
+''']
+readiness = "notify"
+"#;
+
+fn landlock(release: Release) -> u64 {
+    match release {
+        Bookworm => 2,
+        Trixie => 6,
+    }
+}
+
+/// What `status --security` says of every instance.
+fn security(machine: &Machine, options: &str) -> Vec<Value> {
+    let text = machine.done(&format!("blackhole-node {options} status --security --json"));
+    let mut shown: Value = serde_json::from_str(&text).unwrap();
+    let Value::Array(instances) = shown["instances"].take() else { panic!("{text}") };
+    instances
+}
+
+#[test_case(Bookworm; "bookworm")]
+#[test_case(Trixie; "trixie")]
+fn every_service_is_confined_by_all_that_the_kernel_has(release: Release) {
+    let machine = Machine::start(release, "sandbox");
+    let node = Node::start(&machine, PROBE);
+    let instances = security(&machine, "");
+    assert_eq!(instances.len(), 5, "{instances:?}");
+    for one in &instances {
+        let process = &one["process"];
+        assert_eq!(process["user"], "blackhole", "{one}");
+        assert_eq!(process["no_new_privileges"], true, "{one}");
+        assert_eq!(process["system_calls"], "filtered", "{one}");
+        assert_eq!(process["landlock"], landlock(release), "{one}");
+        for empty in [&process["capabilities"], &process["bounding_set"], &one["missing"]] {
+            assert_eq!(*empty, json!([]), "{one}");
+        }
+    }
+    let degradations = node.status()["node"]["degradations"].to_string();
+    assert!(!degradations.contains("file-protection"), "{degradations}");
+    assert!(!degradations.contains("system-call-filter"), "{degradations}");
+
+    let tried = machine.done("cat /var/lib/blackhole/services/probe/tried");
+    // Landlock keeps signals in from version 6 on.
+    let signal = if landlock(release) < 6 { "done" } else { "refused" };
+    let expected = ["done", "refused", "refused", "refused", "refused", signal].join("\n");
+    let errors = machine.done("cat /var/lib/blackhole/services/probe/errors");
+    assert_eq!(tried, expected, "{errors}");
+}
+
+/// A second node, which root runs by hand.
+#[test_case(Bookworm; "bookworm")]
+#[test_case(Trixie; "trixie")]
+fn a_node_of_root_gives_a_service_a_user_of_its_own(release: Release) {
+    let machine = Machine::start(release, "user");
+    let _node = Node::install(&machine, "");
+    machine.put(
+        "/root/second.toml",
+        "node = { runtime_dir = '/run/second', data_dir = '/srv/second' }\n\
+         api.http_port = 18080\n[services.web]\nreadiness = 'notify'\n\
+         command = ['sh', '-c', 'touch $HOME/file; systemd-notify --ready; exec sleep 1000000']\n\
+         sandbox = { user = 'nobody' }\n",
+    );
+    let run = "blackhole-node --config /root/second.toml";
+    machine.done(&format!("systemd-run --unit second {run}"));
+    let ready = "blackhole-node --runtime-dir /run/second status web | grep -q ready";
+    machine.wait_until(ready);
+    let instances = security(&machine, "--runtime-dir /run/second");
+    let of = |name: &str| instances.iter().find(|one| one["service"] == name).unwrap();
+    assert_eq!(of("web")["process"]["user"], "nobody", "{instances:?}");
+    assert_eq!(of("storage")["process"]["user"], "root", "{instances:?}");
+    for one in &instances {
+        assert_eq!(one["process"]["bounding_set"], json!([]), "{one}");
+        assert_eq!(one["missing"], json!([]), "{one}");
+    }
+    assert_eq!(machine.done("stat -c %U /srv/second/services/web/file"), "nobody");
+    machine.done("systemctl stop second");
+}
