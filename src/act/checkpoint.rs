@@ -33,6 +33,8 @@ pub struct Checkpoint {
 /// What the loop knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// How many orchestrators there were, with the one that wrote it.
+    pub generation: u32,
     /// The reading of the monotonic clock at `Tick::ZERO`.
     pub began_at: Duration,
     /// The configuration in force, as text that gives it again.
@@ -152,7 +154,7 @@ mod tests {
         let scaled = BTreeMap::from([("web".parse().unwrap(), 3)]);
         let beside = Beside { scaled, ..Beside::default() };
         let began_at = Duration::from_millis(1234);
-        State { began_at, config: "[node]\n".to_owned(), beside, node }
+        State { generation: 1, began_at, config: "[node]\n".to_owned(), beside, node }
     }
 
     fn runs() -> BTreeMap<RunId, SavedRun> {

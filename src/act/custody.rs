@@ -42,15 +42,21 @@ pub enum Part {
     Notify,
     /// Our end of the line on which it asks for a connection to the status.
     StatusLine,
+    /// What was read of a line on its standard output that has not ended. Only handed over, never
+    /// kept.
+    StdoutRest,
+    StderrRest,
 }
 
 impl Part {
-    pub(super) const ALL: [(Self, &str); 5] = [
+    pub(super) const ALL: [(Self, &str); 7] = [
         (Self::Pidfd, "pid"),
         (Self::Stdout, "out"),
         (Self::Stderr, "err"),
         (Self::Notify, "notify"),
         (Self::StatusLine, "status"),
+        (Self::StdoutRest, "out-rest"),
+        (Self::StderrRest, "err-rest"),
     ];
 }
 

@@ -13,6 +13,10 @@ pub enum ActError {
     Executable(Error),
     #[error("{0} is not in the plan")]
     Unplanned(InstanceId),
+    #[error("cannot write down our state: {0}")]
+    State(super::CheckpointError),
+    #[error("cannot duplicate a descriptor: {0}")]
+    Duplicate(io::Error),
     #[error("the run of {0} was not kept for us as a whole")]
     NotHeld(InstanceId),
     #[error("cannot make the folder {}: {reason}", path.display())]

@@ -8,6 +8,7 @@ mod error;
 mod fd_store;
 mod folders;
 mod limits;
+mod rehearsal;
 mod sandbox;
 mod sockets;
 mod spawn;
@@ -26,6 +27,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
 pub use custody::{Inheritance, Part};
 pub use error::ActError;
 pub use limits::{LimitChange, LimitInForce, Pause};
+pub use rehearsal::{ABLE, REHEARSAL, Rehearsal, Unfit};
 pub use superior::Superior;
 pub use sweep::{Spared, Swept, sweep};
 pub use takeover::Unread;
@@ -66,6 +68,8 @@ pub struct Act {
     past_events: BTreeMap<InstanceId, LimitEvents>,
     pub superior: Superior,
     scribe: Scribe,
+    /// A child that is no run.
+    rehearsing: Option<Pid>,
 }
 
 /// Where the groups of the instances are made.
@@ -97,7 +101,9 @@ pub struct LiveRun {
     pub cpu_before: Duration,
     /// How many of its group the kernel had killed for want of memory before it began.
     pub oom_kills_before: u64,
-    notify_socket: Option<PathBuf>,
+    notify_path: Option<PathBuf>,
+    notify: Option<Arc<NotifySocket>>,
+    status: Option<Arc<Line>>,
     group: GroupUse,
 }
 
@@ -118,13 +124,29 @@ pub struct Newborn {
     pub beginning: Beginning,
     /// How many of its group the kernel had killed for want of memory before it began.
     pub oom_kills_before: u64,
-    pub stdout: OwnedFd,
-    pub stderr: OwnedFd,
-    pub notify: Option<NotifySocket>,
+    pub stdout: Pipe,
+    pub stderr: Pipe,
+    pub notify: Option<Arc<NotifySocket>>,
     /// Our end of the line on which it asks for connections to the status, where it has one.
-    pub status: Option<Line>,
+    pub status: Option<Arc<Line>>,
     /// Processes that were in its group before it, and were killed.
     pub strangers: Vec<Pid>,
+}
+
+/// Our end of a pipe into which a run writes.
+#[derive(Debug)]
+pub struct Pipe {
+    pub fd: OwnedFd,
+    /// What was read before of a line that has not ended.
+    pub rest: Vec<u8>,
+    /// Parts of that line that were given out before.
+    pub parts: u32,
+}
+
+impl From<OwnedFd> for Pipe {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, rest: Vec::new(), parts: 0 }
+    }
 }
 
 /// The process of a run that is not among the live ones yet.
@@ -133,7 +155,9 @@ struct FirstProcess {
     pidfd: Pidfd,
     cpu_before: Duration,
     oom_kills_before: u64,
-    notify_socket: Option<PathBuf>,
+    notify_path: Option<PathBuf>,
+    notify: Option<Arc<NotifySocket>>,
+    status: Option<Arc<Line>>,
 }
 
 /// How a process came to us.
@@ -181,6 +205,7 @@ impl Act {
             past_events: BTreeMap::new(),
             superior,
             scribe,
+            rehearsing: None,
         })
     }
 
@@ -239,9 +264,9 @@ impl Act {
         self.runs.get(&run)
     }
 
-    /// Whether a child of ours is the first process of a run.
+    /// Whether a child of ours is the first process of a run, or is waited for otherwise.
     pub fn owns(&self, pid: Pid) -> bool {
-        self.runs.values().any(|run| run.pid == pid)
+        self.rehearsing == Some(pid) || self.runs.values().any(|run| run.pid == pid)
     }
 
     /// Where the API listens, once it does.
@@ -267,7 +292,7 @@ impl Act {
                 Members::Marked(Marks { all, ..Marks::default() })
             }
         };
-        let FirstProcess { pid, pidfd, cpu_before, oom_kills_before, notify_socket } = first;
+        let FirstProcess { pid, pidfd, cpu_before, oom_kills_before, .. } = first;
         let pidfd = Arc::new(pidfd);
         let live = LiveRun {
             instance: id.clone(),
@@ -276,7 +301,9 @@ impl Act {
             members: members.clone(),
             cpu_before,
             oom_kills_before,
-            notify_socket,
+            notify_path: first.notify_path,
+            notify: first.notify,
+            status: first.status,
             group: GroupUse::Fresh,
         };
         self.runs.insert(run, live);
@@ -342,7 +369,7 @@ impl Act {
         for part in [Part::Pidfd, Part::Notify, Part::StatusLine] {
             self.let_go(part, &live.instance, run);
         }
-        if let Some(path) = live.notify_socket {
+        if let Some(path) = live.notify_path {
             let _gone_already = std::fs::remove_file(path);
         }
         if live.group == GroupUse::Killed {
@@ -393,9 +420,14 @@ impl Act {
         if !self.superior.listens() {
             return Ok(());
         }
-        let file = self.scribe.write(state, self.saved_runs())?;
+        let file = self.write_checkpoint(state)?;
         self.scribe.hand_over(&file, &mut self.superior);
         Ok(())
+    }
+
+    fn write_checkpoint(&mut self, state: State) -> Result<OwnedFd, CheckpointError> {
+        let runs = self.saved_runs();
+        self.scribe.write(state, runs)
     }
 
     fn saved_runs(&self) -> BTreeMap<RunId, SavedRun> {

@@ -101,6 +101,11 @@ impl Sockets {
         self.bound.keys().filter_map(file).collect()
     }
 
+    /// All of them, with the numbers under which they are kept.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>)> {
+        self.bound.values().map(|bound| (bound.number, bound.listener.as_fd()))
+    }
+
     pub(super) fn get(&self, place: &SocketPlace) -> Option<BorrowedFd<'_>> {
         Some(self.bound.get(place)?.listener.as_fd())
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -59,10 +60,19 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
     let pidfd = Keepsake::Run(Part::Pidfd, id.clone(), run);
     act.superior.keep(&pidfd.to_string(), child.pidfd.as_fd());
     let Voices { stdout: (stdout, _), stderr: (stderr, _), notify } = voices;
-    let (notify, notify_socket) = notify.unzip();
+    let (notify, notify_path) = notify.unzip();
+    let notify = notify.map(Arc::new);
+    let status = passing.status.map(|(ours, _)| Arc::new(ours));
     let pid = child.pid;
-    let first =
-        FirstProcess { pid, pidfd: child.pidfd, cpu_before, oom_kills_before, notify_socket };
+    let first = FirstProcess {
+        pid,
+        pidfd: child.pidfd,
+        cpu_before,
+        oom_kills_before,
+        notify_path,
+        notify: notify.clone(),
+        status: status.clone(),
+    };
     let (pidfd, members) = act.enroll((id, run), first, group);
     Ok(Newborn {
         pid,
@@ -70,10 +80,10 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         members,
         beginning: Beginning::Spawned(child.exec),
         oom_kills_before,
-        stdout,
-        stderr,
+        stdout: stdout.into(),
+        stderr: stderr.into(),
         notify,
-        status: passing.status.map(|(ours, _)| ours),
+        status,
         strangers,
     })
 }
@@ -341,7 +351,10 @@ pub(super) fn notify_path(runtime_dir: &Path, id: &InstanceId, run: RunId) -> Pa
     runtime_dir.join("notify").join(format!("{id}.{run}.sock"))
 }
 
-fn c_string(text: impl AsRef<std::ffi::OsStr>, what: &'static str) -> Result<CString, ActError> {
+pub(super) fn c_string(
+    text: impl AsRef<std::ffi::OsStr>,
+    what: &'static str,
+) -> Result<CString, ActError> {
     use std::os::unix::ffi::OsStrExt;
     CString::new(text.as_ref().as_bytes()).map_err(|_| ActError::Nul { what })
 }

@@ -2,20 +2,26 @@
 //! were kept for us, they never notice. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
-use super::custody::{Inheritance, Part};
+use super::checkpoint::State;
+use super::custody::{Inheritance, Keepsake, Part, Turn};
 use super::error::ActError;
 use super::spawn::{notify_path, oom_kills};
 use super::superior::Superior;
 use super::sweep::Spared;
-use super::{Act, Beginning, Checkpoint, FirstProcess, Newborn, SavedRun};
+use super::{Act, Beginning, Checkpoint, FirstProcess, Newborn, Pipe, SavedRun};
 use crate::decide::Held;
+use crate::linux::fds;
 use crate::linux::line::Line;
 use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::units::{InstanceId, RunId};
+
+/// Of the beginning of a line, in bytes; more than any has.
+const REST_MOST: u64 = 1 << 20;
 
 /// Pipes of a run that is over; what was written to them is still to be read.
 #[derive(Debug)]
@@ -52,6 +58,15 @@ impl Inheritance {
     }
 }
 
+/// With the beginning of a line that goes on in the pipe. The file holds how many parts of it were
+/// given out before, as four bytes with the lowest first, then the bytes.
+fn with_rest(fd: OwnedFd, file: Option<OwnedFd>) -> Result<Pipe, ActError> {
+    let Some(file) = file else { return Ok(fd.into()) };
+    let bytes = fds::read_whole(file, REST_MOST).map_err(ActError::Channel)?;
+    let Some((parts, rest)) = bytes.split_first_chunk() else { return Ok(fd.into()) };
+    Ok(Pipe { fd, rest: rest.to_vec(), parts: u32::from_le_bytes(*parts) })
+}
+
 fn pid_of(fd: &OwnedFd) -> Option<crate::units::Pid> {
     let pidfd = Pidfd::from(fd.try_clone().ok()?);
     pidfd.pid().ok().flatten()
@@ -74,8 +89,10 @@ impl Act {
             return Err(ActError::NotHeld(id.clone()));
         };
         let notify = take(Part::Notify).map(NotifySocket::adopt).transpose();
-        let notify = notify.map_err(ActError::Channel)?;
-        let status = take(Part::StatusLine).map(Line::from);
+        let notify = notify.map_err(ActError::Channel)?.map(Arc::new);
+        let status = take(Part::StatusLine).map(|fd| Arc::new(Line::from(fd)));
+        let stdout = with_rest(stdout, take(Part::StdoutRest))?;
+        let stderr = with_rest(stderr, take(Part::StderrRest))?;
         let group = self.group_of(id)?;
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
         // The count began anew if the group's controllers were gone meanwhile.
@@ -85,7 +102,9 @@ impl Act {
             pidfd: Pidfd::from(pidfd),
             cpu_before: saved.map(|saved| saved.cpu_before).unwrap_or_default(),
             oom_kills_before,
-            notify_socket: notify.as_ref().map(|_| notify_path(&self.plan.runtime_dir, id, run)),
+            notify_path: notify.as_ref().map(|_| notify_path(&self.plan.runtime_dir, id, run)),
+            notify: notify.clone(),
+            status: status.clone(),
         };
         let (pidfd, members) = self.enroll((id, run), first, group);
         self.reapply(run)?;
@@ -119,6 +138,7 @@ impl Act {
             for (part, fd) in parts {
                 match part {
                     Part::Stdout | Part::Stderr => pipes.push((part, fd)),
+                    Part::StdoutRest | Part::StderrRest => {}
                     Part::Pidfd | Part::Notify | Part::StatusLine => {
                         self.let_go(part, &instance, run);
                     }
@@ -134,5 +154,52 @@ impl Inheritance {
     /// Makes the listeners ours.
     pub fn take_listeners(&mut self, superior: &mut Superior) {
         self.taken.take_over(std::mem::take(&mut self.listeners), superior);
+    }
+}
+
+impl Act {
+    /// Everything that the program that we become is to have, with the names it knows it by. `pipes`
+    /// are those of the runs, which nobody reads now.
+    pub fn estate<'a>(
+        &mut self,
+        state: State,
+        pipes: impl Iterator<Item = (Part, &'a InstanceId, RunId, &'a Pipe)>,
+    ) -> Result<Vec<(String, OwnedFd)>, ActError> {
+        let mut all = Vec::new();
+        let checkpoint = self.write_checkpoint(state).map_err(ActError::State)?;
+        all.push((Keepsake::Checkpoint(Turn::Even).to_string(), checkpoint));
+        let mut add = |keepsake: Keepsake, fd: BorrowedFd<'_>| {
+            let ours = fd.try_clone_to_owned().map_err(ActError::Duplicate)?;
+            all.push((keepsake.to_string(), ours));
+            Ok::<(), ActError>(())
+        };
+        for (number, fd) in self.sockets.numbered() {
+            add(Keepsake::Listener(number), fd)?;
+        }
+        for (run, live) in &self.runs {
+            let part = |part| Keepsake::Run(part, live.instance.clone(), *run);
+            add(part(Part::Pidfd), live.pidfd.as_fd())?;
+            if let Some(socket) = &live.notify {
+                add(part(Part::Notify), socket.as_fd())?;
+            }
+            if let Some(line) = &live.status {
+                add(part(Part::StatusLine), line.as_fd())?;
+            }
+        }
+        for (id, store) in &self.stores {
+            for (name, fd) in store.all() {
+                add(Keepsake::Stored(id.clone(), name.clone()), fd.as_fd())?;
+            }
+        }
+        for (part, id, run, Pipe { fd, rest, parts }) in pipes {
+            let rest_of = if part == Part::Stderr { Part::StderrRest } else { Part::StdoutRest };
+            if !rest.is_empty() {
+                let content = [parts.to_le_bytes().as_slice(), rest].concat();
+                let file = fds::sealed_memory("rest", &content).map_err(ActError::Channel)?;
+                add(Keepsake::Run(rest_of, id.clone(), run), file.as_fd())?;
+            }
+            add(Keepsake::Run(part, id.clone(), run), fd.as_fd())?;
+        }
+        Ok(all)
     }
 }

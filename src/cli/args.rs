@@ -135,6 +135,15 @@ pub enum Verb {
     /// nothing: every error is shown, and the exit code is 78. SIGHUP does the same.
     #[command(after_long_help = "Example:\n  blackhole-node reload")]
     Reload(ReplanArgs),
+    /// Replace the running orchestrator by another program, such as a newer version, in place.
+    ///
+    /// Services, sockets and logs do not notice. The program is asked first whether it can go on
+    /// from where the node stands; if it cannot, nothing changes and the exit code is 1. `reload`
+    /// does the same when the file that the node was started from was replaced.
+    #[command(after_long_help = "Examples:\n  \
+        apt-get install --only-upgrade blackhole-node && blackhole-node upgrade\n  \
+        blackhole-node upgrade --binary ./target/release/blackhole-node")]
+    Upgrade(UpgradeArgs),
     /// Change how many instances of a service run.
     ///
     /// Only the difference is started or stopped; callers of the service's shared socket are not
@@ -288,6 +297,17 @@ pub struct ReplanArgs {
     /// Return as soon as the node has accepted the configuration
     #[arg(long)]
     pub no_block: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `upgrade`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct UpgradeArgs {
+    /// The program to become [default: what stands now where the running one was started from]
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -58,6 +58,7 @@ fn of_node(error: &client::Error) -> ExitCode {
         client::Error::Configuration(_) => ExitCode::Configuration,
         client::Error::Connect { .. }
         | client::Error::Failed(_)
+        | client::Error::NoSuccessor { .. }
         | client::Error::Internal(..)
         | client::Error::Watch(_) => ExitCode::Failed,
     }

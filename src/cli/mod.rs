@@ -15,6 +15,7 @@ mod pages;
 mod replan;
 mod since;
 mod status;
+mod upgrade;
 mod why;
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ use clap::{CommandFactory, Parser};
 
 pub use args::{
     ActArgs, ConfigVerb, InstallArgs, LogsArgs, Options, PlaceArgs, ReplanArgs, ScaleArgs,
-    Settings, StatusArgs, StopArgs, Verb, WhyArgs,
+    Settings, StatusArgs, StopArgs, UpgradeArgs, Verb, WhyArgs,
 };
 pub use config::{Answer, Ask, Question, What};
 pub use console::{Console, Kind, Paint};
@@ -136,6 +137,7 @@ pub async fn run(
         Verb::Restart(args) => act(Action::Restart, args, options, console).await,
         Verb::Stop(args) => stop(args, options, console).await,
         Verb::Reload(args) => replan::reload(&mut connect(options).await?, args, console).await,
+        Verb::Upgrade(args) => upgrade::upgrade(connect(options).await?, args, console).await,
         Verb::Scale(args) => replan::scale(&mut connect(options).await?, args, console).await,
         Verb::SetLimits(args) => {
             replan::set_limits(&mut connect(options).await?, args, console).await

@@ -8,6 +8,7 @@ use super::console::{Console, printable};
 use super::error::Error;
 use super::exit::ExitCode;
 use super::status;
+use super::upgrade::wait_for_successor;
 use crate::control::Wait;
 use crate::control::client::Client;
 use crate::rpc::pb::node::{Change, ReplanReply};
@@ -19,6 +20,9 @@ pub async fn reload(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
     let reply = node.reload(Wait::unless(args.no_block)).await?;
+    if let Some(upgrade) = &reply.upgrade {
+        return wait_for_successor(node, upgrade, args.json, console).await;
+    }
     show(&reply, args, console)
 }
 
@@ -120,6 +124,7 @@ mod tests {
                 change("web-0", "adjusted", &["drain"]),
             ],
             instances: vec![ready("storage")],
+            upgrade: None,
         }
     }
 

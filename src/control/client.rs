@@ -11,16 +11,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::linux::pidfd::Pidfd;
 use crate::rpc::pb::node::control_client::ControlClient;
 use crate::rpc::pb::node::{
-    InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest, NodeStatus,
-    ReloadRequest, ReplanReply, ScaleRequest, SecurityRequest, SetLimitsRequest, ShutdownRequest,
-    StatusRequest, VerbRequest, WhyRequest,
+    InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest, NodeInfo,
+    NodeStatus, ReloadRequest, ReplanReply, ScaleRequest, SecurityRequest, SetLimitsRequest,
+    ShutdownRequest, StatusRequest, UpgradeReply, UpgradeRequest, VerbRequest, WhyRequest,
 };
 
 use super::{SOCKET, Wait};
@@ -29,6 +29,10 @@ use crate::units::Pid;
 /// How long a node may take to say how it is. The verbs that wait for a service have no bound of
 /// their own: the node's start and stop timeouts end them.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the next orchestrator may take to answer, and how often it is tried.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(60);
+const SUCCESSOR_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a node did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,9 @@ pub enum Error {
     #[error("the node at {} did not answer within {} s; it is stopped or overloaded",
         .dir.display(), STATUS_WITHIN.as_secs())]
     Silent { dir: PathBuf },
+    #[error("the node at {} was to become another and did not within {} s; its log tells why",
+        .dir.display(), SUCCESSOR_WITHIN.as_secs())]
+    NoSuccessor { dir: PathBuf },
     #[error("{0}")]
     NoSuchService(String),
     #[error("{0}")]
@@ -67,6 +74,13 @@ pub enum Action {
     Start,
     Stop,
     Restart,
+}
+
+/// The orchestrator that followed another.
+#[derive(Debug)]
+pub struct Successor {
+    pub info: NodeInfo,
+    pub instances: usize,
 }
 
 /// A connection to a node. Clones share it.
@@ -171,6 +185,37 @@ impl Client {
         };
         let answer = self.node.set_limits(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// Has another program take the orchestrator's place; an empty path is what stands now where
+    /// its own was. Returns when that program has shown that it can; `successor` waits for it.
+    pub async fn upgrade(&mut self, program: &str) -> Result<UpgradeReply, Error> {
+        let request = UpgradeRequest { program: program.to_owned() };
+        let answer = self.node.upgrade(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| {
+            if status.code() == Code::InvalidArgument {
+                return Error::Configuration(status.message().to_owned());
+            }
+            self.error(&status)
+        })
+    }
+
+    /// Waits until an orchestrator answers that follows the one of this generation.
+    pub async fn successor(&self, generation: u32) -> Result<Successor, Error> {
+        let asking = async {
+            loop {
+                if let Ok(mut next) = Self::connect(&self.dir).await
+                    && let Ok(status) = next.status("").await
+                    && let Some(info) = status.node
+                    && info.generation > generation
+                {
+                    return Successor { info, instances: status.instances.len() };
+                }
+                sleep(SUCCESSOR_AGAIN).await;
+            }
+        };
+        let found = timeout(SUCCESSOR_WITHIN, asking).await;
+        found.map_err(|_| Error::NoSuccessor { dir: self.dir.clone() })
     }
 
     /// What happened to a service or an instance, and by which rule.

@@ -19,8 +19,8 @@ use crate::rpc::pb::node::control_server::{Control, ControlServer};
 use crate::rpc::pb::node::{
     Change, Happening, InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest,
     NodeStatus, ReloadRequest, ReplanReply, ScaleRequest, SecurityReply, SecurityRequest,
-    SetLimitsRequest, ShutdownReply, ShutdownRequest, StatusRequest, VerbReply, VerbRequest,
-    WhyReply, WhyRequest,
+    SetLimitsRequest, ShutdownReply, ShutdownRequest, StatusRequest, UpgradeReply, UpgradeRequest,
+    VerbReply, VerbRequest, WhyReply, WhyRequest,
 };
 
 /// What the fake node says.
@@ -159,7 +159,16 @@ impl Control for Scripted {
             differs: vec!["command".to_owned()],
         };
         let changes = instances.iter().map(change).collect();
-        Ok(Response::new(ReplanReply { origin, remarks: Vec::new(), changes, instances }))
+        let known = ReplanReply { origin, changes, instances, ..ReplanReply::default() };
+        Ok(Response::new(known))
+    }
+
+    async fn upgrade(
+        &self,
+        request: Request<UpgradeRequest>,
+    ) -> Result<Response<UpgradeReply>, Status> {
+        let program = request.into_inner().program;
+        Err(Status::failed_precondition(format!("{program} cannot take our place")))
     }
 
     async fn scale(&self, request: Request<ScaleRequest>) -> Result<Response<ReplanReply>, Status> {

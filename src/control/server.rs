@@ -27,6 +27,7 @@ pub enum Ask {
     Reload { request: pb::ReloadRequest, reply: Answer<pb::ReplanReply> },
     Scale { request: pb::ScaleRequest, reply: Answer<pb::ReplanReply> },
     SetLimits { request: pb::SetLimitsRequest, reply: Answer<pb::ReplanReply> },
+    Upgrade { request: pb::UpgradeRequest, reply: Answer<pb::UpgradeReply> },
     Shutdown { reply: oneshot::Sender<pb::ShutdownReply> },
 }
 
@@ -157,6 +158,16 @@ impl<L: LogSource> Control for Desk<L> {
         let (reply, answer) = oneshot::channel();
         let name = request.into_inner().name;
         let reply = self.ask(Ask::Security { name, reply }, answer).await??;
+        Ok(Response::new(reply))
+    }
+
+    async fn upgrade(
+        &self,
+        request: Request<pb::UpgradeRequest>,
+    ) -> Result<Response<pb::UpgradeReply>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let request = request.into_inner();
+        let reply = self.ask(Ask::Upgrade { request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 

@@ -52,6 +52,30 @@ pub fn own_executable() -> Result<OwnedFd, Error> {
     open("/proc/self/exe", OFlags::PATH, Mode::empty())
 }
 
+/// The file that this process was started from, by its name then. There may be another by now.
+pub fn own_path() -> Result<PathBuf, Error> {
+    let link = "/proc/self/exe";
+    let path = std::fs::read_link(link).map_err(failed("read", link))?;
+    let name = path.as_os_str().as_bytes();
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    Ok(PathBuf::from(OsStr::from_bytes(name)))
+}
+
+/// The file that stands now where ours was, if it is another one.
+pub fn replaced_executable() -> Result<Option<PathBuf>, Error> {
+    let path = own_path()?;
+    let link = "/proc/self/exe";
+    let ours = rustix::fs::stat(link).map_err(failed("look at", link))?;
+    match rustix::fs::stat(&path) {
+        Ok(now) => {
+            let same = (now.st_dev, now.st_ino) == (ours.st_dev, ours.st_ino);
+            Ok((!same).then_some(path))
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(reason) => Err(failed("look at", path.display())(reason)),
+    }
+}
+
 /// Memory as a file, with this content for ever: nobody can write, shrink or grow it
 /// (`memfd_create(2)`). Positioned at the start; the position is shared with whom it is passed to,
 /// so make one for each process that reads it.
@@ -120,6 +144,12 @@ pub fn unix_listener(path: &Path, access: SocketAccess) -> Result<UnixListener, 
     let socket = bound_unix_socket(path, SocketType::STREAM, access)?;
     rustix::net::listen(&socket, BACKLOG).map_err(failed("listen on", path.display()))?;
     Ok(socket.into())
+}
+
+/// For a listener that another process made: whoever connects from now on is told that we listen
+/// (`SO_PEERCRED`).
+pub fn listen_again(listener: impl AsFd) -> Result<(), Error> {
+    rustix::net::listen(&listener, BACKLOG).map_err(failed("listen on", "an adopted socket"))
 }
 
 /// A socket at `path`, with its mode. Callers guard against a second process doing the same at
@@ -280,6 +310,12 @@ mod tests {
         assert_eq!(listens_at(&tcp), Some(ListensAt::Tcp(tcp.local_addr().unwrap())));
         assert_eq!(listens_at(UnixStream::connect(&path).unwrap()), None);
         assert_eq!(listens_at(pipe().unwrap().0), None);
+    }
+
+    #[test]
+    fn our_own_file_is_known_and_was_not_replaced() {
+        assert_eq!(own_path().unwrap(), std::env::current_exe().unwrap());
+        assert_eq!(replaced_executable().unwrap(), None);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Who watches a fresh run: its end, its voice, its health, its logs.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::logs::LogSources;
-use crate::act::{Beginning, Newborn, Part};
+use crate::act::{Beginning, Newborn, Part, Pipe};
 use crate::config::HealthChecks;
 use crate::control::server::Desk;
 use crate::control::server::Feed;
@@ -16,6 +16,7 @@ use crate::linux::line::{Asked, Line};
 use crate::observe::clock::Clock;
 use crate::observe::exits::{self, First};
 use crate::observe::health::{self, HealthPlan};
+use crate::observe::logs::Ended;
 use crate::observe::news::{Heard, Teller};
 use crate::observe::notify::{self, Trusted};
 use crate::observe::starvation::Scheduling;
@@ -33,6 +34,14 @@ pub(super) struct Surroundings {
     pub(super) book: LogBook,
     pub(super) health_checks: watch::Sender<HealthChecks>,
     pub(super) desk: Desk<LogSources>,
+    pub(super) stop_pumps: watch::Sender<Pumps>,
+}
+
+/// What those that read logs are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pumps {
+    Run,
+    Stop,
 }
 
 /// How long the gateway's last status calls may take when its run ends.
@@ -43,7 +52,10 @@ const FEED_DRAIN: Duration = Duration::from_millis(100);
 pub(super) struct PumpEnded {
     pub(super) instance: InstanceId,
     pub(super) run: RunId,
+    pub(super) pid: Pid,
     pub(super) part: Part,
+    /// What is to be read on, where it was stopped; none: it was read to its end.
+    pub(super) unread: Option<Pipe>,
 }
 
 /// Starts the observers of a run. Those in the returned set end with the run; those put into
@@ -99,25 +111,36 @@ pub(super) fn attach(
 pub(super) fn read_log(
     around: &Surroundings,
     (id, run, pid): (&InstanceId, RunId, Pid),
-    (pipe, part): (OwnedFd, Part),
+    (pipe, part): (Pipe, Part),
     pumps: &mut JoinSet<PumpEnded>,
 ) {
     let stream = if part == Part::Stderr { Stream::Stderr } else { Stream::Stdout };
     let source = Source::instance(id, run, pid);
     let (book, teller) = (around.book.clone(), Teller::new(run, around.heard.clone()));
-    let ended = PumpEnded { instance: id.clone(), run, part };
+    let mut ended = PumpEnded { instance: id.clone(), run, pid, part, unread: None };
+    let mut stop = around.stop_pumps.subscribe();
     pumps.spawn(async move {
-        let custody = logs::Custody::Ours(Rest::default());
-        let never = std::future::pending();
-        if let Err(error) = logs::pump(pipe, source, stream, book, custody, never).await {
-            teller.odd(error.to_string()).await;
+        let Pipe { fd, rest, parts } = pipe;
+        let custody = logs::Custody::Ours(Rest { bytes: rest, parts });
+        let stopped = async {
+            // When nobody can say it any more, it is not said.
+            if stop.wait_for(|stop| *stop == Pumps::Stop).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        match logs::pump(fd, source, stream, book, custody, stopped).await {
+            Ok(Ended::Stopped { pipe: fd, rest: Rest { bytes, parts } }) => {
+                ended.unread = Some(Pipe { fd, rest: bytes, parts });
+            }
+            Ok(Ended::EndOfFile) => {}
+            Err(error) => teller.odd(error.to_string()).await,
         }
         ended
     });
 }
 
 /// Gives a connection to the status to whoever asks on the line, until nobody is there.
-async fn serve_feed(line: Line, desk: Desk<LogSources>) {
+async fn serve_feed(line: Arc<Line>, desk: Desk<LogSources>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

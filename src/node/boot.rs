@@ -86,6 +86,8 @@ impl fmt::Debug for Loader {
 pub enum BootError {
     #[error("{0}")]
     Configuration(String),
+    #[error("cannot go on from the state that was given: {0}")]
+    NotUnderstood(String),
     #[error("cannot begin: {0}")]
     Runtime(io::Error),
     #[error("cannot take what was kept for us: {0}")]
@@ -128,6 +130,8 @@ pub(super) struct Booted {
     /// What the file says, as a configuration and as text.
     pub(super) file: (NodeConfig, String),
     pub(super) beside: Beside,
+    /// How many orchestrators there were, with us.
+    pub(super) generation: u32,
     /// What is in force.
     pub(super) config: NodeConfig,
     pub(super) loader: Loader,
@@ -147,6 +151,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     let Settings { loader, clock } = settings;
     let configured = estate.configuration(&loader)?;
     let (beside, config) = estate.beside(&configured.config);
+    let generation = estate.generation();
     let clock = match &estate.former {
         Some(former) => Clock::begun_at(former.state.began_at),
         None => clock,
@@ -198,6 +203,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     Ok(Booted {
         file: (configured.config, configured.text),
         beside,
+        generation,
         config,
         loader,
         resumed,
@@ -222,7 +228,11 @@ fn control_listener(
     let kept = inheritance.control.take();
     let ours = |fd: &OwnedFd| fds::listens_at(fd) == Some(ListensAt::Unix(path.clone()));
     match kept.filter(|fd| ours(fd) && path.exists()) {
-        Some(fd) => Ok(fd.into()),
+        Some(fd) => {
+            // From now on the kernel names us to those who connect.
+            fds::listen_again(&fd)?;
+            Ok(fd.into())
+        }
         None => {
             let listener = fds::unix_listener(&path, SocketAccess::Owner)?;
             superior.keep_control(&listener);

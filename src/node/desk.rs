@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::logs::LogSources;
 use crate::control::server::Desk;
@@ -13,12 +14,33 @@ use crate::rpc::{Peers, Sockets, serve};
 /// How long answers that are under way may take when the node ends.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// The control socket, served.
+#[derive(Debug)]
+pub(super) struct Served {
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Served {
+    /// On a duplicate of the listener, so that callers wait in its backlog after the end.
+    pub(super) fn on(listener: &UnixListener, desk: Desk<LogSources>) -> Option<Self> {
+        let listener = listener.try_clone();
+        let listener = listener
+            .inspect_err(|error| tracing::error!(%error, "the control socket cannot be served"));
+        let (end, ends) = oneshot::channel();
+        let task = tokio::spawn(serve_control(listener.ok()?, desk, ends));
+        Some(Self { end, task })
+    }
+
+    /// Answers that are under way have a moment.
+    pub(super) async fn end(self) {
+        let _its_end_is_awaited_next = self.end.send(());
+        let _ended_either_way = self.task.await;
+    }
+}
+
 /// Until `end` is sent or dropped.
-pub(super) async fn serve_control(
-    listener: UnixListener,
-    desk: Desk<LogSources>,
-    end: oneshot::Receiver<()>,
-) {
+async fn serve_control(listener: UnixListener, desk: Desk<LogSources>, end: oneshot::Receiver<()>) {
     let sockets = Sockets { listeners: vec![listener], ..Sockets::default() };
     let routes = tonic::service::Routes::new(ControlServer::new(desk));
     let told = async {

@@ -77,6 +77,18 @@ impl Estate {
         }
     }
 
+    /// For a rehearsal: there is something to go on from.
+    pub(super) fn must_go_on(&self) -> Result<(), BootError> {
+        match self.former {
+            Some(_) => Ok(()),
+            None => Err(BootError::NotUnderstood(self.remarks.join("; "))),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.former.as_ref().map_or(1, |former| former.state.generation.saturating_add(1))
+    }
+
     pub(super) fn tell(&self, book: &LogBook) {
         for remark in &self.remarks {
             book.node_line(Level::Warn, remark, &[]);

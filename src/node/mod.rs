@@ -17,9 +17,13 @@ mod remarks;
 mod security;
 mod status;
 mod supervise;
+mod upgrade;
 mod verbs;
 
+use std::io::Write;
 use std::process::ExitCode;
+
+use crate::act::{ABLE, REHEARSAL};
 
 pub use aftermath::{AfterStopError, after_stop};
 pub use boot::{BootError, Configured, Loader, Settings};
@@ -27,6 +31,9 @@ pub use boot::{BootError, Configured, Loader, Settings};
 /// Runs the node until it is told to end. Errors come before anything was started.
 pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
     let estate = estate::take()?;
+    if std::env::var_os(REHEARSAL).is_some() {
+        return rehearse(estate, &settings.loader);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BootError::Runtime)?;
     runtime.block_on(async {
@@ -34,4 +41,15 @@ pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
         supervise::until_stopped(booted).await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Whether we could take the place of the orchestrator that asks: we understand its state, the
+/// configuration in force, and the one that is written now.
+fn rehearse(mut estate: estate::Estate, loader: &Loader) -> Result<ExitCode, BootError> {
+    estate.must_go_on()?;
+    estate.configuration(loader)?;
+    loader.load().map_err(BootError::Configuration)?;
+    let able = format!("{ABLE}{}", env!("CARGO_PKG_VERSION"));
+    writeln!(std::io::stdout(), "{able}").map_err(BootError::Runtime)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -111,6 +111,7 @@ fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>
 
 impl Supervisor {
     pub(super) fn reload(&mut self, asked: Asked) {
+        let Some(asked) = self.upgrades_for(asked) else { return };
         self.act.superior.reloading();
         self.live.ask(asked);
     }
@@ -165,7 +166,8 @@ impl Supervisor {
         }
         let changes_of_limits = changes.limited_otherwise().cloned().collect();
         let changes = told(&changes);
-        let known = pb::ReplanReply { origin, remarks, changes, instances: Vec::new() };
+        let known =
+            pb::ReplanReply { origin, remarks, changes, instances: Vec::new(), upgrade: None };
         Ok((known, touched, changes_of_limits))
     }
 

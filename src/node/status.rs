@@ -43,6 +43,7 @@ pub(super) struct View<'a> {
     pub(super) now: Tick,
     /// The wall clock now, in microseconds since 1970.
     pub(super) unix_us: i64,
+    pub(super) generation: u32,
 }
 
 impl View<'_> {
@@ -78,6 +79,7 @@ impl View<'_> {
             cpu_percent: percent.percent,
             api: self.act.api().map(|address| format!("http://{address}")).unwrap_or_default(),
             runtime_dir: self.config.node.runtime_dir.to_string_lossy().into_owned(),
+            generation: self.generation,
             data_dir: self.config.node.data_dir.to_string_lossy().into_owned(),
         }
     }

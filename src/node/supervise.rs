@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use super::attach::{PumpEnded, Surroundings, attach, read_log};
+use super::attach::{PumpEnded, Pumps, Surroundings, attach, read_log};
 use super::boot::Booted;
+use super::desk::Served;
 use super::estate::{Resumed, TakenOver};
 use super::history::History;
 use super::host::Host;
@@ -22,6 +24,7 @@ use super::reload::{Asked, Live};
 use super::remarks;
 use super::security;
 use super::status::{CpuLooks, View};
+use super::upgrade::Upgrade;
 use super::verbs::{Outcome, Waiter, Wish, outcome};
 use crate::act::{Act, ActError, Newborn, State, Unread};
 use crate::config::NodeConfig;
@@ -43,7 +46,7 @@ const REAP_DELAY: Duration = Duration::from_millis(50);
 /// Events after which the state is saved although more is to be heard.
 const UNSAVED_MOST: u32 = 64;
 /// How long the last lines of services and the console may take at the end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) struct Supervisor {
     pub(super) node: Node,
@@ -57,7 +60,7 @@ pub(super) struct Supervisor {
     /// The names that logs can be asked for.
     pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     observers: BTreeMap<RunId, JoinSet<()>>,
-    pumps: JoinSet<PumpEnded>,
+    pub(super) pumps: JoinSet<PumpEnded>,
     pub(super) waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
     history: History,
@@ -66,6 +69,11 @@ pub(super) struct Supervisor {
     /// Events since the state was saved that may have changed it.
     unsaved: u32,
     stopped: bool,
+    /// How many orchestrators there were, with us.
+    pub(super) generation: u32,
+    pub(super) upgrade: Option<Upgrade>,
+    /// The program that we are to become.
+    pub(super) hand_over_to: Option<PathBuf>,
 }
 
 /// Where the loop hears from.
@@ -78,22 +86,27 @@ struct Inbox {
 
 /// Runs the services until the node is told to end and nothing runs any more.
 pub(super) async fn until_stopped(booted: Booted) {
-    let Booted { file, beside, config, loader, resumed, taken_over, .. } = booted;
+    let Booted { file, beside, generation, config, loader, resumed, taken_over, .. } = booted;
     let Booted { clock, book, host, act, signals, control, _locks, .. } = booted;
     let (heard_by, heard) = mpsc::channel(QUEUE);
     let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
     let services = watch::Sender::new(config.services.keys().cloned().collect());
     let sources = LogSources { book: book.clone(), services: services.subscribe() };
     let desk = Desk::new(asked_by, sources);
-    let (end_control, control_ends) = oneshot::channel();
-    let control = tokio::spawn(super::desk::serve_control(control, desk.clone(), control_ends));
     let rules = act.plan().instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
     let (node, effects) = match resumed {
         Some(Resumed { node, effects, .. }) => (node, Some(effects)),
         None => (Node::new(rules.collect::<Vec<_>>(), seed()), None),
     };
     let health_checks = watch::Sender::new(config.health_checks);
-    let around = Surroundings { heard: heard_by, clock, book: book.clone(), health_checks, desk };
+    let around = Surroundings {
+        heard: heard_by,
+        clock,
+        book: book.clone(),
+        health_checks,
+        desk: desk.clone(),
+        stop_pumps: watch::Sender::new(Pumps::Run),
+    };
     let beat = act.superior.beat.map(tokio::time::interval);
     let mut supervisor = Supervisor {
         node,
@@ -112,21 +125,37 @@ pub(super) async fn until_stopped(booted: Booted) {
         reap_at: None,
         unsaved: 0,
         stopped: false,
+        generation,
+        upgrade: None,
+        hand_over_to: None,
     };
     remarks::log_degradations(&book, &supervisor.host);
     supervisor.tell_addresses();
     if let Some(effects) = effects {
         supervisor.go_on(taken_over, effects);
     }
-    supervisor.run(Inbox { heard, asks, signals, beat }).await;
+    let mut inbox = Inbox { heard, asks, signals, beat };
+    supervisor.take(Event::Tick);
+    let served = loop {
+        let served = Served::on(&control, desk.clone());
+        supervisor.run(&mut inbox).await;
+        let Some(program) = supervisor.hand_over_to.take() else { break served };
+        end(served).await;
+        supervisor.hand_over(&program, &control).await;
+    };
     supervisor.put_away().await;
-    let _its_end_is_awaited_next = end_control.send(());
-    let _ended_either_way = control.await;
+    end(served).await;
     book.node_line(Level::Info, "stopped", &[]);
     if let Some(sink) = book.sink() {
         sink.close(LAST_WORDS).await;
     }
     let _told_or_not = timeout(LAST_WORDS, supervisor.act.superior.flush()).await;
+}
+
+async fn end(served: Option<Served>) {
+    if let Some(served) = served {
+        served.end().await;
+    }
 }
 
 /// Spreads restarts; nothing depends on its secrecy.
@@ -135,9 +164,9 @@ fn seed() -> u64 {
 }
 
 impl Supervisor {
-    async fn run(&mut self, mut inbox: Inbox) {
-        self.take(Event::Tick);
-        while !self.stopped {
+    /// Until it stopped, or is to hand over.
+    async fn run(&mut self, inbox: &mut Inbox) {
+        while !self.stopped && self.hand_over_to.is_none() {
             if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.heard.is_empty()) {
                 self.save();
             }
@@ -150,6 +179,7 @@ impl Supervisor {
                 Some(ask) = inbox.asks.recv() => self.answer(ask),
                 read = self.live.read() => self.take_read(read),
                 Some(changed) = self.limits.next() => self.take_changed_limits(changed),
+                rehearsed = Upgrade::rehearsed(&mut self.upgrade) => self.take_rehearsed(rehearsed),
                 () = at(self.reap_at) => self.reap_strangers(),
                 () = beat(&mut inbox.beat) => self.act.superior.alive(),
                 () = self.act.superior.room() => self.act.superior.send_waiting(),
@@ -199,7 +229,8 @@ impl Supervisor {
         }
         for Unread { instance, run, pipes } in unread {
             for (part, pipe) in pipes {
-                read_log(&self.around, (&instance, run, Pid(0)), (pipe, part), &mut self.pumps);
+                let pipe = (pipe.into(), part);
+                read_log(&self.around, (&instance, run, Pid(0)), pipe, &mut self.pumps);
             }
         }
         let events = self.perform_all(effects);
@@ -214,22 +245,27 @@ impl Supervisor {
         self.observers.insert(run, observers);
     }
 
-    fn end_pump(&mut self, ended: Result<PumpEnded, JoinError>) {
-        if let Ok(PumpEnded { instance, run, part }) = ended {
+    pub(super) fn end_pump(&mut self, ended: Result<PumpEnded, JoinError>) {
+        if let Ok(PumpEnded { instance, run, part, .. }) = ended {
             self.act.let_go(part, &instance, run);
         }
     }
 
     fn save(&mut self) {
         self.unsaved = 0;
-        let state = State {
+        let state = self.state();
+        if let Err(error) = self.act.save(state) {
+            self.say(Level::Error, &format!("a crash would end all services: {error}"));
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        State {
+            generation: self.generation,
             began_at: self.around.clock.began_at(),
             config: self.live.text.clone(),
             beside: self.live.beside.clone(),
             node: self.node.saved(),
-        };
-        if let Err(error) = self.act.save(state) {
-            self.say(Level::Error, &format!("a crash would end all services: {error}"));
         }
     }
 
@@ -406,6 +442,7 @@ impl Supervisor {
             }
             Ask::Scale { request, reply } => self.scale(&request, reply),
             Ask::SetLimits { request, reply } => self.set_limits(&request, reply),
+            Ask::Upgrade { request, reply } => self.upgrade(&request, reply),
         }
     }
 
@@ -522,6 +559,7 @@ impl Supervisor {
             book: &self.around.book,
             now: self.around.clock.now(),
             unix_us: wall_clock(),
+            generation: self.generation,
         };
         view.status(&mut self.cpu_looks, wanted)
     }

@@ -1,5 +1,7 @@
 //! Hears what a service says on its notify socket, and believes only its own processes.
 
+use std::sync::Arc;
+
 use super::news::Teller;
 use super::notices::{self, FdStore};
 use crate::decide::News;
@@ -20,7 +22,7 @@ pub struct Trusted {
 }
 
 /// Listens until it is dropped.
-pub async fn listen(socket: NotifySocket, trusted: Trusted, teller: Teller) {
+pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, teller: Teller) {
     let mut remarks_left = REMARKS_MAX;
     loop {
         let odd = match socket.receive().await {

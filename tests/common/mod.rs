@@ -28,7 +28,7 @@ pub use processes::{Pid, eventually};
 /// How long anything may take before a test fails. No test passes because of it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-const BINARY: &str = env!("CARGO_BIN_EXE_blackhole-node");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_blackhole-node");
 
 const PUPPET: &str = include_str!("puppet.py");
 
@@ -271,6 +271,16 @@ impl<'a> Setup<'a> {
         let mut command = Command::new(wrapper);
         command.args(arguments).arg(self.command.get_program()).args(self.command.get_args());
         command.env_clear().stdin(Stdio::null());
+        let variables = self.command.get_envs();
+        command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        self.command = command;
+        self
+    }
+
+    /// The same with another file of the binary.
+    pub fn from(mut self, program: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.args(self.command.get_args()).env_clear().stdin(Stdio::null());
         let variables = self.command.get_envs();
         command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
         self.command = command;

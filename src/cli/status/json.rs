@@ -25,6 +25,7 @@ struct Node<'a> {
     api: &'a str,
     runtime_dir: &'a str,
     data_dir: &'a str,
+    generation: u32,
 }
 
 #[derive(Serialize)]
@@ -111,6 +112,7 @@ impl<'a> From<&'a NodeInfo> for Node<'a> {
             api: &node.api,
             runtime_dir: &node.runtime_dir,
             data_dir: &node.data_dir,
+            generation: node.generation,
         }
     }
 }
@@ -187,7 +189,7 @@ mod tests {
             r#""missing":"the memory controller is not delegated","#,
             r#""instead":"rlimits hold"}],"memory_bytes":131072000,"cpu_percent":2.0,"#,
             r#""api":"http://127.0.0.1:8080","runtime_dir":"/run/blackhole","#,
-            r#""data_dir":"/var/lib/blackhole"},"instances":[{"service":"identity","#,
+            r#""data_dir":"/var/lib/blackhole","generation":1},"instances":[{"service":"identity","#,
             r#""instance":"identity-0","phase":"ready","pid":1002,"restarts":1,"#,
             r#""uptime_seconds":88499.0,"memory_bytes":256901120,"#,
             r#""memory_limit_bytes":536870912,"cpu_percent":5.04,"#,

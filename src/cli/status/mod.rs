@@ -172,6 +172,7 @@ pub(super) mod tests {
             api: "http://127.0.0.1:8080".to_owned(),
             runtime_dir: "/run/blackhole".to_owned(),
             data_dir: "/var/lib/blackhole".to_owned(),
+            generation: 1,
         };
         NodeStatus {
             node: Some(node),

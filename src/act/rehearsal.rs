@@ -1,0 +1,138 @@
+//! Before we become another program, it has to show that it can go on from our state: it is run
+//! once as a child, with our arguments and our state, and says so.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::Act;
+use super::checkpoint::State;
+use super::custody::{Keepsake, Turn};
+use super::error::ActError;
+use super::spawn::c_string;
+use crate::linux::fds;
+use crate::linux::pidfd::{Pidfd, Reaped};
+use crate::linux::spawn::{self as kernel, ExecOutcome, ExecReport, Launch, Program};
+use crate::units::{ExitStatus, Pid, Signal};
+
+/// Set for a program that is to rehearse and not to run.
+pub const REHEARSAL: &str = "BLACKHOLE_REHEARSAL";
+/// What a program says that can go on, before its version.
+pub const ABLE: &str = "can go on: blackhole-node ";
+/// The exit code for a wrong configuration.
+const CONFIGURATION: i32 = 78;
+/// How long it may take. It starts, reads two configurations and ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of what it says, in bytes; it fits a pipe that nobody reads meanwhile.
+const SAID_MOST: u64 = 60 << 10;
+
+/// A program that is rehearsing.
+#[derive(Debug)]
+pub struct Rehearsal {
+    pub pid: Pid,
+    pidfd: Pidfd,
+    exec: ExecReport,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// Why it will not do.
+#[derive(Debug)]
+pub enum Unfit {
+    /// It refuses the configuration, with these words.
+    Configuration(String),
+    Otherwise(String),
+}
+
+impl Act {
+    /// Starts `program` for a rehearsal.
+    pub fn rehearse(&mut self, program: &Path, state: State) -> Result<Rehearsal, ActError> {
+        let checkpoint = self.write_checkpoint(state).map_err(ActError::State)?;
+        let (stdout, stdout_end) = fds::pipe().map_err(ActError::Channel)?;
+        let (stderr, stderr_end) = fds::pipe().map_err(ActError::Channel)?;
+        let arguments = std::env::args_os().map(|word| c_string(word, "our arguments"));
+        let child = kernel::spawn(&Launch {
+            program: Program::Path(c_string(program, "its path")?),
+            arguments: arguments.collect::<Result<_, _>>()?,
+            environment: environment()?,
+            pid_variables: vec!["LISTEN_PID"],
+            working_directory: None,
+            stdout: stdout_end.as_fd(),
+            stderr: stderr_end.as_fd(),
+            passed: vec![checkpoint.as_fd()],
+            limits: Vec::new(),
+            group: None,
+            sandbox: crate::linux::sandbox::Sandbox::default(),
+        })
+        .map_err(ActError::Spawn)?;
+        self.rehearsing = Some(child.pid);
+        Ok(Rehearsal { pid: child.pid, pidfd: child.pidfd, exec: child.exec, stdout, stderr })
+    }
+
+    /// It has ended and was collected.
+    pub fn end_rehearsal(&mut self) {
+        self.rehearsing = None;
+    }
+}
+
+/// Ours, and what a rehearsal is told.
+fn environment() -> Result<Vec<CString>, ActError> {
+    let mut all: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    for ours in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_PIDFDID"] {
+        all.remove(&OsString::from(ours));
+    }
+    all.insert(REHEARSAL.into(), "1".into());
+    all.insert("LISTEN_FDS".into(), "1".into());
+    all.insert("LISTEN_FDNAMES".into(), Keepsake::Checkpoint(Turn::Even).to_string().into());
+    let entry = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        CString::new(name.as_bytes()).map_err(|_| ActError::Nul { what: "our environment" })
+    };
+    all.into_iter().map(entry).collect()
+}
+
+impl Rehearsal {
+    /// The version that it says it is, or why it will not do.
+    pub async fn outcome(self) -> Result<String, Unfit> {
+        let otherwise = |error: crate::linux::Error| Unfit::Otherwise(error.to_string());
+        if timeout(PATIENCE, self.pidfd.exited()).await.is_err() {
+            self.pidfd.send(Signal::KILL).map_err(otherwise)?;
+            self.pidfd.exited().await.map_err(otherwise)?;
+            let _killed = self.pidfd.reap();
+            return Err(Unfit::Otherwise(format!("it took more than {} s", PATIENCE.as_secs())));
+        }
+        let ended = match self.pidfd.reap().map_err(otherwise)? {
+            Reaped::Ended(status) => status,
+            Reaped::StillRunning | Reaped::NotOurChild => ExitStatus::Unseen,
+        };
+        if let ExecOutcome::Failed(failure) = self.exec.outcome().await.map_err(otherwise)? {
+            return Err(Unfit::Otherwise(failure.to_string()));
+        }
+        let (out, err) = (said(self.stdout), said(self.stderr));
+        match ended {
+            ExitStatus::Code(0) => match out.strip_prefix(ABLE) {
+                Some(version) => Ok(version.to_owned()),
+                None => Err(Unfit::Otherwise("it is no blackhole-node that can".to_owned())),
+            },
+            ExitStatus::Code(CONFIGURATION) => Err(Unfit::Configuration(err)),
+            ExitStatus::Code(_) | ExitStatus::Signal { .. } | ExitStatus::Unseen => {
+                Err(Unfit::Otherwise(format!("it ended with {ended}: {err}")))
+            }
+        }
+    }
+}
+
+/// All that was written into a pipe that nobody else holds.
+fn said(pipe: OwnedFd) -> String {
+    let mut bytes = Vec::new();
+    let _what_there_is = File::from(pipe).take(SAID_MOST).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}

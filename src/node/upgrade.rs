@@ -1,0 +1,235 @@
+//! Becoming a newer version of ourselves in place: the same process with the same children, by
+//! another program. It is asked first whether it can go on from where we stand.
+
+use std::ffi::OsString;
+use std::future::pending;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::attach::{PumpEnded, Pumps, read_log};
+use super::reload::Asked;
+use super::supervise::{LAST_WORDS, Supervisor};
+use crate::act::{ActError, Part, Pipe, Unfit};
+use crate::control::server::Answer;
+use crate::decide::Goal;
+use crate::linux::{fds, succession};
+use crate::rpc::pb::node as pb;
+use crate::units::{InstanceId, Level, Pid, RunId};
+
+/// A program that shows whether it can go on.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    program: PathBuf,
+    rehearsal: JoinHandle<Result<String, Unfit>>,
+    asked: Vec<Asker>,
+}
+
+/// Who wants to know.
+#[derive(Debug)]
+enum Asker {
+    /// The log is the answer.
+    Signal,
+    Reload(Answer<pb::ReplanReply>),
+    Upgrade(Answer<pb::UpgradeReply>),
+}
+
+type Rehearsed = Result<Result<String, Unfit>, JoinError>;
+
+impl Upgrade {
+    /// The end of the rehearsal that is under way. May be dropped and called again.
+    pub(super) async fn rehearsed(upgrade: &mut Option<Self>) -> Rehearsed {
+        match upgrade {
+            Some(upgrade) => (&mut upgrade.rehearsal).await,
+            None => pending().await,
+        }
+    }
+}
+
+impl Supervisor {
+    pub(super) fn upgrade(
+        &mut self,
+        request: &pb::UpgradeRequest,
+        reply: Answer<pb::UpgradeReply>,
+    ) {
+        let program = match request.program.as_str() {
+            "" => fds::own_path().map_err(|error| error.to_string()),
+            given if given.starts_with('/') => Ok(PathBuf::from(given)),
+            given => Err(format!("{given:?} is not the absolute path of a program")),
+        };
+        match program {
+            Ok(program) => self.begin_upgrade(program, Asker::Upgrade(reply)),
+            Err(why) => Asker::Upgrade(reply).refuse(&Status::invalid_argument(why)),
+        }
+    }
+
+    /// Whether the file that we were started from is another program by now; then that takes our
+    /// place, and reads the configuration.
+    pub(super) fn upgrades_for(&mut self, asked: Asked) -> Option<Asked> {
+        let program = match fds::replaced_executable() {
+            Ok(Some(program)) => program,
+            Ok(None) => return Some(asked),
+            Err(error) => {
+                self.say(Level::Warn, &error.to_string());
+                return Some(asked);
+            }
+        };
+        let asker = match asked {
+            Asked::Signal => Asker::Signal,
+            Asked::Operator { reply, .. } => Asker::Reload(reply),
+        };
+        self.begin_upgrade(program, asker);
+        None
+    }
+
+    fn begin_upgrade(&mut self, program: PathBuf, asker: Asker) {
+        if self.node.goal() == Goal::Shutdown {
+            return asker.refuse(&Status::failed_precondition("the node is stopping"));
+        }
+        if let Some(upgrade) = &mut self.upgrade {
+            if upgrade.program == program {
+                return upgrade.asked.push(asker);
+            }
+            return asker.refuse(&Status::failed_precondition("an upgrade is under way"));
+        }
+        let state = self.state();
+        match self.act.rehearse(&program, state) {
+            Ok(rehearsal) => {
+                self.act.superior.reloading();
+                let rehearsal = tokio::spawn(rehearsal.outcome());
+                self.upgrade = Some(Upgrade { program, rehearsal, asked: vec![asker] });
+            }
+            Err(error) => {
+                self.say(Level::Error, &format!("not upgraded: {error}"));
+                asker.refuse(&Status::failed_precondition(error.to_string()));
+            }
+        }
+    }
+
+    /// The rehearsal is over: the loop ends for the hand-over, or goes on.
+    pub(super) fn take_rehearsed(&mut self, rehearsed: Rehearsed) {
+        self.act.end_rehearsal();
+        let Some(Upgrade { program, asked, .. }) = self.upgrade.take() else { return };
+        let lost = |error: JoinError| Err(Unfit::Otherwise(error.to_string()));
+        match rehearsed.unwrap_or_else(lost) {
+            Ok(version) => {
+                let reply = pb::UpgradeReply {
+                    from_version: env!("CARGO_PKG_VERSION").to_owned(),
+                    to_version: version,
+                    generation: self.generation,
+                };
+                let to = &reply.to_version;
+                self.say(Level::Info, &format!("becoming {} ({to})", program.display()));
+                for asker in asked {
+                    asker.tell(reply.clone());
+                }
+                self.hand_over_to = Some(program);
+            }
+            Err(unfit) => {
+                let status = refusal(&program, unfit);
+                self.say(Level::Error, &format!("not upgraded: {}", status.message()));
+                for asker in asked {
+                    asker.refuse(&status);
+                }
+                if self.node.is_announced() {
+                    let summary = self.summary();
+                    self.act.superior.ready(summary);
+                }
+            }
+        }
+    }
+
+    /// Becomes `program`. Returns only when that failed; then everything goes on as before.
+    pub(super) async fn hand_over(&mut self, program: &Path, control: &UnixListener) {
+        self.around.stop_pumps.send_replace(Pumps::Stop);
+        let mut pipes = Vec::new();
+        while let Some(ended) = self.pumps.join_next().await {
+            match ended {
+                Ok(PumpEnded { instance, run, pid, part, unread: Some(pipe) }) => {
+                    pipes.push(Left { instance, run, pid, part, pipe });
+                }
+                ended => self.end_pump(ended),
+            }
+        }
+        if let Some(sink) = self.around.book.sink() {
+            // What is not written in time is counted by whoever reads the journal.
+            let _written = sink.flush(LAST_WORDS).await;
+        }
+        let _told_or_not = timeout(LAST_WORDS, self.act.superior.flush()).await;
+        let why = match self.execute(program, control, &pipes) {
+            Ok(never) => match never {},
+            Err(why) => why,
+        };
+        self.say(Level::Error, &format!("not upgraded: {why}"));
+        self.around.stop_pumps.send_replace(Pumps::Run);
+        for Left { instance, run, pid, part, pipe } in pipes {
+            read_log(&self.around, (&instance, run, pid), (pipe, part), &mut self.pumps);
+        }
+    }
+
+    fn execute(
+        &mut self,
+        program: &Path,
+        control: &UnixListener,
+        pipes: &[Left],
+    ) -> Result<std::convert::Infallible, ActError> {
+        let state = self.state();
+        let pipes = pipes.iter().map(|left| (left.part, &left.instance, left.run, &left.pipe));
+        let mut estate = self.act.estate(state, pipes)?;
+        let control = control.as_fd().try_clone_to_owned().map_err(ActError::Duplicate)?;
+        estate.push(("control".to_owned(), control));
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        succession::become_program(program, &arguments, &estate).map_err(ActError::Spawn)
+    }
+}
+
+/// What is to be read on.
+struct Left {
+    instance: InstanceId,
+    run: RunId,
+    pid: Pid,
+    part: Part,
+    pipe: Pipe,
+}
+
+fn refusal(program: &Path, unfit: Unfit) -> Status {
+    match unfit {
+        Unfit::Configuration(why) => Status::invalid_argument(why),
+        Unfit::Otherwise(why) => {
+            let program = program.display();
+            Status::failed_precondition(format!("{program} cannot take our place: {why}"))
+        }
+    }
+}
+
+impl Asker {
+    fn tell(self, told: pb::UpgradeReply) {
+        // Whoever asked and went away needs no answer.
+        match self {
+            Self::Signal => {}
+            Self::Reload(reply) => {
+                let replan = pb::ReplanReply { upgrade: Some(told), ..Default::default() };
+                let _gone = reply.send(Ok(replan));
+            }
+            Self::Upgrade(reply) => {
+                let _gone = reply.send(Ok(told));
+            }
+        }
+    }
+
+    fn refuse(self, status: &Status) {
+        match self {
+            Self::Signal => {}
+            Self::Reload(reply) => {
+                let _gone = reply.send(Err(status.clone()));
+            }
+            Self::Upgrade(reply) => {
+                let _gone = reply.send(Err(status.clone()));
+            }
+        }
+    }
+}
