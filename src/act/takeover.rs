@@ -158,8 +158,8 @@ impl Inheritance {
 }
 
 impl Act {
-    /// Everything that the program that we become is to have, with the names it knows it by. `pipes`
-    /// are those of the runs, which nobody reads now.
+    /// Everything that the program that we become is to have, with the names it knows it by.
+    /// `pipes` are those of the runs, which nobody reads now.
     pub fn estate<'a>(
         &mut self,
         state: State,
