@@ -4,6 +4,7 @@
 mod aftermath;
 mod attach;
 mod boot;
+mod continuity;
 mod delegation;
 mod desk;
 mod estate;

@@ -11,10 +11,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use super::attach::{PumpEnded, Pumps, Surroundings, attach, read_log};
+use super::attach::{PumpEnded, Pumps, Surroundings, attach};
 use super::boot::Booted;
 use super::desk::Served;
-use super::estate::{Resumed, TakenOver};
+use super::estate::Resumed;
 use super::history::History;
 use super::host::Host;
 use super::limits::LimitChanges;
@@ -26,7 +26,7 @@ use super::security;
 use super::status::{CpuLooks, View};
 use super::upgrade::Upgrade;
 use super::verbs::{Outcome, Waiter, Wish, outcome};
-use crate::act::{Act, ActError, Newborn, State, Unread};
+use crate::act::{Act, ActError, Newborn};
 use crate::config::NodeConfig;
 use crate::control::Wait;
 use crate::control::server::{Answer, Ask, Desk, Verb};
@@ -39,7 +39,7 @@ use crate::observe::notices::FdStore;
 use crate::observe::signals::{Signals, Told};
 use crate::observe::{exits, strangers};
 use crate::rpc::pb::node as pb;
-use crate::units::{InstanceId, Level, Pid, RunId, ServiceName};
+use crate::units::{InstanceId, Level, RunId, ServiceName};
 
 /// After a child ended, strangers among the children are collected this much later, once for all.
 const REAP_DELAY: Duration = Duration::from_millis(50);
@@ -67,7 +67,7 @@ pub(super) struct Supervisor {
     /// When strangers are looked for next.
     reap_at: Option<Instant>,
     /// Events since the state was saved that may have changed it.
-    unsaved: u32,
+    pub(super) unsaved: u32,
     stopped: bool,
     /// How many orchestrators there were, with us.
     pub(super) generation: u32,
@@ -196,7 +196,7 @@ impl Supervisor {
         self.take_all(VecDeque::from([event]));
     }
 
-    fn take_all(&mut self, mut events: VecDeque<Event>) {
+    pub(super) fn take_all(&mut self, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
             let effects = step(&mut self.node, self.around.clock.now(), event);
             events.extend(self.perform_all(effects));
@@ -209,37 +209,14 @@ impl Supervisor {
     }
 
     /// What the effects answer at once.
-    fn perform_all(&mut self, effects: Vec<Effect>) -> Vec<Event> {
+    pub(super) fn perform_all(&mut self, effects: Vec<Effect>) -> Vec<Event> {
         if !effects.is_empty() {
             self.unsaved += 1;
         }
         effects.into_iter().filter_map(|effect| self.perform(effect)).collect()
     }
 
-    /// Goes on where a former orchestrator stopped: its runs are watched again, what it wrote and
-    /// nobody read is read, and what was still to be done is done. Then the configuration is read:
-    /// it may have changed meanwhile.
-    fn go_on(&mut self, taken_over: TakenOver, effects: Vec<Effect>) {
-        let TakenOver { newborns, unread } = taken_over;
-        let count = newborns.len();
-        self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
-        for (id, run, newborn) in newborns {
-            self.watch(&id, run, newborn);
-            self.follow_limits_of(&id);
-        }
-        for Unread { instance, run, pipes } in unread {
-            for (part, pipe) in pipes {
-                let pipe = (pipe.into(), part);
-                read_log(&self.around, (&instance, run, Pid(0)), pipe, &mut self.pumps);
-            }
-        }
-        let events = self.perform_all(effects);
-        self.take_all(events.into());
-        self.save();
-        self.live.ask(Asked::Signal);
-    }
-
-    fn watch(&mut self, id: &InstanceId, run: RunId, newborn: Newborn) {
+    pub(super) fn watch(&mut self, id: &InstanceId, run: RunId, newborn: Newborn) {
         let plan = self.act.plan().instances.get(id);
         let observers = attach(&self.around, (id, run), plan, newborn, &mut self.pumps);
         self.observers.insert(run, observers);
@@ -248,24 +225,6 @@ impl Supervisor {
     pub(super) fn end_pump(&mut self, ended: Result<PumpEnded, JoinError>) {
         if let Ok(PumpEnded { instance, run, part, .. }) = ended {
             self.act.let_go(part, &instance, run);
-        }
-    }
-
-    fn save(&mut self) {
-        self.unsaved = 0;
-        let state = self.state();
-        if let Err(error) = self.act.save(state) {
-            self.say(Level::Error, &format!("a crash would end all services: {error}"));
-        }
-    }
-
-    pub(super) fn state(&self) -> State {
-        State {
-            generation: self.generation,
-            began_at: self.around.clock.began_at(),
-            config: self.live.text.clone(),
-            beside: self.live.beside.clone(),
-            node: self.node.saved(),
         }
     }
 

@@ -1,0 +1,53 @@
+//! From one orchestrator to the next: going on with what a former one left, and saving what the
+//! following one has to know.
+
+use super::attach::read_log;
+use super::estate::TakenOver;
+use super::reload::Asked;
+use super::supervise::Supervisor;
+use crate::act::{State, Unread};
+use crate::decide::Effect;
+use crate::units::{Level, Pid};
+
+impl Supervisor {
+    /// Goes on where a former orchestrator stopped: its runs are watched again, what it wrote and
+    /// nobody read is read, and what was still to be done is done. Then the configuration is read:
+    /// it may have changed meanwhile.
+    pub(super) fn go_on(&mut self, taken_over: TakenOver, effects: Vec<Effect>) {
+        let TakenOver { newborns, unread } = taken_over;
+        let count = newborns.len();
+        self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
+        for (id, run, newborn) in newborns {
+            self.watch(&id, run, newborn);
+            self.follow_limits_of(&id);
+        }
+        for Unread { instance, run, pipes } in unread {
+            for (part, pipe) in pipes {
+                let pipe = (pipe.into(), part);
+                read_log(&self.around, (&instance, run, Pid(0)), pipe, &mut self.pumps);
+            }
+        }
+        let events = self.perform_all(effects);
+        self.take_all(events.into());
+        self.save();
+        self.live.ask(Asked::Signal);
+    }
+
+    pub(super) fn save(&mut self) {
+        self.unsaved = 0;
+        let state = self.state();
+        if let Err(error) = self.act.save(state) {
+            self.say(Level::Error, &format!("a crash would end all services: {error}"));
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        State {
+            generation: self.generation,
+            began_at: self.around.clock.began_at(),
+            config: self.live.text.clone(),
+            beside: self.live.beside.clone(),
+            node: self.node.saved(),
+        }
+    }
+}
