@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::error::InstallError;
@@ -117,6 +118,29 @@ impl Undo {
     }
 }
 
+/// One install at a time. Given back expressly: a child that is just being made has the descriptor
+/// too, and would hold it on.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(root: &Path) -> Result<Self, InstallError> {
+        let folder = File::open(root).map_err(failed("open", root))?;
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(folder)),
+            Err(Errno::WOULDBLOCK) => Err(InstallError::Busy { root: root.to_owned() }),
+            Err(reason) => Err(failed("lock", root)(reason.into())),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The end of the process gives it back, too.
+        let _given_back = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Changes that are all kept (`commit`) or all taken back (`roll_back`).
 #[derive(Debug)]
 pub(super) struct Transaction<'a> {
@@ -124,7 +148,7 @@ pub(super) struct Transaction<'a> {
     undo: Vec<Undo>,
     /// Folders to be removed at the end where they are empty then, the inner ones first.
     emptied: Vec<String>,
-    _lock: File,
+    _lock: Lock,
     /// How many changes are let through before one is refused.
     #[cfg(test)]
     pub(super) allowance: Option<usize>,
@@ -137,13 +161,7 @@ impl<'a> Transaction<'a> {
         root: &'a Root,
         paths: impl Iterator<Item = &'p str>,
     ) -> Result<Self, InstallError> {
-        let lock = File::open(&root.path).map_err(failed("open", &root.path))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|reason| {
-            match reason {
-                rustix::io::Errno::WOULDBLOCK => InstallError::Busy { root: root.path.clone() },
-                other => failed("lock", &root.path)(other.into()),
-            }
-        })?;
+        let lock = Lock::take(&root.path)?;
         for path in paths.chain([MANIFEST]) {
             let place = root.place(path)?;
             remove_if_there(&fresh(&place))?;
