@@ -271,6 +271,18 @@ impl Above {
         }
     }
 
+    /// Reads on until a message with this in it has come.
+    fn until_said(&mut self, part: &str) -> String {
+        while !self.heard.last().is_some_and(|text| text.contains(part)) {
+            let mut bytes = [0; 4096];
+            let length = self.socket.recv(&mut bytes).unwrap_or_else(|error| {
+                panic!("no {part} came: {error}; but {:?}", self.heard);
+            });
+            self.heard.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+        }
+        self.heard.last().cloned().unwrap()
+    }
+
     fn heard(&self, line: &str) -> bool {
         self.heard.iter().any(|text| text.lines().any(|found| found == line))
     }
@@ -300,6 +312,73 @@ fn the_node_tells_its_service_manager_when_all_are_ready_that_it_lives_and_that_
     node.signal(Signal::TERM);
     above.until("STOPPING=1");
     assert_eq!(node.end().code(), Some(0));
+}
+
+/// Reliability 60.
+#[test]
+fn a_reload_that_was_refused_is_told_above_until_one_is_taken() {
+    let lab = Lab::new();
+    let mut above = Above::bind(&lab);
+    let setup = lab.node(&service("web", &idle(), "")).env("NOTIFY_SOCKET", &above.path);
+    let node = setup.set("monitoring.log_target=console").up();
+    above.until("READY=1");
+    let file = lab.path("node.toml");
+    let right = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{right}\nreadines = \"port\"\nport = 0\n")).unwrap();
+    assert_eq!(lab.verb(&["reload"]).code, Some(78));
+    let said = above.until_said("not reloaded: ");
+    let begins = "READY=1\nSTATUS=ready: 1 of 1 instances ready; not reloaded: ";
+    assert!(said.starts_with(begins), "{said}");
+    assert!(said.contains("node.toml:") && said.contains("services.web.readines"), "{said}");
+    assert!(said.ends_with(" (and 1 more)") && said.lines().count() == 2, "{said}");
+    fs::write(&file, right).unwrap();
+    node.signal(Signal::HUP);
+    above.until("STATUS=ready: 1 of 1 instances ready");
+    assert!(above.heard.iter().any(|text| text.starts_with("RELOADING=1\nMONOTONIC_USEC=")));
+}
+
+#[test]
+fn time_is_asked_for_while_a_start_or_a_stop_goes_on_and_at_no_other_time() {
+    const MORE: &str = "EXTEND_TIMEOUT_USEC=30000000";
+    let lab = Lab::new();
+    let mut above = Above::bind(&lab);
+    let setup = lab.node(&service("web", &lab.puppet(), NOTIFY)).env("NOTIFY_SOCKET", &above.path);
+    let mut node = setup.set("monitoring.log_target=console").start();
+    above.until(MORE);
+    assert!(!above.heard("READY=1"));
+    lab.tell("web-0", "notify('READY=1')");
+    above.until("READY=1");
+    above.heard.clear();
+    lab.tell("web-0", "signal.signal(signal.SIGTERM, lambda *_: notify('STATUS=deaf')) and None");
+    node.signal(Signal::TERM);
+    above.until("STOPPING=1");
+    assert!(!above.heard(MORE), "{:?}", above.heard);
+    above.until(MORE);
+    processes::signal(lab.pid("web-0"), Signal::KILL);
+    above.until("STATUS=stopped");
+    assert_eq!(node.end().code(), Some(0));
+}
+
+/// Signals, operators, deadlines and the watchdog have their turn all the same.
+#[test]
+fn a_service_that_never_stops_talking_holds_up_nobody() {
+    let lab = Lab::new();
+    let mut above = Above::bind(&lab);
+    let services = service("web", &lab.ready_puppet(), NOTIFY) + &service("other", &idle(), "");
+    let setup = lab.node(&services).env("NOTIFY_SOCKET", &above.path);
+    let setup = setup.set("monitoring.log_target=console");
+    let _node = setup.env("WATCHDOG_USEC", "150000").up();
+    let talk = "def talk():\n while True: notify('WATCHDOG=1')\n\
+                for _ in range(4): threading.Thread(target=talk, daemon=True).start()";
+    lab.tell("web-0", talk);
+    let beats = |above: &Above| above.heard.iter().filter(|text| *text == "WATCHDOG=1").count();
+    for round in 1..=5 {
+        assert_eq!(lab.phase("web-0"), "ready");
+        assert!(lab.done(&["restart", "other"]).starts_with("other-0 ready"));
+        while beats(&above) < 2 * round {
+            above.until("WATCHDOG=1");
+        }
+    }
 }
 
 /// The sockets on which services speak go with their runs.

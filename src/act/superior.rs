@@ -79,6 +79,13 @@ impl Superior {
         self.say(&[NotifyState::Stopping]);
     }
 
+    /// Asks that the start, stop or reload that is under way may go on for so long from now, also
+    /// beyond its own time limit.
+    pub fn ask_for_time(&mut self, more: Duration) {
+        let micros = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
+        self.say(&[NotifyState::ExtendTimeoutUsec(micros)]);
+    }
+
     pub fn alive(&mut self) {
         // One that waits says as much as ten.
         if self.waiting.is_empty() {

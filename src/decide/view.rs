@@ -58,6 +58,19 @@ impl Node {
         }
     }
 
+    /// Whether something is under way and not late: a start, a back-off, a stop before its kill.
+    pub fn is_moving(&self) -> bool {
+        self.instances.values().any(|instance| match &instance.phase {
+            Phase::Starting { .. } | Phase::Backoff { .. } => true,
+            Phase::Stopping { rung, .. } => *rung < Rung::Kill,
+            Phase::Stopped
+            | Phase::Waiting
+            | Phase::Ready { .. }
+            | Phase::Clearing { .. }
+            | Phase::Failed(_) => false,
+        })
+    }
+
     /// The instances that a service's or an instance's name stands for; empty: there is none.
     pub fn named(&self, name: &str) -> BTreeSet<InstanceId> {
         let fits = |id: &&InstanceId| id.service.as_str() == name || id.to_string() == name;

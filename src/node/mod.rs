@@ -19,6 +19,7 @@ mod security;
 mod status;
 mod supervise;
 mod upgrade;
+mod upward;
 mod verbs;
 
 use std::io::Write;

@@ -30,12 +30,17 @@ pub(super) struct Live {
     /// The same as text.
     pub(super) text: String,
     pub(super) beside: Beside,
+    /// The first thing that was wrong with what the last reload read, if it was refused.
+    pub(super) refused: Option<String>,
     reading: Option<oneshot::Receiver<Result<Configured, String>>>,
     /// Who wants to know about the reading that is under way.
     asked: Vec<Asked>,
     /// Who asked after it had begun: they get another one.
     next: Vec<Asked>,
 }
+
+/// How much of a refusal stands in one line, in characters.
+const LINE_MOST: usize = 300;
 
 /// Somebody who asked for a reload.
 #[derive(Debug)]
@@ -61,7 +66,7 @@ pub(super) enum Refusal {
 impl Live {
     pub(super) fn new((file, text): (NodeConfig, String), beside: Beside, loader: Loader) -> Self {
         let (asked, next) = (Vec::new(), Vec::new());
-        Self { loader, file, text, beside, reading: None, asked, next }
+        Self { loader, file, text, beside, refused: None, reading: None, asked, next }
     }
 
     /// Reading is done beside the loop: a file may lie on a disk that hangs.
@@ -132,6 +137,7 @@ impl Supervisor {
                 }
             }
         }
+        self.live.refused = applied.as_ref().err().map(Refusal::in_a_line);
         if let Err(refusal) = &applied {
             self.say(Level::Error, &format!("not reloaded, nothing is changed: {refusal}"));
         }
@@ -264,6 +270,18 @@ impl Refusal {
             Self::State(_) | Self::Scale(ScaleError::Service(UnknownService::Disabled(_))) => {
                 Status::failed_precondition(self.to_string())
             }
+        }
+    }
+}
+
+impl Refusal {
+    fn in_a_line(&self) -> String {
+        let text = self.to_string();
+        let mut lines = text.lines();
+        let first: String = lines.next().unwrap_or_default().chars().take(LINE_MOST).collect();
+        match lines.count() {
+            0 => first,
+            more => format!("{first} (and {more} more)"),
         }
     }
 }

@@ -19,7 +19,6 @@ use super::history::History;
 use super::host::Host;
 use super::limits::LimitChanges;
 use super::logs::LogSources;
-use super::marks::Mark;
 use super::reload::{Asked, Live};
 use super::remarks;
 use super::security;
@@ -30,9 +29,7 @@ use crate::act::{Act, ActError, Newborn};
 use crate::config::NodeConfig;
 use crate::control::Wait;
 use crate::control::server::{Answer, Ask, Desk, Verb};
-use crate::decide::{
-    Announcement, Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step,
-};
+use crate::decide::{Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step};
 use crate::linux::process;
 use crate::observe::news::{Heard, QUEUE, Teller};
 use crate::observe::notices::FdStore;
@@ -45,6 +42,8 @@ use crate::units::{InstanceId, Level, RunId, ServiceName};
 const REAP_DELAY: Duration = Duration::from_millis(50);
 /// Events after which the state is saved although more is to be heard.
 const UNSAVED_MOST: u32 = 64;
+/// How much news is heard before anything else gets its turn.
+const HEARD_AT_ONCE: usize = 64;
 /// How long the last lines of services and the console may take at the end.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -66,9 +65,11 @@ pub(super) struct Supervisor {
     history: History,
     /// When strangers are looked for next.
     reap_at: Option<Instant>,
+    /// When the service manager is asked for more time next.
+    pub(super) ask_at: Option<Instant>,
     /// Events since the state was saved that may have changed it.
     pub(super) unsaved: u32,
-    stopped: bool,
+    pub(super) stopped: bool,
     /// How many orchestrators there were, with us.
     pub(super) generation: u32,
     pub(super) upgrade: Option<Upgrade>,
@@ -123,6 +124,7 @@ pub(super) async fn until_stopped(booted: Booted) {
         cpu_looks: CpuLooks::default(),
         history: History::default(),
         reap_at: None,
+        ask_at: None,
         unsaved: 0,
         stopped: false,
         generation,
@@ -149,6 +151,7 @@ pub(super) async fn until_stopped(booted: Booted) {
     if let Some(sink) = book.sink() {
         sink.close(LAST_WORDS).await;
     }
+    supervisor.act.superior.status("stopped".to_owned());
     let _told_or_not = timeout(LAST_WORDS, supervisor.act.superior.flush()).await;
 }
 
@@ -170,20 +173,33 @@ impl Supervisor {
             if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.heard.is_empty()) {
                 self.save();
             }
+            self.hear_waiting(&mut inbox.heard);
             let due = self.node.next_deadline().map(|tick| self.around.clock.instant(tick));
             tokio::select! {
                 biased;
-                Some(heard) = inbox.heard.recv() => self.hear(heard),
                 told = inbox.signals.next() => self.obey_signal(told),
                 () = at(due) => self.take(Event::Tick),
+                () = beat(&mut inbox.beat) => self.act.superior.alive(),
                 Some(ask) = inbox.asks.recv() => self.answer(ask),
                 read = self.live.read() => self.take_read(read),
                 Some(changed) = self.limits.next() => self.take_changed_limits(changed),
                 rehearsed = Upgrade::rehearsed(&mut self.upgrade) => self.take_rehearsed(rehearsed),
                 () = at(self.reap_at) => self.reap_strangers(),
-                () = beat(&mut inbox.beat) => self.act.superior.alive(),
+                () = at(self.ask_at) => self.ask_for_time(),
                 () = self.act.superior.room() => self.act.superior.send_waiting(),
                 Some(ended) = self.pumps.join_next() => self.end_pump(ended),
+                Some(heard) = inbox.heard.recv() => self.hear(heard),
+            }
+        }
+    }
+
+    /// News comes before time and operators: a run that has ended did not miss its deadline. But a
+    /// service that never stops talking does not keep the loop from everything else.
+    fn hear_waiting(&mut self, waiting: &mut mpsc::Receiver<Heard>) {
+        for _ in 0..HEARD_AT_ONCE {
+            match waiting.try_recv() {
+                Ok(heard) => self.hear(heard),
+                Err(_) => return,
             }
         }
     }
@@ -205,6 +221,9 @@ impl Supervisor {
         if self.act.superior.listens() {
             let summary = self.summary();
             self.act.superior.status(summary);
+            if self.ask_at.is_none() {
+                self.ask_for_time();
+            }
         }
     }
 
@@ -285,39 +304,6 @@ impl Supervisor {
         }
         if self.node.instances().all(|(other, _)| other.service != id.service) {
             self.around.book.clear(&id.service);
-        }
-    }
-
-    fn announce(&mut self, announcement: Announcement) {
-        match announcement {
-            Announcement::Ready => {
-                let summary = self.summary();
-                self.act.superior.ready(summary.clone());
-                let after = crate::units::human_duration(self.around.clock.now().0);
-                self.say(Level::Info, &format!("{summary}, {after} after the start"));
-            }
-            Announcement::Stopping => {
-                let runtime_dir = &self.config.node.runtime_dir;
-                if let Err(reason) = Mark::Stopping.set(runtime_dir) {
-                    let place = runtime_dir.display();
-                    self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
-                }
-                self.act.superior.stopping();
-                self.say(Level::Info, "stopping, dependants first");
-            }
-            Announcement::Stopped => self.stopped = true,
-        }
-    }
-
-    /// One line for the service manager and for the eye.
-    pub(super) fn summary(&self) -> String {
-        let total = self.node.instances().count();
-        let ready = self.node.instances().filter(|(_, i)| i.phase.word() == "ready").count();
-        match self.node.phase() {
-            NodePhase::Degraded => format!("degraded: {ready} of {total} instances ready"),
-            NodePhase::Starting | NodePhase::Ready | NodePhase::Stopping => {
-                format!("{}: {ready} of {total} instances ready", self.node.phase().word())
-            }
         }
     }
 

@@ -1,0 +1,61 @@
+//! What the service manager is told of the whole, and how much time it is asked for.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::marks::Mark;
+use super::supervise::Supervisor;
+use super::verbs::Wish;
+use crate::decide::{Announcement, NodePhase};
+use crate::units::Level;
+
+/// How often it is asked for more time; each time for three times as much.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
+impl Supervisor {
+    pub(super) fn announce(&mut self, announcement: Announcement) {
+        match announcement {
+            Announcement::Ready => {
+                let summary = self.summary();
+                self.act.superior.ready(summary.clone());
+                let after = crate::units::human_duration(self.around.clock.now().0);
+                self.say(Level::Info, &format!("{summary}, {after} after the start"));
+            }
+            Announcement::Stopping => {
+                let runtime_dir = &self.config.node.runtime_dir;
+                if let Err(reason) = Mark::Stopping.set(runtime_dir) {
+                    let place = runtime_dir.display();
+                    self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
+                }
+                self.act.superior.stopping();
+                self.say(Level::Info, "stopping, dependants first");
+            }
+            Announcement::Stopped => self.stopped = true,
+        }
+    }
+
+    /// One line for the service manager and for the eye.
+    pub(super) fn summary(&self) -> String {
+        let total = self.node.instances().count();
+        let ready = self.node.instances().filter(|(_, i)| i.phase.word() == "ready").count();
+        let phase = self.node.phase().word();
+        let refused = self.live.refused.iter().map(|why| format!("; not reloaded: {why}"));
+        format!("{phase}: {ready} of {total} instances ready{}", refused.collect::<String>())
+    }
+
+    /// While something goes on that the service manager waits for. In small portions: that we hang
+    /// is noticed when they stop.
+    pub(super) fn ask_for_time(&mut self) {
+        let is_waited_for = match self.node.phase() {
+            NodePhase::Starting | NodePhase::Stopping => true,
+            NodePhase::Ready | NodePhase::Degraded => {
+                self.waiters.iter().any(|waiter| waiter.wish == Wish::Replanned)
+            }
+        };
+        self.ask_at = (is_waited_for && self.node.is_moving()).then(|| {
+            self.act.superior.ask_for_time(3 * ASK_EVERY);
+            Instant::now() + ASK_EVERY
+        });
+    }
+}
