@@ -71,6 +71,68 @@ fn a_group_has_the_limits_that_are_configured(release: Release) {
     assert_eq!(node.status()["node"]["degradations"], Value::Array(Vec::new()));
 }
 
+/// Once told to, five run out of memory again and again; one is killed by somebody, one fails by
+/// itself.
+const MORTALS: &str = r#"
+[process_management.supervisor]
+backoff_initial = "500ms"
+backoff_max = "500ms"
+max_restarts = 1000
+[services.hungry]
+command = ["sh", "-c", "until test -e go; do sleep 0.1; done; exec tail /dev/zero"]
+instances = 5
+[services.hungry.resources]
+memory = "4MiB"
+memory_swap = "0B"
+[services.killed]
+command = ["sh", "-c", "until test -e ../hungry/go; do sleep 0.1; done; kill -9 $$"]
+[services.killed.resources]
+memory = "4MiB"
+[services.fails]
+command = ["sh", "-c", "until test -e ../hungry/go; do sleep 0.1; done; exit 137"]
+"#;
+
+/// How many ends of a service there were, and how many of these are told as its running out of
+/// memory.
+fn ends(machine: &Machine, service: &str) -> (usize, usize) {
+    machine.done("journalctl --sync");
+    let ended = format!(
+        "journalctl --no-pager --output cat --unit blackhole | grep '^{service}-[0-9] ended: ' | \
+         grep -v 'asked by the operator' || true"
+    );
+    let ended = machine.done(&ended);
+    (ended.lines().count(), ended.lines().filter(|line| line.contains("OomKilled")).count())
+}
+
+/// Reliability 34, 40: a hundred times, and it is told of nobody else.
+#[test_case(Bookworm; "bookworm")]
+#[test_case(Trixie; "trixie")]
+fn who_runs_out_of_memory_is_told_as_that_and_nobody_else_is(release: Release) {
+    let machine = Machine::start(release, "out of memory");
+    let node = Node::start(&machine, MORTALS);
+    let others = node.bystanders(&BUILT_IN);
+    machine.done("touch /var/lib/blackhole/services/hungry/go");
+    for instance in 0..5 {
+        node.until(&format!("hungry-{instance}"), "one['restarts'] >= 20");
+    }
+    machine.done("blackhole-node stop hungry killed fails");
+    let (all, told) = ends(&machine, "hungry");
+    assert!(all >= 100 && all == told, "{told} of {all} told");
+    for (service, name) in [("killed", "killed-0"), ("fails", "fails-0")] {
+        let (all, told) = ends(&machine, service);
+        assert!(all > 1 && told == 0, "{name}: {told} of {all} told");
+        assert_eq!(events(&node.instance(name), "oom_kills"), 0);
+    }
+    let counted: u64 =
+        (0..5).map(|i| events(&node.instance(&format!("hungry-{i}")), "oom_kills")).sum();
+    assert!(counted >= 100, "{counted}");
+    let page = "import urllib.request as web; \
+                print(web.urlopen('http://127.0.0.1:8080/metrics').read().decode())";
+    let metrics = machine.done(&format!("python3 -c \"{page}\""));
+    assert!(metrics.contains("blackhole_instance_oom_kills_total{service=\"hungry\""), "{metrics}");
+    others.undisturbed();
+}
+
 /// A helper uses up the memory once it is told to; the first process waits for it for ever.
 fn helped(name: &str, oom_group: bool) -> String {
     let script = "until test -e go; do sleep 0.1; done; rm go; tail /dev/zero & \
@@ -81,7 +143,7 @@ fn helped(name: &str, oom_group: bool) -> String {
     )
 }
 
-/// Reliability 40, 41: no half of a service is left, unless that is what was asked for.
+/// Reliability 41: no half of a service is left, unless that is what was asked for.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_helper_that_runs_out_of_memory_takes_the_service_with_it(release: Release) {
