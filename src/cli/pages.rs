@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::cli::console::{Kind, Paint};
 
-    const VERBS: [&str; 16] = [
+    const VERBS: [&str; 17] = [
         "run",
         "status",
         "start",
@@ -150,6 +150,7 @@ mod tests {
         "why",
         "install",
         "uninstall",
+        "upgrade",
         "completions",
         "man",
     ];
