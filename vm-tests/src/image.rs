@@ -7,6 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::agent::{Agent, Answer};
+use crate::evidence::target;
+use crate::machine::set_clock;
+use crate::node;
 use crate::qemu::{Console, Hardware, Qemu, SNAPSHOT, Start, version};
 use crate::{Error, Release};
 
@@ -33,6 +37,7 @@ const BOOTS: usize = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
+    release: Release,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
     /// As it was built, never written to.
@@ -41,20 +46,27 @@ pub struct Image {
     pub booted: PathBuf,
 }
 
+/// What is on a machine when a test gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Debian,
+    /// The node as cargo builds it, installed as a user would, and not started.
+    Installed,
+}
+
 impl Image {
     /// Takes it from the cache, or makes it, which takes minutes. Others who want the same wait.
     pub fn of(release: Release) -> Result<Self, Error> {
         let folder = cache()?.join(format!("{release}-{:016x}", recipe(release)));
         make_folder(&folder)?;
         let image = Self {
+            release,
             kernel: folder.join("kernel"),
             initrd: folder.join("initrd"),
             disk: folder.join("disk"),
             booted: folder.join(format!("booted-{:016x}", hash(&(&version()?, BOOTED)))),
         };
-        let lock = folder.join("lock");
-        let lock = File::create(&lock).and_then(|file| file.lock().map(|()| file));
-        let _held = lock.map_err(Error::io("lock", &folder))?;
+        let _held = lock(&folder)?;
         if !image.disk.exists() {
             eprintln!("building the {release} machine in {}", folder.display());
             build(release, &folder)?;
@@ -69,6 +81,49 @@ impl Image {
     /// What a machine with this disk is started with.
     pub fn hardware<'a>(&'a self, disk: &'a Path, disk_format: &'a str) -> Hardware<'a> {
         Hardware { kernel: &self.kernel, initrd: &self.initrd, disk, disk_format }
+    }
+
+    /// Copies the disk with this content and its snapshot. Others who want the same wait meanwhile.
+    pub fn copy(&self, content: Content, to: &Path) -> Result<(), Error> {
+        match content {
+            Content::Debian => copy(&self.booted, to),
+            Content::Installed => {
+                let binary = node::built()?;
+                let folder = target().join("vm-installed").join(self.release.name());
+                make_folder(&folder)?;
+                let _held = lock(&folder)?;
+                let installed = folder.join(format!("{:016x}", hash(&(&self.booted, binary))));
+                if !installed.exists() {
+                    self.install(binary, &folder, &installed)?;
+                }
+                copy(&installed, to)
+            }
+        }
+    }
+
+    /// Takes the place of the one with the binary before.
+    fn install(&self, binary: &[u8], folder: &Path, installed: &Path) -> Result<(), Error> {
+        for entry in fs::read_dir(folder).map_err(Error::io("list", folder))?.flatten() {
+            let former = entry.path();
+            fs::remove_file(&former).map_err(Error::io("remove", &former))?;
+        }
+        let run = run_folder()?;
+        let disk = run.path().join("disk");
+        copy(&self.booted, &disk)?;
+        let hardware = self.hardware(&disk, "qcow2");
+        let (mut qemu, mut agent) =
+            Qemu::start(&hardware, Start::Restore, Console::Nobody, run.path())?;
+        let done = install_node(&mut agent, binary);
+        if let Some(words) = qemu.last_words() {
+            return Err(Error::Panic(words));
+        }
+        done?;
+        qemu.human(&format!("delvm {SNAPSHOT}"))?;
+        qemu.human(&format!("savevm {SNAPSHOT}"))?;
+        qemu.quit()?;
+        let fresh = folder.join("new");
+        copy(&disk, &fresh)?;
+        fs::rename(&fresh, installed).map_err(Error::io("rename", &fresh))
     }
 
     fn boot_first(&self, folder: &Path) -> Result<(), Error> {
@@ -103,6 +158,27 @@ impl Image {
         qemu.quit()?;
         fs::rename(&fresh, &self.booted).map_err(Error::io("rename", &fresh))
     }
+}
+
+fn install_node(agent: &mut Agent, binary: &[u8]) -> Result<(), Error> {
+    let uploaded = node::UPLOADED;
+    agent.put(uploaded, binary)?;
+    let script = format!("{}; chmod 755 {uploaded} && {uploaded} install && sync", set_clock());
+    match agent.run(&script)? {
+        Answer { code: 0, .. } => Ok(()),
+        answer => Err(Error::Boot(format!("{script}: {answer:?}"))),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::copy(from, to).map(drop).map_err(Error::io("copy", from))
+}
+
+/// Held until it is dropped. The file is beside the folder.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let lock = File::create(folder.with_extension("lock"));
+    let locked = lock.and_then(|file| file.lock().map(|()| file));
+    locked.map_err(Error::io("lock", folder))
 }
 
 /// Succeeds on a machine that has booted to its end.

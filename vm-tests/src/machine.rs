@@ -3,7 +3,6 @@
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::cell::RefCell;
-use std::fs;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{Agent, Answer, TRIES_FOR};
-use crate::image::{self, BOOTED, Image};
+use crate::image::{self, BOOTED, Content, Image};
 use crate::qemu::{Console, Qemu, Start};
 use crate::turn::Turn;
 use crate::{Error, Release, evidence};
@@ -33,23 +32,33 @@ struct Running {
 }
 
 impl Machine {
-    /// A pristine machine, booted, with the right time. Waits until there is room for one more.
+    /// A pristine machine, booted, with the right time, and with the node installed. Waits until
+    /// there is room for one more.
     pub fn start(release: Release, name: &str) -> Self {
+        Self::with(Content::Installed, release, name)
+    }
+
+    /// One that has never seen the node.
+    pub fn bare(release: Release, name: &str) -> Self {
+        Self::with(Content::Debian, release, name)
+    }
+
+    fn with(content: Content, release: Release, name: &str) -> Self {
         let turn = Turn::take();
-        let machine = Self::restore(release, name, turn);
+        let machine = Self::restore(content, release, name, turn);
         machine.unwrap_or_else(|error| panic!("no {release} machine for {name}: {error}"))
     }
 
-    fn restore(release: Release, name: &str, turn: Turn) -> Result<Self, Error> {
+    fn restore(content: Content, release: Release, name: &str, turn: Turn) -> Result<Self, Error> {
         let image = Image::of(release)?;
         let folder = image::run_folder()?;
         let disk = folder.path().join("disk");
-        fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
+        image.copy(content, &disk)?;
         let start = || Running::start(&image, Start::Restore, &folder);
         let running = match start() {
             Err(Error::Panic(words)) => {
                 eprintln!("{release} for {name} once more, after\n{words}");
-                fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
+                image.copy(content, &disk)?;
                 start()?
             }
             other => other?,

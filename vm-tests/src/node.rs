@@ -28,12 +28,8 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// Installs it and writes its configuration, and starts nothing.
-    pub fn install(machine: &'a Machine, configuration: &str) -> Self {
-        let binary = BINARY.get_or_init(binary);
-        let binary = binary.as_ref().unwrap_or_else(|error| panic!("no binary: {error}"));
-        machine.put(UPLOADED, binary);
-        machine.done(&format!("chmod 755 {UPLOADED} && {UPLOADED} install"));
+    /// As the machine has it installed, with this configuration; starts nothing.
+    pub fn at_rest(machine: &'a Machine, configuration: &str) -> Self {
         let node = Self { machine };
         node.configure(configuration);
         node
@@ -43,9 +39,9 @@ impl<'a> Node<'a> {
         self.machine.put("/etc/blackhole/config.toml", configuration);
     }
 
-    /// Installs and starts it, which returns when it is active.
+    /// Starts it, which returns when it is active.
     pub fn start(machine: &'a Machine, configuration: &str) -> Self {
-        let node = Self::install(machine, configuration);
+        let node = Self::at_rest(machine, configuration);
         machine.done("systemctl start blackhole");
         node
     }
@@ -57,9 +53,7 @@ impl<'a> Node<'a> {
 
     /// What `status` says of one instance.
     pub fn instance(&self, name: &str) -> Value {
-        let status = self.status();
-        let found = instances(&status).find(|one| one["instance"] == name);
-        found.unwrap_or_else(|| panic!("there is no {name}: {status}")).clone()
+        of_instance(&self.status(), name).clone()
     }
 
     /// The process of one instance, which must have one.
@@ -82,11 +76,18 @@ impl<'a> Node<'a> {
     /// Waits until this holds of what `status --json` says of an instance, a Python expression
     /// about `one`.
     pub fn until(&self, instance: &str, holds: &str) -> Value {
+        self.until_all(&format!("(lambda one: {holds})(named['{instance}'])"))[instance].take()
+    }
+
+    /// Waits until this holds of all instances, a Python expression about `named`, where they are
+    /// by their names, and `checked`, which gives the second of one's last check.
+    fn until_all(&self, holds: &str) -> Value {
         let program = format!(
-            "import json, sys\n\
-             all = json.load(sys.stdin)['instances']\n\
-             one = next(one for one in all if one['instance'] == '{instance}')\n\
-             print(json.dumps(one))\n\
+            "import datetime, json, sys\n\
+             def second(text): return datetime.datetime.fromisoformat(text[:19]).timestamp()\n\
+             def checked(one): return second(one['last_health_check'] or '1900-01-01T00:00:00')\n\
+             named = {{one['instance']: one for one in json.load(sys.stdin)['instances']}}\n\
+             print(json.dumps(named))\n\
              sys.exit(not ({holds}))"
         );
         self.machine.put("/dev/shm/holds.py", program);
@@ -98,32 +99,28 @@ impl<'a> Node<'a> {
 
     /// Waits until an instance is ready, in a process other than this one.
     pub fn ready_again(&self, instance: &str, former: u64) -> u64 {
-        self.until(instance, &format!("one['phase'] == 'ready' and one['pid'] != {former}"));
-        self.pid(instance)
+        let holds = format!("one['phase'] == 'ready' and one['pid'] != {former}");
+        let told = self.until(instance, &holds);
+        told["pid"].as_u64().unwrap_or_else(|| panic!("no process: {told}"))
     }
 
     /// Waits until each was asked once more whether it is well.
     pub fn next_check(&self, instances: &[&str]) {
-        let before = instances.iter().map(|name| self.instance(name)["last_health_check"].clone());
-        for (instance, before) in instances.iter().zip(before.collect::<Vec<_>>()) {
-            let before = before.as_str().unwrap_or_default();
-            self.until(instance, &format!("one['last_health_check'] not in [None, '{before}']"));
-        }
+        let file = "/dev/shm/before";
+        self.machine.done(&format!("blackhole-node status --json >{file}"));
+        // How long ago a check was is told by two clocks: of one check not always the same.
+        self.until_all(&format!(
+            "all(abs(checked(named[one['instance']]) - checked(one)) > 1 \
+             for one in json.load(open('{file}'))['instances'] \
+             if one['instance'] in {instances:?})"
+        ));
     }
 
     /// Those who have nothing to do with what is done to somebody else.
     pub fn bystanders(&self, names: &[&str]) -> Bystanders<'_> {
-        let pids = names.iter().map(|name| ((*name).to_owned(), self.standing(name))).collect();
+        let status = self.status();
+        let pids = names.iter().map(|name| ((*name).to_owned(), standing(&status, name))).collect();
         Bystanders { node: self, pids, main_pid: self.main_pid() }
-    }
-
-    /// The process of an instance that must be ready and well.
-    fn standing(&self, name: &str) -> (u64, u64) {
-        let instance = self.instance(name);
-        assert_eq!(instance["phase"], "ready", "{instance}");
-        assert_ne!(instance["health"], "unhealthy", "{instance}");
-        let number = |key: &str| instance[key].as_u64();
-        number("pid").zip(number("restarts")).unwrap_or_else(|| panic!("no process: {instance}"))
     }
 }
 
@@ -144,11 +141,29 @@ impl Bystanders<'_> {
 
     /// The same where the orchestrator itself is the victim.
     pub fn services_undisturbed(&self) {
+        let status = self.node.status();
         for (name, before) in &self.pids {
-            assert_eq!(self.node.standing(name), *before, "{name}: (pid, restarts) changed");
-            self.node.machine.done(&format!("kill -0 {}", before.0));
+            assert_eq!(standing(&status, name), *before, "{name}: (pid, restarts) changed");
         }
+        let pids: Vec<String> = self.pids.values().map(|(pid, _)| pid.to_string()).collect();
+        self.node
+            .machine
+            .done(&format!("for pid in {}; do kill -0 $pid || exit; done", pids.join(" ")));
     }
+}
+
+/// The process and the restarts of an instance, which must be ready and well.
+fn standing(status: &Value, name: &str) -> (u64, u64) {
+    let instance = of_instance(status, name);
+    assert_eq!(instance["phase"], "ready", "{instance}");
+    assert_ne!(instance["health"], "unhealthy", "{instance}");
+    let number = |key: &str| instance[key].as_u64();
+    number("pid").zip(number("restarts")).unwrap_or_else(|| panic!("no process: {instance}"))
+}
+
+fn of_instance<'s>(status: &'s Value, name: &str) -> &'s Value {
+    let found = instances(status).find(|one| one["instance"] == name);
+    found.unwrap_or_else(|| panic!("there is no {name}: {status}"))
 }
 
 fn instances(status: &Value) -> impl Iterator<Item = &Value> {
@@ -158,7 +173,14 @@ fn instances(status: &Value) -> impl Iterator<Item = &Value> {
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 
 /// What cargo builds of the sources as they are, without what only a debugger reads.
-pub fn binary() -> Result<Vec<u8>, Error> {
+pub fn built() -> Result<&'static [u8], Error> {
+    match BINARY.get_or_init(build) {
+        Ok(binary) => Ok(binary),
+        Err(error) => Err(Error::Boot(format!("no binary: {error}"))),
+    }
+}
+
+fn build() -> Result<Vec<u8>, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // With the features of a test, so that cargo has built it already where it runs all tests.

@@ -72,7 +72,7 @@ fn every_service_is_confined_by_all_that_the_kernel_has(release: Release) {
 #[test_case(Trixie; "trixie")]
 fn a_node_of_root_gives_a_service_a_user_of_its_own(release: Release) {
     let machine = Machine::start(release, "user");
-    let _node = Node::install(&machine, "");
+    let _node = Node::at_rest(&machine, "");
     machine.put(
         "/root/second.toml",
         "node = { runtime_dir = '/run/second', data_dir = '/srv/second' }\n\

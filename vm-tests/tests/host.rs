@@ -14,7 +14,7 @@ const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\n"
 #[test_case(Trixie; "trixie")]
 fn a_full_disk_keeps_nobody_from_being_watched(release: Release) {
     let machine = Machine::start(release, "full disk");
-    let node = Node::install(&machine, SLEEPER);
+    let node = Node::at_rest(&machine, SLEEPER);
     machine.done("mkdir -p /var/lib/blackhole");
     machine.done("mount -t tmpfs -o size=2M,mode=755 full /var/lib/blackhole");
     machine.done("chown blackhole: /var/lib/blackhole && systemctl start blackhole");

@@ -133,10 +133,11 @@ fn who_runs_out_of_memory_is_told_as_that_and_nobody_else_is(release: Release) {
     others.undisturbed();
 }
 
-/// A helper uses up the memory once it is told to; the first process waits for it for ever.
+/// A helper uses up the memory once it is told to. The first process asks for none until the helper
+/// is gone: while one dies, the kernel kills who asks for more.
 fn helped(name: &str, oom_group: bool) -> String {
-    let script = "until test -e go; do sleep 0.1; done; rm go; tail /dev/zero & \
-                  while :; do sleep 1; done";
+    let script = "until test -e go; do sleep 0.1; done; rm go; tail /dev/zero; \
+                  exec sleep 1000000";
     format!(
         "[services.{name}]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n[services.{name}.resources]\n\
          memory = \"8MiB\"\nmemory_swap = \"0B\"\noom_group = {oom_group}\n"
@@ -281,7 +282,7 @@ fn limits_change_while_services_run_and_kill_nobody(release: Release) {
 #[test_case(Trixie; "trixie")]
 fn a_unit_without_delegation_is_refused_or_named(release: Release) {
     let machine = Machine::start(release, "no delegation");
-    let node = Node::install(&machine, "node.resource_limits = \"required\"\n");
+    let node = Node::at_rest(&machine, "node.resource_limits = \"required\"\n");
     let folder = "/etc/systemd/system/blackhole.service.d";
     machine.done(&format!(
         "mkdir -p {folder}; printf '[Service]\\nDelegate=no\\nDelegateSubgroup=\\n' \

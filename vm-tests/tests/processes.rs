@@ -126,7 +126,7 @@ chown -R blackhole: /var/lib/blackhole
 #[test_case(Trixie; "trixie")]
 fn a_process_that_hangs_in_the_kernel_is_named_and_not_doubled(release: Release) {
     let machine = Machine::start(release, "hanging");
-    let node = Node::install(&machine, WRITER);
+    let node = Node::at_rest(&machine, WRITER);
     machine.done(DISK);
     machine.done("systemctl start blackhole");
     let others = node.bystanders(&BUILT_IN);

@@ -22,7 +22,7 @@ readiness = "notify"
 #[test_case(Trixie; "trixie")]
 fn it_is_active_when_all_services_are_ready_and_not_before(release: Release) {
     let machine = Machine::start(release, "active when ready");
-    let node = Node::install(&machine, SLOW);
+    let node = Node::at_rest(&machine, SLOW);
     machine.done("systemctl start --no-block blackhole");
     machine.wait_until("blackhole-node status | grep -q 'identity-0 *ready'");
     assert_eq!(node.property("ActiveState"), "activating", "with slow-0 not ready");

@@ -70,7 +70,7 @@ fn build(release: Release) -> Result<(), Error> {
 /// A machine at this terminal, until it is ended there.
 fn shell(release: Release) -> Result<(), Error> {
     let image = Image::of(release)?;
-    let binary = node::binary()?;
+    let binary = node::built()?;
     let folder = run_folder()?;
     let disk = folder.path().join("disk");
     fs::copy(&image.booted, &disk).map_err(Error::io("copy", &image.booted))?;
@@ -78,7 +78,7 @@ fn shell(release: Release) -> Result<(), Error> {
     let (qemu, mut agent) =
         Qemu::start(&hardware, Start::Restore, Console::Terminal, folder.path())?;
     agent.run(&set_clock())?;
-    agent.put(UPLOADED, &binary)?;
+    agent.put(UPLOADED, binary)?;
     agent.run(&format!("chmod 755 {UPLOADED}"))?;
     eprint!("{release}: the node is {UPLOADED}; press Enter; Ctrl-A X ends the machine\r\n");
     qemu.wait()
