@@ -157,7 +157,9 @@ impl Running {
         let (qemu, mut agent) = Qemu::start(&hardware, start, Console::Nobody, folder.path())?;
         let ready = match start {
             Start::Restore => agent.run(&set_clock()),
-            Start::Boot | Start::BootOnto(_) => agent.wait(BOOTED),
+            // systemd gives up on the developer's shell, which ends at once where nobody has it.
+            Start::Boot => agent.wait(&format!("systemctl reset-failed shell; {BOOTED}")),
+            Start::BootOnto(_) => agent.wait(BOOTED),
         };
         if let Some(words) = qemu.last_words() {
             return Err(Error::Panic(words));

@@ -1,4 +1,4 @@
-//! Faults of the host around the node: full disks, journald, the service manager, a power cut.
+//! Faults of the host around the node: full disks, journald, a power cut.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use test_case::test_case;
@@ -80,28 +80,6 @@ fn a_journald_that_dies_costs_at_most_what_it_had_in_hand(release: Release) {
     let lost = 15_000 - u64::from(counts[0]) - dropped;
     assert!(lost <= kills, "{lost} lines are neither there nor counted; dropped: {dropped}");
     others.undisturbed();
-}
-
-/// Reliability 59: the service manager reads its units anew, and executes itself anew.
-#[test_case(Bookworm; "bookworm")]
-#[test_case(Trixie; "trixie")]
-fn a_service_manager_that_reloads_or_reexecutes_changes_nothing(release: Release) {
-    let machine = Machine::start(release, "daemon-reload");
-    let node = Node::start(&machine, SLEEPER);
-    let others = node.bystanders(&[&BUILT_IN[..], &["sleeper-0"]].concat());
-    let stored = node.property("NFileDescriptorStore");
-    let before = machine.uptime();
-    machine.done("for _ in $(seq 100); do systemctl daemon-reload; done");
-    println!("100 daemon-reload in {} s of guest time", machine.uptime() - before);
-    machine.done("systemctl daemon-reexec");
-    // Past the next message to the watchdog, and the time it has for it.
-    let from = machine.uptime();
-    machine.wait_until(&format!("test $(cut -d . -f 1 /proc/uptime) -gt {}", from.round() + 32.0));
-    node.next_check(&BUILT_IN);
-    others.undisturbed();
-    assert_eq!(node.property("NFileDescriptorStore"), stored);
-    assert_eq!(node.property("NRestarts"), "0");
-    assert_eq!(node.property("ActiveState"), "active");
 }
 
 /// Reliability 68: what a power cut leaves does not keep the node from coming up with its host, nor

@@ -1,0 +1,31 @@
+//! A service manager that is changed under the node.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use test_case::test_case;
+use vm_tests::Release::{self, Bookworm, Trixie};
+use vm_tests::node::BUILT_IN;
+use vm_tests::{Machine, Node};
+
+const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\n";
+
+/// Reliability 59: the service manager reads its units anew, and executes itself anew.
+#[test_case(Bookworm; "bookworm")]
+#[test_case(Trixie; "trixie")]
+fn a_service_manager_that_reloads_or_reexecutes_changes_nothing(release: Release) {
+    let machine = Machine::start(release, "daemon-reload");
+    let node = Node::start(&machine, SLEEPER);
+    let others = node.bystanders(&[&BUILT_IN[..], &["sleeper-0"]].concat());
+    let stored = node.property("NFileDescriptorStore");
+    let before = machine.uptime();
+    machine.done("for _ in $(seq 100); do systemctl daemon-reload; done");
+    println!("100 daemon-reload in {} s of guest time", machine.uptime() - before);
+    machine.done("systemctl daemon-reexec");
+    // Past the next message to the watchdog, and the time it has for it.
+    let from = machine.uptime();
+    machine.wait_until(&format!("test $(cut -d . -f 1 /proc/uptime) -gt {}", from.round() + 32.0));
+    node.next_check(&BUILT_IN);
+    others.undisturbed();
+    assert_eq!(node.property("NFileDescriptorStore"), stored);
+    assert_eq!(node.property("NRestarts"), "0");
+    assert_eq!(node.property("ActiveState"), "active");
+}
