@@ -1,20 +1,24 @@
 //! What a line costs from the pipe's bytes to the console's queue and the ring: a million lines of
 //! 100 bytes, as the orchestrator takes them in, against finding and copying the same lines. Then
-//! rendering alone: an entry for journald against the JSON record.
+//! rendering alone: an entry for journald against the JSON record. Last a whole pump on a real
+//! pipe: what it costs that everything is kept in a spool until it has got out.
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use blackhole_node::linux::fds;
+use blackhole_node::observe::logs::{self, Custody};
 use blackhole_node::telemetry::clock::Stamp;
 use blackhole_node::telemetry::recognise::Recogniser;
 use blackhole_node::telemetry::record::Part;
 use blackhole_node::telemetry::render::Frame;
 use blackhole_node::telemetry::{
-    Colour, Form, Limits, LogBook, Settings, Source, Stream, Style, SystemClock, console, sink,
+    Colour, Form, Limits, LogBook, Rest, Settings, Source, Spool, Stream, Style, SystemClock,
+    console, sink,
 };
 use blackhole_node::units::{InstanceId, Level, Pid, RunId};
 
@@ -42,6 +46,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let entries = best(|| rendering(&kind.input, Form::Journal))?;
         report(kind.name, "rendered entry", entries, json);
     }
+    let plain = kind("plain", plain).input;
+    let ours = best(|| runtime.block_on(pumped(&plain, Custody::Ours(Rest::default()))))?;
+    report("plain", "pumped, ours", ours, ours);
+    let shared = || -> io::Result<Custody> {
+        let memory = Spool::memory().map_err(io::Error::other)?;
+        Ok(Custody::Shared(Box::new(Spool::open(memory).map_err(io::Error::other)?)))
+    };
+    let spooled = best(|| runtime.block_on(pumped(&plain, shared()?)))?;
+    report("plain", "pumped, shared", spooled, ours);
     Ok(())
 }
 
@@ -115,6 +128,29 @@ async fn through_the_book(input: &[u8], style: Style) -> io::Result<Duration> {
     intake.hand_over().await;
     sink.close(Duration::from_secs(10)).await;
     let took = start.elapsed();
+    assert_eq!(book.dropped(&id.service), 0, "a bench that drops lines measures nothing");
+    Ok(took)
+}
+
+/// From a writer's pipe to /dev/null.
+async fn pumped(input: &[u8], custody: Custody) -> io::Result<Duration> {
+    let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
+    let sink = console::start(null, Style::Json, sink::QUEUE_MAX).map_err(io::Error::other)?;
+    let settings = Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
+    let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
+    let id: InstanceId = "storage-0".parse().map_err(io::Error::other)?;
+    book.register(&id.service, Limits::new(10_000, u32::MAX, u32::MAX));
+    let source = Source::instance(&id, RunId(1), Pid(1003));
+    let (pipe, write) = fds::pipe().map_err(io::Error::other)?;
+    let (mut write, input) = (File::from(write), input.to_vec());
+    let start = now();
+    let writer = std::thread::spawn(move || write.write_all(&input));
+    let never = std::future::pending();
+    let ended = logs::pump(pipe, source, Stream::Stdout, book.clone(), custody, never);
+    ended.await.map_err(io::Error::other)?;
+    sink.close(Duration::from_secs(10)).await;
+    let took = start.elapsed();
+    writer.join().map_err(|_| io::Error::other("the writer panicked"))??;
     assert_eq!(book.dropped(&id.service), 0, "a bench that drops lines measures nothing");
     Ok(took)
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -214,6 +214,44 @@ fn killed_at_any_moment_it_is_followed_by_one_that_gets_everything_up() {
     node.stop();
     let left = node.console.line("kept at the end");
     assert!(left.ends_with("[]"), "{left}");
+}
+
+/// Two thousand lines a second, and no line ends with the write that begins it.
+const COUNTS: &str = r#"
+import os, time
+number = 0
+while True:
+    number += 1
+    os.write(1, f"{number};\nline ".encode())
+    time.sleep(0.0005)
+"#;
+
+/// What was read and has not got out yet is in the spool, and the rest is in the pipe.
+#[test]
+fn killed_again_and_again_it_loses_no_line() {
+    let lab = Lab::new();
+    let counts = service("counts", &lab.python("counts.py", COUNTS), "");
+    let mut node = managed(&lab, lab.node(&counts)).up();
+    let before = pids(&lab);
+    let mut chance = Chance(u64::from(std::process::id()) << 17 | 1);
+    for _ in 0..30 {
+        node.console.let_pass(Duration::from_micros(chance.below(60_000)));
+        succeed(&lab, &node);
+    }
+    assert_eq!(pids(&lab), before);
+    node.stop();
+    // A line that was cut by a death comes again whole.
+    let told: BTreeSet<u64> = node
+        .console
+        .lines()
+        .iter()
+        .filter_map(|line| line.rsplit_once("line ")?.1.strip_suffix(';')?.parse().ok())
+        .collect();
+    let last = *told.last().unwrap();
+    assert!(last > 1000, "{last} lines");
+    // The first has no beginning of its own.
+    let missing: Vec<u64> = (2..=last).filter(|number| !told.contains(number)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {last} lines");
 }
 
 /// xorshift64 (Marsaglia 2003).

@@ -46,10 +46,13 @@ pub enum Part {
     /// kept.
     StdoutRest,
     StderrRest,
+    /// What was read of its standard output and has not got out yet.
+    StdoutSpool,
+    StderrSpool,
 }
 
 impl Part {
-    pub(super) const ALL: [(Self, &str); 7] = [
+    pub(super) const ALL: [(Self, &str); 9] = [
         (Self::Pidfd, "pid"),
         (Self::Stdout, "out"),
         (Self::Stderr, "err"),
@@ -57,7 +60,24 @@ impl Part {
         (Self::StatusLine, "status"),
         (Self::StdoutRest, "out-rest"),
         (Self::StderrRest, "err-rest"),
+        (Self::StdoutSpool, "out-spool"),
+        (Self::StderrSpool, "err-spool"),
     ];
+
+    /// What goes with the pipe of a log: the rest of a line, and the spool.
+    pub(super) fn beside(self) -> Option<(Self, Self)> {
+        match self {
+            Self::Stdout => Some((Self::StdoutRest, Self::StdoutSpool)),
+            Self::Stderr => Some((Self::StderrRest, Self::StderrSpool)),
+            Self::Pidfd
+            | Self::Notify
+            | Self::StatusLine
+            | Self::StdoutRest
+            | Self::StderrRest
+            | Self::StdoutSpool
+            | Self::StderrSpool => None,
+        }
+    }
 }
 
 impl fmt::Display for Keepsake {

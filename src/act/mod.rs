@@ -141,11 +141,13 @@ pub struct Pipe {
     pub rest: Vec<u8>,
     /// Parts of that line that were given out before.
     pub parts: u32,
+    /// Shared memory for what is read, until it has got out; none: it is in this process alone.
+    pub spool: Option<OwnedFd>,
 }
 
 impl From<OwnedFd> for Pipe {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, rest: Vec::new(), parts: 0 }
+        Self { fd, rest: Vec::new(), parts: 0, spool: None }
     }
 }
 
@@ -410,9 +412,12 @@ impl Act {
         refused
     }
 
-    /// One part of a run is needed no more.
+    /// One part of a run is needed no more, and neither is what goes with it.
     pub fn let_go(&mut self, part: Part, id: &InstanceId, run: RunId) {
-        self.superior.drop_kept(&Keepsake::Run(part, id.clone(), run).to_string());
+        let spool = part.beside().map(|(_, spool)| spool);
+        for part in [Some(part), spool].into_iter().flatten() {
+            self.superior.drop_kept(&Keepsake::Run(part, id.clone(), run).to_string());
+        }
     }
 
     /// Saves what the next orchestrator has to know.

@@ -14,7 +14,7 @@ use super::custody::{Keepsake, Part};
 use super::environment::of_run;
 use super::error::ActError;
 use super::sandbox::user_of;
-use super::{Act, Beginning, FirstProcess, Newborn, folders, limits};
+use super::{Act, Beginning, FirstProcess, Newborn, Pipe, folders, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::fds::{self, SocketAccess};
@@ -22,6 +22,7 @@ use crate::linux::line::Line;
 use crate::linux::notify::NotifySocket;
 use crate::linux::owner::{self, Owner};
 use crate::linux::sandbox::Sandbox;
+use crate::linux::shared;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
 use crate::plan::{Channel, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
@@ -80,8 +81,8 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         members,
         beginning: Beginning::Spawned(child.exec),
         oom_kills_before,
-        stdout: stdout.into(),
-        stderr: stderr.into(),
+        stdout,
+        stderr,
         notify,
         status,
         strangers,
@@ -90,8 +91,8 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
 
 /// By what a run speaks to us: each pipe with our end and the service's.
 struct Voices {
-    stdout: (OwnedFd, OwnedFd),
-    stderr: (OwnedFd, OwnedFd),
+    stdout: (Pipe, OwnedFd),
+    stderr: (Pipe, OwnedFd),
     notify: Option<(NotifySocket, PathBuf)>,
 }
 
@@ -102,17 +103,26 @@ impl Voices {
         (id, run): (&InstanceId, RunId),
         owner: Owner,
     ) -> Result<Self, ActError> {
-        let pipe = || fds::pipe().map_err(ActError::Channel);
+        let pipe = || log_pipe(act).map_err(ActError::Channel);
         let notify = notify_socket(act, launch, id, run, owner)?;
         Ok(Self { stdout: pipe()?, stderr: pipe()?, notify })
     }
 }
 
+/// With a spool where somebody is there to keep it.
+fn log_pipe(act: &Act) -> Result<(Pipe, OwnedFd), crate::linux::Error> {
+    let (ours, theirs) = fds::pipe()?;
+    let spool = act.superior.listens().then(|| shared::memory("blackhole-log")).transpose()?;
+    Ok((Pipe { spool, ..ours.into() }, theirs))
+}
+
 /// Before there is a process that speaks: none is found later without its voices.
 fn keep(act: &mut Act, (id, run): (&InstanceId, RunId), voices: &Voices, passing: &Passing) {
     let parts = [
-        (Part::Stdout, Some(voices.stdout.0.as_fd())),
-        (Part::Stderr, Some(voices.stderr.0.as_fd())),
+        (Part::Stdout, Some(voices.stdout.0.fd.as_fd())),
+        (Part::Stderr, Some(voices.stderr.0.fd.as_fd())),
+        (Part::StdoutSpool, voices.stdout.0.spool.as_ref().map(AsFd::as_fd)),
+        (Part::StderrSpool, voices.stderr.0.spool.as_ref().map(AsFd::as_fd)),
         (Part::Notify, voices.notify.as_ref().map(|(socket, _)| socket.as_fd())),
         (Part::StatusLine, passing.status.as_ref().map(|(ours, _)| ours.as_fd())),
     ];

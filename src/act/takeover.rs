@@ -28,7 +28,7 @@ const REST_MOST: u64 = 1 << 20;
 pub struct Unread {
     pub instance: InstanceId,
     pub run: RunId,
-    pub pipes: Vec<(Part, OwnedFd)>,
+    pub pipes: Vec<(Part, Pipe)>,
 }
 
 impl Inheritance {
@@ -58,13 +58,22 @@ impl Inheritance {
     }
 }
 
+/// The pipe of a log with all that goes with it; none: it is not there.
+fn take_pipe(parts: &mut BTreeMap<Part, OwnedFd>, part: Part) -> Result<Option<Pipe>, ActError> {
+    let (Some(fd), Some((rest, spool))) = (parts.remove(&part), part.beside()) else {
+        return Ok(None);
+    };
+    let pipe = Pipe { spool: parts.remove(&spool), ..fd.into() };
+    let Some(file) = parts.remove(&rest) else { return Ok(Some(pipe)) };
+    with_rest(pipe, file).map(Some)
+}
+
 /// With the beginning of a line that goes on in the pipe. The file holds how many parts of it were
 /// given out before, as four bytes with the lowest first, then the bytes.
-fn with_rest(fd: OwnedFd, file: Option<OwnedFd>) -> Result<Pipe, ActError> {
-    let Some(file) = file else { return Ok(fd.into()) };
+fn with_rest(pipe: Pipe, file: OwnedFd) -> Result<Pipe, ActError> {
     let bytes = fds::read_whole(file, REST_MOST).map_err(ActError::Channel)?;
-    let Some((parts, rest)) = bytes.split_first_chunk() else { return Ok(fd.into()) };
-    Ok(Pipe { fd, rest: rest.to_vec(), parts: u32::from_le_bytes(*parts) })
+    let Some((parts, rest)) = bytes.split_first_chunk() else { return Ok(pipe) };
+    Ok(Pipe { rest: rest.to_vec(), parts: u32::from_le_bytes(*parts), ..pipe })
 }
 
 fn pid_of(fd: &OwnedFd) -> Option<crate::units::Pid> {
@@ -82,17 +91,14 @@ impl Act {
     ) -> Result<Newborn, ActError> {
         let Held { run, pid } = held;
         let mut parts = inheritance.runs.remove(&(id.clone(), run)).unwrap_or_default();
+        let pipes = (take_pipe(&mut parts, Part::Stdout)?, take_pipe(&mut parts, Part::Stderr)?);
         let mut take = |part| parts.remove(&part);
-        let (Some(pidfd), Some(stdout), Some(stderr)) =
-            (take(Part::Pidfd), take(Part::Stdout), take(Part::Stderr))
-        else {
+        let (Some(pidfd), (Some(stdout), Some(stderr))) = (take(Part::Pidfd), pipes) else {
             return Err(ActError::NotHeld(id.clone()));
         };
         let notify = take(Part::Notify).map(NotifySocket::adopt).transpose();
         let notify = notify.map_err(ActError::Channel)?.map(Arc::new);
         let status = take(Part::StatusLine).map(|fd| Arc::new(Line::from(fd)));
-        let stdout = with_rest(stdout, take(Part::StdoutRest))?;
-        let stderr = with_rest(stderr, take(Part::StderrRest))?;
         let group = self.group_of(id)?;
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
         // The count began anew if the group's controllers were gone meanwhile.
@@ -124,7 +130,7 @@ impl Act {
 
     /// After all runs that go on were taken over: what instances stored is theirs again, and the
     /// rest is let go, but for what was written and not read.
-    pub fn settle_estate(&mut self, mut inheritance: Inheritance) -> Vec<Unread> {
+    pub fn settle_estate(&mut self, mut inheritance: Inheritance) -> Result<Vec<Unread>, ActError> {
         for (id, name, fd) in std::mem::take(&mut inheritance.stored) {
             if self.plan.instances.contains_key(&id) {
                 self.stores.entry(id).or_default().keep(&name, vec![fd], usize::MAX);
@@ -133,20 +139,17 @@ impl Act {
             }
         }
         let mut unread = Vec::new();
-        for ((instance, run), parts) in inheritance.runs {
+        for ((instance, run), mut parts) in inheritance.runs {
             let mut pipes = Vec::new();
-            for (part, fd) in parts {
-                match part {
-                    Part::Stdout | Part::Stderr => pipes.push((part, fd)),
-                    Part::StdoutRest | Part::StderrRest => {}
-                    Part::Pidfd | Part::Notify | Part::StatusLine => {
-                        self.let_go(part, &instance, run);
-                    }
-                }
+            for part in [Part::Stdout, Part::Stderr] {
+                pipes.extend(take_pipe(&mut parts, part)?.map(|pipe| (part, pipe)));
+            }
+            for part in parts.into_keys() {
+                self.let_go(part, &instance, run);
             }
             unread.push(Unread { instance, run, pipes });
         }
-        unread
+        Ok(unread)
     }
 }
 
@@ -191,14 +194,18 @@ impl Act {
                 add(Keepsake::Stored(id.clone(), name.clone()), fd.as_fd())?;
             }
         }
-        for (part, id, run, Pipe { fd, rest, parts }) in pipes {
-            let rest_of = if part == Part::Stderr { Part::StderrRest } else { Part::StdoutRest };
+        for (part, id, run, Pipe { fd, rest, parts, spool }) in pipes {
+            let mut add = |part, fd: BorrowedFd<'_>| add(Keepsake::Run(part, id.clone(), run), fd);
+            add(part, fd.as_fd())?;
+            let Some((rest_of, spool_of)) = part.beside() else { continue };
             if !rest.is_empty() {
                 let content = [parts.to_le_bytes().as_slice(), rest].concat();
                 let file = fds::sealed_memory("rest", &content).map_err(ActError::Channel)?;
-                add(Keepsake::Run(rest_of, id.clone(), run), file.as_fd())?;
+                add(rest_of, file.as_fd())?;
             }
-            add(Keepsake::Run(part, id.clone(), run), fd.as_fd())?;
+            if let Some(spool) = spool {
+                add(spool_of, spool.as_fd())?;
+            }
         }
         Ok(all)
     }

@@ -106,7 +106,7 @@ fn sealed(memory: OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd, Error>
 }
 
 /// Hardened hosts demand that it is never executable; Linux before 6.3 does not know how to say so.
-fn memory(name: &str) -> Result<OwnedFd, Error> {
+pub(super) fn memory(name: &str) -> Result<OwnedFd, Error> {
     let sealable = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match rustix::fs::memfd_create(name, sealable | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, sealable),

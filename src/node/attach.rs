@@ -16,14 +16,14 @@ use crate::linux::line::{Asked, Line};
 use crate::observe::clock::Clock;
 use crate::observe::exits::{self, First};
 use crate::observe::health::{self, HealthPlan};
-use crate::observe::logs::Ended;
+use crate::observe::logs::{Custody, Ended};
 use crate::observe::news::{Heard, Teller};
 use crate::observe::notify::{self, Trusted};
 use crate::observe::starvation::Scheduling;
 use crate::observe::{logs, memory, port};
 use crate::plan::{InstancePlan, Readiness};
 use crate::rpc;
-use crate::telemetry::{LogBook, Rest, Source, Stream};
+use crate::telemetry::{LogBook, Rest, Source, Spool, Stream};
 use crate::units::{InstanceId, Pid, RunId};
 
 /// What every attachment needs.
@@ -120,8 +120,17 @@ pub(super) fn read_log(
     let mut ended = PumpEnded { instance: id.clone(), run, pid, part, unread: None };
     let mut stop = around.stop_pumps.subscribe();
     pumps.spawn(async move {
-        let Pipe { fd, rest, parts } = pipe;
-        let custody = logs::Custody::Ours(Rest { bytes: rest, parts });
+        let Pipe { fd, rest, parts, spool } = pipe;
+        let custody = match spool.as_ref().map(Spool::open) {
+            Some(Ok(spool)) => Custody::Shared(Box::new(spool)),
+            Some(Err(error)) => {
+                let stream = stream.as_str();
+                let what = "what is read from here on is lost with the orchestrator";
+                teller.odd(format!("{stream}: {error}; {what}")).await;
+                Custody::Ours(Rest { bytes: rest, parts })
+            }
+            None => Custody::Ours(Rest { bytes: rest, parts }),
+        };
         let stopped = async {
             // When nobody can say it any more, it is not said.
             if stop.wait_for(|stop| *stop == Pumps::Stop).await.is_err() {
@@ -130,7 +139,7 @@ pub(super) fn read_log(
         };
         match logs::pump(fd, source, stream, book, custody, stopped).await {
             Ok(Ended::Stopped { pipe: fd, rest: Rest { bytes, parts } }) => {
-                ended.unread = Some(Pipe { fd, rest: bytes, parts });
+                ended.unread = Some(Pipe { fd, rest: bytes, parts, spool });
             }
             Ok(Ended::EndOfFile) => {}
             Err(error) => teller.odd(error.to_string()).await,

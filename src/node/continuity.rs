@@ -23,8 +23,7 @@ impl Supervisor {
         }
         for Unread { instance, run, pipes } in unread {
             for (part, pipe) in pipes {
-                let pipe = (pipe.into(), part);
-                read_log(&self.around, (&instance, run, Pid(0)), pipe, &mut self.pumps);
+                read_log(&self.around, (&instance, run, Pid(0)), (pipe, part), &mut self.pumps);
             }
         }
         let events = self.perform_all(effects);

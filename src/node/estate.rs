@@ -141,6 +141,10 @@ impl Estate {
                 Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
             }
         }
-        TakenOver { newborns, unread: act.settle_estate(inheritance) }
+        let unread = act.settle_estate(inheritance).unwrap_or_else(|error| {
+            tracing::error!(%error, "what services wrote before they ended is lost");
+            Vec::new()
+        });
+        TakenOver { newborns, unread }
     }
 }

@@ -548,7 +548,10 @@ impl Supervisor {
         };
         if timeout(LAST_WORDS, last_words).await.is_err() {
             self.pumps.abort_all();
-            self.say(Level::Warn, "some output of services was not read to its end");
+            self.say(
+                Level::Warn,
+                "some output of services was not read to its end, or is not where logs go",
+            );
         }
         self.act.put_away();
         let control = self.config.node.runtime_dir.join(crate::control::SOCKET);

@@ -4,16 +4,18 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep};
 
 use crate::linux::fds;
+use crate::linux::peek::{Mirror, Seen};
 use crate::telemetry::intake::Intake;
-use crate::telemetry::{BookError, LogBook, Rest, Source, Stream};
+use crate::telemetry::spool::Looked;
+use crate::telemetry::{BookError, LogBook, Rest, Source, Spool, Stream};
 
 /// Bytes of one read, and so the most that is done before other tasks have their turn.
 const READ_SIZE: usize = 64 * 1024;
@@ -27,6 +29,8 @@ const ROOMY: usize = 1 << 20;
 thread_local! {
     /// For one read at a time; idle pumps hold no buffer of their own.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// For one look at a time, of whichever pump. None: the last look failed, or there was none.
+    static MIRROR: RefCell<Option<Mirror>> = const { RefCell::new(None) };
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,8 @@ pub enum LogError {
 pub enum Custody {
     /// This process alone, and with it it is lost. A pump before had read the rest of a line.
     Ours(Rest),
+    /// The spool, and the pipe for what is not in there. Somebody else has both of them too.
+    Shared(Box<Spool>),
 }
 
 /// Why a pump has ended.
@@ -51,19 +57,42 @@ pub enum Custody {
 pub enum Ended {
     /// Nobody has the other end any more.
     EndOfFile,
-    /// It was asked to. What was not read is still in the pipe; `rest` is for the next pump.
+    /// It was asked to. What was not read is still in the pipe; `rest` is for the next pump, unless
+    /// it is in the spool.
     Stopped { pipe: OwnedFd, rest: Rest },
 }
 
+/// How a pipe is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// What is read is taken out of it at once.
+    Read,
+    /// It is taken out when it is in the spool.
+    Look,
+}
+
+impl Way {
+    fn once(self, pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
+        match self {
+            Self::Read => read_once(pipe, intake),
+            Self::Look => look_once(pipe, intake),
+        }
+    }
+}
+
+#[derive(Debug)]
 enum Halt {
-    EndOfFile,
+    EndOfFile(OwnedFd),
     Asked(OwnedFd),
 }
 
 /// What one read gave.
 enum Got {
     /// So many bytes; less than `READ_SIZE` is all there was.
-    Bytes(usize),
+    Bytes {
+        count: usize,
+        last: u8,
+    },
     Nothing,
     EndOfFile,
 }
@@ -99,45 +128,92 @@ pub async fn pump(
         source,
     })?;
     let mut intake = book.intake(source, stream)?;
-    let Custody::Ours(rest) = custody;
-    intake.resume(rest);
-    let ended = match read_to_end(pipe, &mut intake, stop).await {
-        Ok(Halt::Asked(pipe)) => Ok(Ended::Stopped { pipe, rest: intake.stop() }),
-        Ok(Halt::EndOfFile) => {
-            intake.finish();
-            Ok(Ended::EndOfFile)
+    let done = match custody {
+        Custody::Ours(rest) => {
+            intake.resume(rest);
+            read_and_end(pipe, &mut intake, Way::Read, stop).await
         }
-        Err(source) => {
-            intake.finish();
-            Err(LogError::Read { instance, stream: name, source })
-        }
+        Custody::Shared(spool) => match intake.keep_in(*spool).await {
+            Ok(()) => read_and_end(pipe, &mut intake, Way::Look, stop).await,
+            Err(error) => Err(error),
+        },
     };
-    intake.hand_over().await;
-    ended
+    done.map_err(|source| LogError::Read { instance, stream: name, source })
+}
+
+async fn read_and_end(
+    pipe: Receiver,
+    intake: &mut Intake,
+    way: Way,
+    stop: impl Future<Output = ()>,
+) -> io::Result<Ended> {
+    let mut stop = pin!(stop);
+    let read = match read_to_end(pipe, intake, way, stop.as_mut()).await {
+        Ok(Halt::EndOfFile(pipe)) => Ok(pipe),
+        Ok(Halt::Asked(pipe)) => {
+            let rest = match way {
+                Way::Read => intake.stop(),
+                // It is in the spool, and so are the drops of which nobody was told.
+                Way::Look => Rest::default(),
+            };
+            if way == Way::Read {
+                intake.hand_over().await;
+            }
+            return Ok(Ended::Stopped { pipe, rest });
+        }
+        Err(error) => Err(error),
+    };
+    intake.finish();
+    match way {
+        Way::Read => intake.hand_over().await,
+        Way::Look => {
+            intake.keep_and_hand_over(None).await?;
+            let mut stopped = false;
+            tokio::select! {
+                // Nobody has to have the spool any more.
+                () = intake.settled() => {}
+                () = stop, if read.is_ok() => stopped = true,
+            }
+            if stopped {
+                return read.map(|pipe| Ended::Stopped { pipe, rest: Rest::default() });
+            }
+        }
+    }
+    read.map(|_| Ended::EndOfFile)
 }
 
 async fn read_to_end(
     mut pipe: Receiver,
     intake: &mut Intake,
-    stop: impl Future<Output = ()>,
+    way: Way,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> io::Result<Halt> {
-    let mut stop = pin!(stop);
     let mut flow = Flow { emptied: Instant::now(), pipe: PipeSize::AsItCame };
     loop {
         let mut is_fast = false;
+        let mut seen = None;
         tokio::select! {
             () = &mut stop => return pipe.into_nonblocking_fd().map(Halt::Asked),
             ready = pipe.readable() => {
                 ready?;
-                match read_once(&pipe, intake)? {
-                    Got::Bytes(count) => is_fast = flow.is_fast(count, &pipe),
+                match way.once(&pipe, intake)? {
+                    Got::Bytes { count, last } => {
+                        is_fast = flow.is_fast(count, &pipe);
+                        seen = Some((count, last));
+                    }
                     Got::Nothing => continue,
-                    Got::EndOfFile => return Ok(Halt::EndOfFile),
+                    Got::EndOfFile => return pipe.into_nonblocking_fd().map(Halt::EndOfFile),
                 }
             }
             () = notice_due(intake) => intake.say_dropped(),
         }
-        intake.hand_over().await;
+        match way {
+            Way::Read => intake.hand_over().await,
+            Way::Look => {
+                let looked = seen.map(|(count, last)| Looked { pipe: pipe.as_fd(), count, last });
+                intake.keep_and_hand_over(looked).await?;
+            }
+        }
         if is_fast {
             // Waiting for nothing but time: else every write would wake us.
             let unwatched = pipe.into_nonblocking_fd()?;
@@ -177,11 +253,39 @@ fn read_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
             Ok(0) => Ok(Got::EndOfFile),
             Ok(count) => {
                 intake.take_in(buffer);
-                Ok(Got::Bytes(count))
+                Ok(Got::Bytes { count, last: buffer[count - 1] })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Got::Nothing),
             Err(error) => Err(error),
         }
+    })
+}
+
+fn look_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(READ_SIZE, 0);
+        match pipe.try_io(|| look(pipe, buffer)) {
+            Ok(Seen::EndOfFile) => Ok(Got::EndOfFile),
+            Ok(Seen::Bytes(count)) => {
+                intake.take_in(&buffer[..count]);
+                Ok(Got::Bytes { count, last: buffer[count - 1] })
+            }
+            Ok(Seen::Nothing) => Ok(Got::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Got::Nothing),
+            Err(error) => Err(error),
+        }
+    })
+}
+
+fn look(pipe: &Receiver, into: &mut [u8]) -> io::Result<Seen> {
+    MIRROR.with_borrow_mut(|mirror| {
+        let ours = match mirror.take() {
+            Some(mirror) => mirror,
+            None => Mirror::new().map_err(io::Error::other)?,
+        };
+        let seen = ours.look(pipe, into)?;
+        *mirror = Some(ours);
+        if seen == Seen::Nothing { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(seen) }
     })
 }
 
@@ -191,6 +295,9 @@ async fn notice_due(intake: &Intake) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod deaths;
 
 #[cfg(test)]
 mod tests {
@@ -213,15 +320,32 @@ mod tests {
     }
 
     fn start(book: &LogBook, pipe: OwnedFd, instance: &str) -> impl Future<Output = Ended> + use<> {
+        start_with(book, pipe, instance, ours())
+    }
+
+    fn start_with(
+        book: &LogBook,
+        pipe: OwnedFd,
+        instance: &str,
+        custody: Custody,
+    ) -> impl Future<Output = Ended> + use<> {
         let id: InstanceId = instance.parse().unwrap();
         let source = Source::instance(&id, RunId(1), Pid(7));
         let book = book.clone();
-        let pumped = pump(pipe, source, Stream::Stdout, book, ours(), std::future::pending());
+        let pumped = pump(pipe, source, Stream::Stdout, book, custody, std::future::pending());
         async { pumped.await.unwrap() }
     }
 
     fn ours() -> Custody {
         Custody::Ours(Rest::default())
+    }
+
+    fn shared(memory: &OwnedFd) -> Custody {
+        Custody::Shared(Box::new(Spool::open(memory).unwrap()))
+    }
+
+    fn either() -> [Custody; 2] {
+        [ours(), shared(&Spool::memory().unwrap())]
     }
 
     fn register(book: &LogBook, service: &str, limits: Limits) {
@@ -234,38 +358,43 @@ mod tests {
 
     #[tokio::test]
     async fn every_line_of_a_flood_arrives_in_order() {
-        let book = book();
-        register(&book, "web", Limits { bytes: 1 << 30, ..Limits::new(1_000_000, 0, 0) });
-        let (read, write) = pipe().unwrap();
-        let writer = std::thread::spawn(move || {
-            let mut file = std::io::BufWriter::new(File::from(write));
-            (0..LINES).for_each(|n| writeln!(file, "line {n}").unwrap());
-            write!(file, "half a line at exit").unwrap();
-        });
-        assert!(matches!(start(&book, read, "web-0").await, Ended::EndOfFile));
-        writer.join().unwrap();
-        let mut seen = messages(book.query(ALL));
-        assert_eq!(seen.pop().unwrap(), "half a line at exit");
-        assert_eq!(seen.len(), LINES);
-        assert!(seen.iter().enumerate().all(|(n, line)| *line == format!("line {n}")));
+        for custody in either() {
+            let book = book();
+            register(&book, "web", Limits { bytes: 1 << 30, ..Limits::new(1_000_000, 0, 0) });
+            let (read, write) = pipe().unwrap();
+            let writer = std::thread::spawn(move || {
+                let mut file = std::io::BufWriter::new(File::from(write));
+                (0..LINES).for_each(|n| writeln!(file, "line {n}").unwrap());
+                write!(file, "half a line at exit").unwrap();
+            });
+            assert!(matches!(start_with(&book, read, "web-0", custody).await, Ended::EndOfFile));
+            writer.join().unwrap();
+            let mut seen = messages(book.query(ALL));
+            assert_eq!(seen.pop().unwrap(), "half a line at exit");
+            assert_eq!(seen.len(), LINES);
+            assert!(seen.iter().enumerate().all(|(n, line)| *line == format!("line {n}")));
+        }
     }
 
     #[tokio::test]
     async fn a_flood_over_the_rate_is_kept_or_counted_and_told() {
-        let book = book();
-        register(&book, "web", Limits::new(1_000_000, 1000, 100));
-        let (read, write) = pipe().unwrap();
-        let writer = std::thread::spawn(move || {
-            let mut file = std::io::BufWriter::new(File::from(write));
-            (0..LINES).for_each(|_| writeln!(file, "x").unwrap());
-        });
-        assert!(matches!(start(&book, read, "web-0").await, Ended::EndOfFile));
-        writer.join().unwrap();
-        let (notices, kept): (Vec<_>, Vec<_>) =
-            book.query(ALL).into_iter().partition(|record| record.level == Level::Warn);
-        let told: usize = notices.iter().map(|r| r.fields["lines"].parse::<usize>().unwrap()).sum();
-        assert_eq!(kept.len() + told, LINES);
-        assert_eq!(book.dropped(&"web".parse().unwrap()), told as u64);
+        for custody in either() {
+            let book = book();
+            register(&book, "web", Limits::new(1_000_000, 1000, 100));
+            let (read, write) = pipe().unwrap();
+            let writer = std::thread::spawn(move || {
+                let mut file = std::io::BufWriter::new(File::from(write));
+                (0..LINES).for_each(|_| writeln!(file, "x").unwrap());
+            });
+            assert!(matches!(start_with(&book, read, "web-0", custody).await, Ended::EndOfFile));
+            writer.join().unwrap();
+            let (notices, kept): (Vec<_>, Vec<_>) =
+                book.query(ALL).into_iter().partition(|record| record.level == Level::Warn);
+            let told: usize =
+                notices.iter().map(|r| r.fields["lines"].parse::<usize>().unwrap()).sum();
+            assert_eq!(kept.len() + told, LINES);
+            assert_eq!(book.dropped(&"web".parse().unwrap()), told as u64);
+        }
     }
 
     #[tokio::test]
@@ -334,6 +463,30 @@ mod tests {
         let custody = Custody::Ours(rest);
         let second = pump(kept, source, Stream::Stderr, book.clone(), custody, never);
         assert!(matches!(second.await.unwrap(), Ended::EndOfFile));
+        assert_eq!(messages(book.query(ALL)), ["read", "half a line", "last"]);
+    }
+
+    #[tokio::test]
+    async fn a_pump_that_is_stopped_has_the_rest_of_a_line_in_its_spool() {
+        let book = book();
+        register(&book, "web", Limits::new(100, 0, 0));
+        let (read, write) = pipe().unwrap();
+        let memory = Spool::memory().unwrap();
+        let mut file = File::from(write);
+        file.write_all(b"read\nhalf").unwrap();
+        let mut follower = book.read(ALL, AtEnd::Follow);
+        let stop = async {
+            follower.next().await;
+        };
+        let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
+        let kept = read.try_clone().unwrap();
+        let first = pump(kept, source, Stream::Stdout, book.clone(), shared(&memory), stop);
+        let Ended::Stopped { rest, .. } = first.await.unwrap() else { panic!("nobody closed it") };
+        assert_eq!(rest, Rest::default());
+        file.write_all(b" a line\nlast").unwrap();
+        drop(file);
+        let second = start_with(&book, read, "web-0", shared(&memory));
+        assert!(matches!(second.await, Ended::EndOfFile));
         assert_eq!(messages(book.query(ALL)), ["read", "half a line", "last"]);
     }
 

@@ -185,7 +185,7 @@ impl LogBook {
             let mut bytes = sink.buffer();
             let found = &mut Recogniser::default();
             frame.render(&mut bytes, &stamp, &found.recognise(&line, Part::WHOLE));
-            if sink.offer(Chunk { bytes, lines: 1, account }) == Sent::Gone {
+            if sink.offer(Chunk { bytes, lines: 1, account, receipt: None }) == Sent::Gone {
                 self.tell_sink_gone();
             }
         }

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::render::{Form, Style};
-use super::sink::{Sink, SinkError, Unwritten, Waits, Writer};
+use super::sink::{Receipt, Sink, SinkError, Unwritten, Waits, Writer};
 
 #[derive(Debug)]
 struct Console {
@@ -23,7 +23,12 @@ pub fn start(fd: OwnedFd, style: Style, limit: usize) -> Result<Sink, SinkError>
 
 impl Writer for Console {
     /// A full disk costs the lines that did not fit; the console stays. Any other error ends it.
-    fn write(&mut self, lines: &[u8], _: BorrowedFd<'_>) -> Result<(), Unwritten> {
+    fn write(
+        &mut self,
+        lines: &[u8],
+        _: BorrowedFd<'_>,
+        receipt: Option<&mut Receipt>,
+    ) -> Result<(), Unwritten> {
         if self.torn && self.write_all(b"\n").is_ok() {
             self.torn = false;
         }
@@ -35,7 +40,13 @@ impl Writer for Console {
         }
         let written = lines.len() - rest.len();
         self.torn |= written > 0 && lines[written - 1] != b'\n';
-        Err(Unwritten::Lines(memchr::memchr_iter(b'\n', rest).count() as u64))
+        let lost = memchr::memchr_iter(b'\n', rest).count();
+        if let Some(receipt) = receipt {
+            let all = memchr::memchr_iter(b'\n', lines).count();
+            (lost..all).for_each(|_| receipt.delivered());
+            (0..lost).for_each(|_| receipt.lost());
+        }
+        Err(Unwritten::Lines(lost as u64))
     }
 
     /// A write of more than a pipe has room for hangs in the kernel.
@@ -89,11 +100,11 @@ mod tests {
     fn chunk(account: &Arc<Account>, lines: u64, length: usize) -> Chunk {
         let line = "x".repeat(length - 1) + "\n";
         let bytes = line.repeat(usize::try_from(lines).unwrap()).into_bytes();
-        Chunk { bytes, lines, account: Arc::clone(account) }
+        Chunk { bytes, lines, account: Arc::clone(account), receipt: None }
     }
 
     fn text(text: &str) -> Chunk {
-        Chunk { bytes: text.into(), lines: 1, account: account() }
+        Chunk { bytes: text.into(), lines: 1, account: account(), receipt: None }
     }
 
     fn read_all(fd: OwnedFd) -> std::thread::JoinHandle<String> {

@@ -1,6 +1,8 @@
 //! The way of a stream's bytes into the book: split, limited, kept, rendered, handed to the
 //! console. Knows no pipe; whoever reads one calls this once for each read.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +13,13 @@ use super::recognise::Recogniser;
 use super::record::{Part, Source, Stream};
 use super::render::Frame;
 use super::ring::Head;
-use super::sink::{Account, Chunk, Sent};
+use super::sink::{Account, Chunk, Receipt, Reserved, Room, Sent};
 use super::split::{Rest, Splitter};
+use super::spool::{Change, Kept, Looked, Records, Spool, kept};
 use crate::units::{Level, Tick};
+
+/// Bytes of kept records that are sent at once.
+const PIECE: u64 = 64 * 1024;
 
 /// One stream of one run.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct Intake {
     splitter: Splitter,
     lane: Lane,
     account: Arc<Account>,
+    /// None: what has not got out is in this process alone.
+    spool: Option<Spool>,
 }
 
 /// What the lines of the stream have in common, and what was rendered of them.
@@ -37,6 +45,20 @@ struct Lane {
     rendered: Vec<u8>,
     /// Records in `rendered`.
     lines: u64,
+    /// The same records as they are kept; none: they are not kept.
+    records: Option<Records>,
+}
+
+/// What there is room for.
+#[derive(Debug)]
+enum Wanted {
+    /// The records, which begin there in the spool.
+    Room(Room, u64),
+    /// There are no records to send.
+    Nothing,
+    /// The records, for which there is none.
+    TooMuch,
+    Gone,
 }
 
 /// One reading at work: the lane, and the service's shelf while the book is locked.
@@ -65,13 +87,37 @@ impl Intake {
             unsaid: Unsaid::default(),
             rendered: Vec::new(),
             lines: 0,
+            records: None,
         };
-        Self { book, shelf, splitter: Splitter::default(), lane, account }
+        Self { book, shelf, splitter: Splitter::default(), lane, account, spool: None }
+    }
+
+    /// Waits until everything that is kept has got out, or the sink was given up.
+    pub async fn settled(&self) {
+        if let (Some(sink), Some(spool)) = (self.book.sink(), &self.spool) {
+            sink.settled(&spool.ledger()).await;
+        }
     }
 
     /// Goes on in the middle of a line. Before anything is taken in.
     pub fn resume(&mut self, rest: Rest) {
         self.splitter = Splitter::resume(rest);
+    }
+
+    /// From here on everything is kept in `spool` until it has got out; what is in it from before
+    /// goes out first. Before anything is taken in; instead of `resume` and `hand_over`.
+    pub async fn keep_in(&mut self, mut spool: Spool) -> io::Result<()> {
+        self.splitter = Splitter::resume(spool.rest());
+        self.lane.unsaid = Unsaid::inherited(spool.unsaid(), self.book.clock().tick());
+        let untold = spool.untold();
+        if let (Some(sink), true) = (self.book.sink(), untold > 0) {
+            sink.lose(&self.account, untold, Some(&spool.ledger()));
+        }
+        let (records, head) = (spool.copy(), spool.head());
+        self.spool = Some(spool);
+        self.send_kept(&records, head).await?;
+        self.lane.records = Some(Records::default());
+        Ok(())
     }
 
     /// Takes what one read gave. Call `hand_over` after it.
@@ -117,14 +163,133 @@ impl Intake {
             return;
         };
         let lines = std::mem::take(&mut self.lane.lines);
-        let chunk = Chunk { bytes, lines, account: Arc::clone(&self.account) };
+        let chunk = Chunk { bytes, lines, account: Arc::clone(&self.account), receipt: None };
         match sink.send(chunk).await {
             Sent::Queued | Sent::Dropped => {}
-            Sent::Gone => {
-                self.lane.frame = None;
-                self.book.tell_sink_gone();
+            Sent::Gone => self.be_without_sink(),
+        }
+    }
+
+    /// Writes down what was taken in since the last time, takes what it was read from out of its
+    /// pipe, and gives it to the sink. Waits at most `sink::PATIENCE` for room.
+    pub async fn keep_and_hand_over(&mut self, looked: Option<Looked<'_>>) -> io::Result<()> {
+        let room = self.room().await;
+        let (Some(spool), Some(records)) = (&mut self.spool, &mut self.lane.records) else {
+            return Ok(());
+        };
+        let (rest, parts) = self.splitter.rest();
+        let unsaid = self.lane.unsaid.lines();
+        let lines = std::mem::take(&mut self.lane.lines);
+        let change = |records, lost| Change { records, rest, parts, unsaid, lost };
+        let bytes = std::mem::take(&mut self.lane.rendered);
+        match room {
+            Wanted::Room(room, begin) => {
+                spool.commit(begin, &change(records.bytes(), 0), looked)?;
+                let kept = records.bytes().len();
+                let receipt = Receipt::new(spool.ledger(), records.take_ends(begin), kept);
+                let (account, receipt) = (Arc::clone(&self.account), Some(receipt));
+                room.queue(Chunk { bytes, lines, account, receipt });
+            }
+            Wanted::Nothing => {
+                records.clear();
+                spool.commit(spool.tail(), &change(&[], 0), looked)?;
+            }
+            Wanted::TooMuch => {
+                records.clear();
+                spool.commit(spool.tail(), &change(&[], lines), looked)?;
+                if let Some(sink) = self.book.sink() {
+                    sink.lose(&self.account, lines, Some(&spool.ledger()));
+                }
+            }
+            Wanted::Gone => {
+                records.clear();
+                spool.commit(spool.tail(), &change(&[], 0), looked)?;
+                self.be_without_sink();
             }
         }
+        Ok(())
+    }
+    fn be_without_sink(&mut self) {
+        self.lane.frame = None;
+        self.book.tell_sink_gone();
+    }
+
+    async fn room(&self) -> Wanted {
+        let (Some(sink), Some(spool), Some(records)) =
+            (self.book.sink(), &self.spool, &self.lane.records)
+        else {
+            return Wanted::Nothing;
+        };
+        if self.lane.rendered.is_empty() {
+            return Wanted::Nothing;
+        }
+        let kept = records.bytes().len();
+        let Some(begin) = spool.room_for(kept) else { return Wanted::TooMuch };
+        match sink.reserve(self.lane.rendered.len().max(kept)).await {
+            Reserved::Room(room) => Wanted::Room(room, begin),
+            Reserved::Nothing => Wanted::TooMuch,
+            Reserved::Gone => Wanted::Gone,
+        }
+    }
+
+    /// Sends what is in the spool, from `begin` on, a piece at a time. Where the sink has no room,
+    /// the rest is lost, as it is for lines that are read.
+    async fn send_kept(&mut self, records: &[u8], mut begin: u64) -> io::Result<()> {
+        let mut left = kept(records, begin).peekable();
+        while left.peek().is_some() {
+            let mut ends = Vec::new();
+            self.read(|_, reading| {
+                let fits = |record: &Kept<'_>| record.end - begin <= PIECE;
+                while let Some(record) = left.next_if(|record| ends.is_empty() || fits(record)) {
+                    reading.record(record.line, record.part);
+                    ends.push(record.end);
+                }
+            });
+            let end = ends.last().copied().unwrap_or(begin);
+            if !self.send_piece(begin..end, ends).await {
+                let lost = std::mem::take(&mut self.lane.lines) + left.count() as u64;
+                return self.give_up_kept(begin, lost);
+            }
+            begin = end;
+        }
+        Ok(())
+    }
+
+    /// Whether the sink has it.
+    async fn send_piece(&mut self, place: Range<u64>, ends: Vec<u64>) -> bool {
+        let bytes = std::mem::take(&mut self.lane.rendered);
+        let (Some(sink), Some(spool), false) = (self.book.sink(), &self.spool, bytes.is_empty())
+        else {
+            return false;
+        };
+        let kept = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
+        match sink.reserve(bytes.len().max(kept)).await {
+            Reserved::Room(room) => {
+                let receipt = Some(Receipt::new(spool.ledger(), ends, kept));
+                let lines = std::mem::take(&mut self.lane.lines);
+                room.queue(Chunk { bytes, lines, account: Arc::clone(&self.account), receipt });
+                true
+            }
+            Reserved::Nothing => false,
+            Reserved::Gone => {
+                self.be_without_sink();
+                false
+            }
+        }
+    }
+
+    /// Forgets what is in the spool from `begin` on.
+    fn give_up_kept(&mut self, begin: u64, lines: u64) -> io::Result<()> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        let sink = self.book.sink().filter(|_| self.lane.frame.is_some());
+        let lost = if sink.is_some() { lines } else { 0 };
+        let (rest, parts) = self.splitter.rest();
+        let unsaid = self.lane.unsaid.lines();
+        spool.commit(begin, &Change { records: &[], rest, parts, unsaid, lost }, None)?;
+        if let Some(sink) = sink {
+            sink.lose(&self.account, lost, Some(&spool.ledger()));
+        }
+        Ok(())
     }
 
     fn read<T>(&mut self, work: impl FnOnce(&mut Splitter, &mut Reading<'_>) -> T) -> T {
@@ -198,6 +363,9 @@ impl Reading<'_> {
         self.shelf.ring.push(head, line);
         self.lane.lines += 1;
         self.lane.render(&self.stamp, line, part);
+        if let Some(records) = &mut self.lane.records {
+            records.push(line, part);
+        }
     }
 }
 

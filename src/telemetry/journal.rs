@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::entry::entries;
 use super::render::Form;
-use super::sink::{Sink, SinkError, Unwritten, Waits, Writer};
+use super::sink::{Receipt, Sink, SinkError, Unwritten, Waits, Writer};
 use crate::linux::journal::{JournalSocket, NotTaken};
 
 /// Between two looks for a journal that is away, while something waits to be sent.
@@ -20,6 +20,13 @@ struct Journal {
     path: PathBuf,
     /// None: it is away.
     socket: Option<JournalSocket>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Delivered,
+    Unsendable,
+    OutOfTime,
 }
 
 /// Whether there is still time.
@@ -37,12 +44,20 @@ pub fn start(path: PathBuf, socket: JournalSocket, limit: usize) -> Result<Sink,
 
 impl Writer for Journal {
     /// Never gives the journal up.
-    fn write(&mut self, lines: &[u8], ending: BorrowedFd<'_>) -> Result<(), Unwritten> {
-        let mut lost = 0;
-        let mut time = Time::Left;
+    fn write(
+        &mut self,
+        lines: &[u8],
+        ending: BorrowedFd<'_>,
+        mut receipt: Option<&mut Receipt>,
+    ) -> Result<(), Unwritten> {
+        let (mut lost, mut time) = (0, Time::Left);
         for entry in entries(lines) {
-            if time == Time::Over || !self.deliver(entry, ending, &mut time) {
-                lost += 1;
+            let fate = self.deliver(entry, ending, &mut time);
+            lost += u64::from(fate != Fate::Delivered);
+            match (fate, &mut receipt) {
+                (Fate::Delivered, Some(receipt)) => receipt.delivered(),
+                (Fate::Unsendable, Some(receipt)) => receipt.lost(),
+                (Fate::OutOfTime, _) | (_, None) => {}
             }
         }
         if lost == 0 { Ok(()) } else { Err(Unwritten::Lines(lost)) }
@@ -54,8 +69,7 @@ impl Writer for Journal {
 }
 
 impl Journal {
-    /// Whether the journal has the entry.
-    fn deliver(&mut self, entry: &[u8], ending: BorrowedFd<'_>, time: &mut Time) -> bool {
+    fn deliver(&mut self, entry: &[u8], ending: BorrowedFd<'_>, time: &mut Time) -> Fate {
         while *time == Time::Left {
             let Some(socket) = &self.socket else {
                 self.socket = JournalSocket::connect(&self.path).ok();
@@ -65,8 +79,8 @@ impl Journal {
                 continue;
             };
             match socket.send(entry) {
-                Ok(()) => return true,
-                Err(NotTaken::Unsendable(_)) => return false,
+                Ok(()) => return Fate::Delivered,
+                Err(NotTaken::Unsendable(_)) => return Fate::Unsendable,
                 Err(NotTaken::Full) => *time = wait(Some(socket), ending),
                 Err(NotTaken::Away(_)) => {
                     self.socket = None;
@@ -74,7 +88,7 @@ impl Journal {
                 }
             }
         }
-        false
+        Fate::OutOfTime
     }
 }
 

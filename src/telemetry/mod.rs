@@ -7,7 +7,7 @@ pub mod console;
 pub mod entry;
 pub mod escape;
 #[cfg(test)]
-mod fake_journal;
+pub mod fake_journal;
 pub mod intake;
 pub mod journal;
 pub mod json;
@@ -21,6 +21,7 @@ pub mod ring;
 pub mod service_log;
 pub mod sink;
 pub mod split;
+pub mod spool;
 
 pub use book::{BookError, Limits, LogBook, Settings};
 pub use clock::{Clock, SystemClock};
@@ -29,3 +30,4 @@ pub use record::{OwnedRecord, Source, Stream};
 pub use render::{Colour, Form, Style, is_for_machines};
 pub use sink::{Flushed, Sink, SinkError};
 pub use split::Rest;
+pub use spool::{Spool, SpoolError};

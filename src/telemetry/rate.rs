@@ -61,6 +61,16 @@ pub struct Unsaid {
 }
 
 impl Unsaid {
+    /// Dropped before this process began.
+    pub fn inherited(lines: u64, now: Tick) -> Self {
+        Self { lines, since: (lines > 0).then_some(now), said: None }
+    }
+
+    /// How many there are.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
     pub fn drop_one(&mut self, now: Tick) {
         self.lines += 1;
         self.since.get_or_insert(now);

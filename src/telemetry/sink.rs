@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::render::Form;
+use super::spool::Ledger;
 
 /// Bytes that may wait to be written.
 pub const QUEUE_MAX: usize = 4 << 20;
@@ -42,8 +42,14 @@ pub enum SinkError {
 /// Where the lines go.
 pub(super) trait Writer: Send + 'static {
     /// Writes whole lines, in the form they were rendered in. `ending` becomes readable when there
-    /// is no more time for it.
-    fn write(&mut self, lines: &[u8], ending: BorrowedFd<'_>) -> Result<(), Unwritten>;
+    /// is no more time for it. Says of each line, in order, when it is over with it, or leaves
+    /// that to the caller, who then says it of all.
+    fn write(
+        &mut self,
+        lines: &[u8],
+        ending: BorrowedFd<'_>,
+        receipt: Option<&mut Receipt>,
+    ) -> Result<(), Unwritten>;
 
     fn waits(&self) -> Waits;
 }
@@ -74,13 +80,61 @@ pub struct Chunk {
     pub lines: u64,
     /// Where those are counted that do not get out.
     pub account: Arc<Account>,
+    /// Whom to tell what has got out.
+    pub(super) receipt: Option<Receipt>,
+}
+
+/// For the records of a chunk that are kept until they have got out.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    ledger: Ledger,
+    /// Where each record ends.
+    ends: Vec<u64>,
+    next: usize,
+    lost: u64,
+    /// Bytes that are kept for them.
+    kept: usize,
+}
+
+impl Receipt {
+    pub(super) fn new(ledger: Ledger, ends: Vec<u64>, kept: usize) -> Self {
+        Self { ledger, ends, next: 0, lost: 0, kept }
+    }
+
+    /// The next line has got out.
+    pub(super) fn delivered(&mut self) {
+        if let Some(end) = self.ends.get(self.next) {
+            self.ledger.settle(*end);
+            self.next += 1;
+        }
+    }
+
+    /// The next line never will.
+    pub(super) fn lost(&mut self) {
+        self.lost += 1;
+        self.ledger.lose_one();
+        self.delivered();
+    }
+
+    fn all_delivered(&mut self) {
+        if let Some(end) = self.ends.last() {
+            self.ledger.settle(*end);
+        }
+    }
 }
 
 /// The lines of one service that did not get out, and how that is told.
 pub struct Account {
-    lost: AtomicU64,
-    told: AtomicU64,
+    losses: Mutex<Losses>,
     notice: Notice,
+}
+
+#[derive(Debug, Default)]
+struct Losses {
+    lost: u64,
+    told: u64,
+    /// Which of those that were not told of are known to a stream's ledger.
+    known: Vec<(Ledger, u64)>,
 }
 
 /// Appends a line that tells of so many lost ones.
@@ -88,21 +142,38 @@ type Notice = Box<dyn Fn(&mut Vec<u8>, u64) + Send + Sync>;
 
 impl Account {
     pub fn new(notice: impl Fn(&mut Vec<u8>, u64) + Send + Sync + 'static) -> Self {
-        Self { lost: AtomicU64::new(0), told: AtomicU64::new(0), notice: Box::new(notice) }
+        Self { losses: Mutex::default(), notice: Box::new(notice) }
     }
 
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.losses().lost
     }
 
-    fn untold(&self) -> u64 {
-        self.lost().saturating_sub(self.told.load(Ordering::Relaxed))
+    fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self, lines: u64, ledger: Option<&Ledger>) {
+        let mut losses = self.losses();
+        losses.lost += lines;
+        let Some(ledger) = ledger.filter(|_| lines > 0) else { return };
+        match losses.known.iter_mut().find(|(known, _)| known.is_same(ledger)) {
+            Some((_, untold)) => *untold += lines,
+            None => losses.known.push((ledger.clone(), lines)),
+        }
+    }
+}
+
+impl Losses {
+    /// What is to be told of now.
+    fn untold(&mut self) -> (u64, Vec<(Ledger, u64)>) {
+        (self.lost - self.told, mem::take(&mut self.known))
     }
 }
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("lost", &self.lost).field("told", &self.told).finish()
+        f.debug_struct("Account").field("losses", &self.losses).finish_non_exhaustive()
     }
 }
 
@@ -114,6 +185,23 @@ pub enum Sent {
     Dropped,
     /// The sink was given up; nothing is counted any more.
     Gone,
+}
+
+/// What became of a wish for room.
+#[derive(Debug)]
+pub(super) enum Reserved {
+    Room(Room),
+    /// There was none in time.
+    Nothing,
+    /// The sink was given up, or is being closed.
+    Gone,
+}
+
+/// Room in the queue for one chunk.
+#[derive(Debug)]
+pub(super) struct Room {
+    shared: Arc<Shared>,
+    bytes: usize,
 }
 
 /// How a flush ended.
@@ -202,33 +290,63 @@ impl Sink {
 
     /// Hands `chunk` over, waiting up to `PATIENCE` for room. Nobody waits while the sink is
     /// stalled: it has had its time.
-    pub async fn send(&self, mut chunk: Chunk) -> Sent {
+    pub async fn send(&self, chunk: Chunk) -> Sent {
+        match self.reserve(chunk.size()).await {
+            Reserved::Room(room) => room.queue(chunk),
+            Reserved::Nothing => {
+                self.lose(&chunk.account, chunk.lines, None);
+                Sent::Dropped
+            }
+            Reserved::Gone => Sent::Gone,
+        }
+    }
+
+    /// Waits like `send` for room for a chunk of that size.
+    pub(super) async fn reserve(&self, bytes: usize) -> Reserved {
+        if let Some(reserved) = self.0.try_reserve(bytes, 0) {
+            return reserved;
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut room = std::pin::pin!(self.0.room.notified());
             room.as_mut().enable();
-            chunk = match self.0.try_queue(chunk, 0) {
-                Ok(sent) => return sent,
-                Err(refused) => refused,
-            };
-            if self.is_stalled() || tokio::time::timeout_at(deadline, room).await.is_err() {
-                let mut state = self.0.lock();
-                state.stalled = true;
-                state.lose(&chunk);
-                return Sent::Dropped;
+            if let Some(reserved) = self.0.try_reserve(bytes, 0) {
+                return reserved;
             }
+            if self.is_stalled() || tokio::time::timeout_at(deadline, room).await.is_err() {
+                self.0.lock().stalled = true;
+                return Reserved::Nothing;
+            }
+        }
+    }
+
+    /// Counts lines as lost. Those that `ledger` has counted too are told of to it.
+    pub(super) fn lose(&self, account: &Arc<Account>, lines: u64, ledger: Option<&Ledger>) {
+        self.0.lock().lose(account, lines, ledger);
+    }
+
+    /// Waits until all records of a stream have got out, or the sink was given up.
+    pub(super) async fn settled(&self, ledger: &Ledger) {
+        loop {
+            let mut room = std::pin::pin!(self.0.room.notified());
+            room.as_mut().enable();
+            if ledger.is_settled() || self.0.lock().is_over() {
+                return;
+            }
+            room.await;
         }
     }
 
     /// Hands `chunk` over if there is room now. For the node's own lines: for them there is room
     /// even where services have filled the queue.
     pub fn offer(&self, chunk: Chunk) -> Sent {
-        match self.0.try_queue(chunk, RESERVE) {
-            Ok(sent) => sent,
-            Err(refused) => {
-                self.0.lock().lose(&refused);
+        match self.0.try_reserve(chunk.size(), RESERVE) {
+            Some(Reserved::Room(room)) => room.queue(chunk),
+            Some(Reserved::Nothing) | None => {
+                self.lose(&chunk.account, chunk.lines, None);
                 Sent::Dropped
             }
+            Some(Reserved::Gone) => Sent::Gone,
         }
     }
 
@@ -281,13 +399,14 @@ impl Sink {
             state.closing = true;
             for work in mem::take(&mut state.queue) {
                 if let Work::Write(chunk) = work {
-                    state.lose(&chunk);
+                    state.lose(&chunk.account, chunk.lines, None);
                 }
             }
             let ends = !state.writing || self.0.waits == Waits::UntilTold;
             state.thread.take().filter(|_| ends)
         };
         self.0.work.notify_one();
+        self.0.room.notify_waiters();
         // Fails only where it was closed 2^64 times before.
         let _told = rustix::io::write(&self.0.ending, &1_u64.to_ne_bytes());
         if let Some(thread) = thread {
@@ -302,23 +421,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the chunk back if there is no room.
-    fn try_queue(&self, chunk: Chunk, reserve: usize) -> Result<Sent, Chunk> {
+    /// None: there is no room now.
+    fn try_reserve(self: &Arc<Self>, bytes: usize, reserve: usize) -> Option<Reserved> {
         let mut state = self.lock();
-        if state.gone.is_some() || state.closing {
-            return Ok(Sent::Gone);
+        if state.is_over() {
+            return Some(Reserved::Gone);
         }
-        if state.bytes > 0 && state.bytes + chunk.bytes.len() > self.limit + reserve {
-            return Err(chunk);
+        if state.bytes > 0 && state.bytes + bytes > self.limit + reserve {
+            return None;
         }
-        if !state.owing.is_empty() {
-            let owing = mem::take(&mut state.owing);
-            state.queue.push_back(Work::Tell(owing));
-        }
-        state.bytes += chunk.bytes.len();
-        state.queue.push_back(Work::Write(chunk));
-        self.work.notify_one();
-        Ok(Sent::Queued)
+        state.bytes += bytes;
+        Some(Reserved::Room(Room { shared: Arc::clone(self), bytes }))
     }
 
     /// The thread.
@@ -356,41 +469,90 @@ impl Shared {
     }
 
     fn write(&self, writer: &mut impl Writer, chunk: Chunk) {
-        let outcome = writer.write(&chunk.bytes, self.ending.as_fd());
+        let (size, Chunk { bytes, lines, account, mut receipt }) = (chunk.size(), chunk);
+        let outcome = writer.write(&bytes, self.ending.as_fd(), receipt.as_mut());
         let mut state = self.lock();
-        state.bytes -= chunk.bytes.len();
+        state.bytes -= size;
         state.stalled = false;
         match outcome {
             Ok(()) => {
+                if let Some(receipt) = &mut receipt {
+                    receipt.all_delivered();
+                }
                 let unsaid = mem::take(&mut state.unsaid);
                 state.owing.extend(unsaid);
             }
-            Err(Unwritten::Lines(lines)) => {
-                let lines = lines.min(chunk.lines);
-                state.lose_lines(&chunk.account, lines);
+            Err(Unwritten::Lines(unwritten)) => {
+                let unwritten = unwritten.min(lines);
+                let known = receipt.as_ref().map_or(0, |receipt| receipt.lost.min(unwritten));
+                let ledger = receipt.as_ref().map(|receipt| &receipt.ledger);
+                state.lose(&account, known, ledger);
+                state.lose(&account, unwritten - known, None);
             }
             Err(Unwritten::Gone(reason)) => state.give_up(reason),
         }
-        state.keep_spare(chunk.bytes);
+        state.keep_spare(bytes);
     }
 
     fn tell(&self, writer: &mut impl Writer, accounts: &[Arc<Account>]) {
         let mut notice = Vec::new();
         for account in accounts {
-            let lost = account.untold();
+            let (lost, known) = account.losses().untold();
             if lost == 0 {
                 continue;
             }
             notice.clear();
             (account.notice)(&mut notice, lost);
-            match writer.write(&notice, self.ending.as_fd()) {
+            match writer.write(&notice, self.ending.as_fd(), None) {
                 Ok(()) => {
-                    account.told.fetch_add(lost, Ordering::Relaxed);
+                    account.losses().told += lost;
+                    known.iter().for_each(|(ledger, lines)| ledger.tell(*lines));
                 }
-                Err(Unwritten::Lines(_)) => self.lock().unsaid.push(Arc::clone(account)),
+                Err(Unwritten::Lines(_)) => {
+                    account.losses().known.extend(known);
+                    self.lock().unsaid.push(Arc::clone(account));
+                }
                 Err(Unwritten::Gone(reason)) => return self.lock().give_up(reason),
             }
         }
+    }
+}
+
+impl Room {
+    pub(super) fn queue(mut self, chunk: Chunk) -> Sent {
+        let mut state = self.shared.lock();
+        if state.is_over() {
+            return Sent::Gone;
+        }
+        if !state.owing.is_empty() {
+            let owing = mem::take(&mut state.owing);
+            state.queue.push_back(Work::Tell(owing));
+        }
+        state.queue.push_back(Work::Write(chunk));
+        drop(state);
+        // Now it is the chunk's.
+        self.bytes = 0;
+        self.shared.work.notify_one();
+        Sent::Queued
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            let mut state = self.shared.lock();
+            state.bytes = state.bytes.saturating_sub(self.bytes);
+            drop(state);
+            self.shared.room.notify_waiters();
+        }
+    }
+}
+
+impl Chunk {
+    /// The room that it takes up: what is kept for it is bounded too.
+    fn size(&self) -> usize {
+        let kept = self.receipt.as_ref().map_or(0, |receipt| receipt.kept);
+        self.bytes.len().max(kept)
     }
 }
 
@@ -399,12 +561,13 @@ impl State {
         self.queue.is_empty() && self.owing.is_empty() && !self.writing
     }
 
-    fn lose(&mut self, chunk: &Chunk) {
-        self.lose_lines(&chunk.account, chunk.lines);
+    /// Nothing more is taken.
+    fn is_over(&self) -> bool {
+        self.gone.is_some() || self.closing
     }
 
-    fn lose_lines(&mut self, account: &Arc<Account>, lines: u64) {
-        account.lost.fetch_add(lines, Ordering::Relaxed);
+    fn lose(&mut self, account: &Arc<Account>, lines: u64, ledger: Option<&Ledger>) {
+        account.lose(lines, ledger);
         if lines > 0 && !self.owing.iter().any(|owing| Arc::ptr_eq(owing, account)) {
             self.owing.push(Arc::clone(account));
         }

@@ -37,6 +37,11 @@ impl Splitter {
         Rest { bytes: std::mem::take(&mut self.pending), parts: std::mem::take(&mut self.parts) }
     }
 
+    /// What is left in the middle of a line, and how many parts of it were given out.
+    pub fn rest(&self) -> (&[u8], u32) {
+        (&self.pending, self.parts)
+    }
+
     /// Gives every line that `data` completes, without its LF or CR LF.
     pub fn feed(&mut self, data: &[u8], mut each: impl FnMut(&[u8], Part)) {
         let mut start = 0;

@@ -4,6 +4,7 @@
 import array
 import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -37,18 +38,19 @@ def take(data, fds):
         say(" ".join(f"{key}={value}" for key, value in lines.items()))
 
 
-def hear(flags=0):
-    data, ancillary, _, _ = voice.recvmsg(65536, socket.CMSG_SPACE(1024), flags)
-    fds = array.array("i")
-    for _, _, rights in ancillary:
-        fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+def hear():
     with lock:
+        data, ancillary, _, _ = voice.recvmsg(65536, socket.CMSG_SPACE(1024), socket.MSG_DONTWAIT)
+        fds = array.array("i")
+        for _, _, rights in ancillary:
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
         take(data, fds)
 
 
 def hear_for_ever():
     while True:
-        hear()
+        select.select([voice], [], [])
+        catch_up()
 
 
 def start():
@@ -77,10 +79,10 @@ def wait_for(main):
 
 
 def catch_up():
-    """What was said before the end is heard before the next start."""
+    """What was said before the end is heard before the next start, and before the last word."""
     while True:
         try:
-            hear(socket.MSG_DONTWAIT)
+            hear()
         except BlockingIOError:
             return
 
@@ -92,10 +94,10 @@ main = start()
 signal.signal(signal.SIGTERM, lambda *_: os.kill(main, signal.SIGTERM))
 while True:
     status = wait_for(main)
+    catch_up()
     if not os.WIFSIGNALED(status):
         with lock:
             say(f"kept at the end: {sorted(name for name, _ in kept)}")
         os._exit(os.waitstatus_to_exitcode(status))
-    catch_up()
     main = start()
     say(f"started {main}")

@@ -1,0 +1,599 @@
+//! What was taken from a stream and has not got out yet, in memory that outlives this process: the
+//! records that wait in the sink, the rest of a line, and the losses of which nobody was told.
+//! Whenever this process dies, the next one goes on from there. Knows no sink and no service.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU64, fence};
+
+use super::record::Part;
+use super::sink::QUEUE_MAX;
+use super::split::{LINE_MAX, Rest};
+use crate::linux::shared::{self, Bytes, Words};
+use crate::linux::{self, peek};
+
+/// Bytes of records: as many as may wait in the sink, and what one read gives.
+const ROOM: usize = QUEUE_MAX + (1 << 20);
+
+/// So much of the room is used over and over by a stream that is read as fast as it writes; the
+/// memory of the rest is given back.
+const CALM: usize = 64 * 1024;
+
+/// For the rest of a line: `LINE_MAX` and a CR, in whole pages.
+const REST_ROOM: usize = LINE_MAX + 4096;
+
+/// The places in the shared bytes.
+const MARK: usize = 0;
+const RESTS: [usize; 2] = [4096, 4096 + REST_ROOM];
+const RECORDS: usize = RESTS[1] + REST_ROOM;
+const SIZE: usize = RECORDS + ROOM;
+
+/// The layout; it changes with it. Memory that is new is all zero, which is a valid beginning.
+const LAYOUT: u64 = 0x5350_4f4f_4c00_0001;
+
+/// The places of the shared words.
+mod place {
+    pub const LAYOUT: usize = 0;
+    pub const PHASE: usize = 1;
+    /// Where the first record begins that has not got out yet.
+    pub const HEAD: usize = 2;
+    /// Lines that got into the spool and were lost by the sink.
+    pub const LATE: usize = 3;
+    /// Lost lines of which was told.
+    pub const TOLD: usize = 4;
+    pub const STATES: [usize; 2] = [8, 16];
+}
+
+/// Of the phase: which state holds; whether bytes are being taken from the pipe; the last of them.
+const WHICH: u64 = 1;
+const TAKING: u64 = 2;
+const LAST_SHIFT: u32 = 8;
+
+/// No count comes to this in a century.
+const COUNT_MAX: u64 = 1 << 56;
+
+/// A record's length, and its part: the number doubled, and one more if it continues.
+const HEADER: usize = 2 * size_of::<u32>();
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error("what was kept of a log cannot be used: {0}")]
+    Memory(#[from] linux::Error),
+    #[error("what was kept of a log is of another kind: {found:#x}, not {LAYOUT:#x}")]
+    Layout { found: u64 },
+    #[error("what was kept of a log is damaged: {what}")]
+    Damaged { what: &'static str },
+}
+
+/// One stream's; for one reader at a time.
+#[derive(Debug)]
+pub struct Spool {
+    ledger: Ledger,
+    bytes: Bytes,
+    state: State,
+    /// The end of what was written of the room since memory was given back.
+    high: usize,
+}
+
+/// What changes at once, with what is taken from the pipe. Positions count bytes of records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct State {
+    /// Records before it have got out.
+    start: u64,
+    /// The end of the records.
+    tail: u64,
+    /// Which of the two places has the rest of a line.
+    which_rest: u64,
+    rest: u64,
+    parts: u64,
+    /// Lines that the rate limit dropped and of which nobody was told.
+    unsaid: u64,
+    /// Lines for which there was no room in the sink.
+    lost: u64,
+}
+
+/// How far a stream's records have got out; for any thread.
+#[derive(Debug, Clone)]
+pub struct Ledger(Words);
+
+/// Records as they are written to the spool.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<u64>,
+}
+
+/// The stream's state after what was read.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    pub(super) records: &'a [u8],
+    pub(super) rest: &'a [u8],
+    pub(super) parts: u32,
+    pub(super) unsaid: u64,
+    /// Lines that are lost by it.
+    pub(super) lost: u64,
+}
+
+/// The first bytes in a pipe, which were looked at and are to be taken out.
+#[derive(Debug, Clone, Copy)]
+pub struct Looked<'a> {
+    pub pipe: BorrowedFd<'a>,
+    /// At least 1.
+    pub count: usize,
+    pub last: u8,
+}
+
+/// A record that is kept, and where it ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kept<'a> {
+    pub(super) line: &'a [u8],
+    pub(super) part: Part,
+    pub(super) end: u64,
+}
+
+impl Spool {
+    /// Memory for one stream, to be kept by whoever outlives this process. It takes up only what
+    /// is in it.
+    pub fn memory() -> Result<OwnedFd, SpoolError> {
+        Ok(shared::memory("blackhole-log")?)
+    }
+
+    /// Goes on from what is in `memory`, which may be new. Nobody else may have it open.
+    pub fn open(memory: impl AsFd) -> Result<Self, SpoolError> {
+        let (words, mut bytes) = shared::map(memory, SIZE)?;
+        let ledger = Ledger(words);
+        match ledger.load(place::LAYOUT) {
+            0 => ledger.word(place::LAYOUT).store(LAYOUT, SeqCst),
+            LAYOUT => {}
+            found => return Err(SpoolError::Layout { found }),
+        }
+        let which = ledger.which(bytes.all()[MARK]);
+        ledger.word(place::PHASE).store(which, SeqCst);
+        let state = ledger.state(which);
+        let mut spool = Self { ledger, bytes, state, high: ROOM };
+        spool.check()?;
+        Ok(spool)
+    }
+
+    fn check(&mut self) -> Result<(), SpoolError> {
+        let State { start, tail, which_rest, rest, parts, unsaid, lost } = self.state;
+        let damaged = |what| Err(SpoolError::Damaged { what });
+        let late = self.ledger.load(place::LATE);
+        if [tail, parts, unsaid, lost, late].iter().any(|count| *count > COUNT_MAX) {
+            return damaged("it has counted more than there can be");
+        }
+        if start > tail || tail - self.head() > ROOM as u64 {
+            return damaged("it has more records than room");
+        }
+        if which_rest > 1 || rest > REST_ROOM as u64 {
+            return damaged("the rest of a line is nowhere");
+        }
+        let records = self.copy();
+        let length: usize = kept(&records, 0).map(|record| HEADER + record.line.len()).sum();
+        if length < records.len() {
+            return damaged("a record is longer than all of them");
+        }
+        Ok(())
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.clone()
+    }
+
+    /// Lost lines of which nobody was told.
+    pub(super) fn untold(&self) -> u64 {
+        self.ledger.untold(&self.state)
+    }
+
+    pub(super) fn unsaid(&self) -> u64 {
+        self.state.unsaid
+    }
+
+    pub(super) fn rest(&mut self) -> Rest {
+        let begin = RESTS[index(self.state.which_rest)];
+        let bytes = self.bytes.all()[begin..begin + index(self.state.rest)].to_vec();
+        Rest { bytes, parts: u32::try_from(self.state.parts).unwrap_or(u32::MAX) }
+    }
+
+    /// Where what has not got out begins.
+    pub(super) fn head(&self) -> u64 {
+        self.ledger.load(place::HEAD).clamp(self.state.start, self.state.tail)
+    }
+
+    /// A copy of the records that have not got out, for `kept`.
+    pub(super) fn copy(&mut self) -> Vec<u8> {
+        let head = self.head();
+        let mut records = Vec::with_capacity(index(self.state.tail - head));
+        for piece in pieces(head, index(self.state.tail - head)) {
+            records.extend_from_slice(&self.bytes.all()[piece]);
+        }
+        records
+    }
+
+    /// Where a next record begins if there is room for `length` bytes.
+    pub(super) fn room_for(&self, length: usize) -> Option<u64> {
+        let live = index(self.state.tail - self.head());
+        if live + length > ROOM {
+            return None;
+        }
+        let is_far = index(self.state.tail % ROOM as u64) > CALM;
+        let again = self.state.tail.next_multiple_of(ROOM as u64);
+        Some(if live == 0 && is_far { again } else { self.state.tail })
+    }
+
+    /// Nothing is in the room: what was used of it in busier times is given back.
+    fn calm_down(&mut self) {
+        if self.high > 2 * CALM {
+            // Without that it only takes up more.
+            let _kept = self.bytes.give_back(RECORDS + 2 * CALM, RECORDS + self.high);
+        }
+        self.high = 0;
+    }
+
+    pub(super) fn tail(&self) -> u64 {
+        self.state.tail
+    }
+
+    /// Writes `change` down, its records from `begin` on, and takes out of the pipe what it came
+    /// from: both or neither, whenever this process dies. After an error nothing has changed.
+    pub(super) fn commit(
+        &mut self,
+        begin: u64,
+        change: &Change<'_>,
+        looked: Option<Looked<'_>>,
+    ) -> io::Result<()> {
+        let next = self.write(begin, change);
+        let which = self.ledger.load(place::PHASE) & WHICH;
+        let (phase, other) = (self.ledger.word(place::PHASE), which ^ WHICH);
+        next.store(&self.ledger, other);
+        if let Some(Looked { pipe, count, last }) = looked {
+            let mark = self.bytes.all().first_chunk_mut().expect("there is a mark");
+            *mark = [!last];
+            fence(SeqCst);
+            phase.store(which | TAKING | u64::from(last) << LAST_SHIFT, SeqCst);
+            let taken = peek::take(pipe, count, mark);
+            if taken.is_err() {
+                phase.store(which, SeqCst);
+                return taken;
+            }
+        }
+        fence(SeqCst);
+        phase.store(other, SeqCst);
+        fence(SeqCst);
+        self.state = next;
+        Ok(())
+    }
+
+    /// Writes where nothing is that counts yet.
+    fn write(&mut self, begin: u64, change: &Change<'_>) -> State {
+        if begin > self.state.tail {
+            self.calm_down();
+        }
+        let mut records = change.records;
+        for piece in pieces(begin, records.len()) {
+            self.high = self.high.max(piece.end - RECORDS);
+            let (now, later) = records.split_at(piece.len());
+            self.bytes.all()[piece].copy_from_slice(now);
+            records = later;
+        }
+        let which_rest = self.state.which_rest ^ 1;
+        let place = RESTS[index(which_rest)];
+        let rest = &change.rest[..change.rest.len().min(REST_ROOM)];
+        self.bytes.all()[place..place + rest.len()].copy_from_slice(rest);
+        State {
+            start: if begin > self.state.tail { begin } else { self.head() },
+            tail: begin + change.records.len() as u64,
+            which_rest,
+            rest: rest.len() as u64,
+            parts: change.parts.into(),
+            unsaid: change.unsaid,
+            lost: self.state.lost + change.lost,
+        }
+    }
+}
+
+impl State {
+    fn store(&self, ledger: &Ledger, which: u64) {
+        let Self { start, tail, which_rest, rest, parts, unsaid, lost } = *self;
+        let values = [start, tail, which_rest, rest, parts, unsaid, lost];
+        for (at, value) in (place::STATES[index(which)]..).zip(values) {
+            ledger.word(at).store(value, SeqCst);
+        }
+    }
+}
+
+impl Ledger {
+    fn word(&self, at: usize) -> &AtomicU64 {
+        &self.0.all()[at]
+    }
+
+    fn load(&self, at: usize) -> u64 {
+        self.word(at).load(SeqCst)
+    }
+
+    /// Which state holds, whenever it was left. The byte at the mark was another one before the
+    /// last byte came there.
+    fn which(&self, mark: u8) -> u64 {
+        let phase = self.load(place::PHASE);
+        let taken = phase & TAKING != 0 && phase >> LAST_SHIFT == u64::from(mark);
+        (phase & WHICH) ^ u64::from(taken)
+    }
+
+    fn state(&self, which: u64) -> State {
+        let mut at = place::STATES[index(which & WHICH)]..;
+        let mut next = || at.next().map_or(0, |at| self.load(at));
+        State {
+            start: next(),
+            tail: next(),
+            which_rest: next(),
+            rest: next(),
+            parts: next(),
+            unsaid: next(),
+            lost: next(),
+        }
+    }
+
+    fn untold(&self, state: &State) -> u64 {
+        let lost = state.lost.saturating_add(self.load(place::LATE));
+        lost.saturating_sub(self.load(place::TOLD))
+    }
+
+    /// Whether every record has got out.
+    pub fn is_settled(&self) -> bool {
+        let tail = self.state(self.load(place::PHASE)).tail;
+        self.load(place::HEAD) >= tail
+    }
+
+    /// The records up to `position` have got out, or are lost.
+    pub(super) fn settle(&self, position: u64) {
+        self.word(place::HEAD).store(position, SeqCst);
+    }
+
+    /// A record that waited is lost.
+    pub(super) fn lose_one(&self) {
+        self.word(place::LATE).fetch_add(1, SeqCst);
+    }
+
+    /// So many of the lost lines were told of.
+    pub(super) fn tell(&self, lines: u64) {
+        self.word(place::TOLD).fetch_add(lines, SeqCst);
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0.all(), other.0.all())
+    }
+}
+
+impl Records {
+    pub(super) fn push(&mut self, line: &[u8], part: Part) {
+        let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
+        let mark = part.number.wrapping_mul(2) | u32::from(part.continues);
+        self.bytes.extend_from_slice(&length.to_le_bytes());
+        self.bytes.extend_from_slice(&mark.to_le_bytes());
+        self.bytes.extend_from_slice(line);
+        self.ends.push(self.bytes.len() as u64);
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each ends if the first begins there.
+    pub(super) fn take_ends(&mut self, begin: u64) -> Vec<u64> {
+        self.bytes.clear();
+        let mut ends = std::mem::take(&mut self.ends);
+        ends.iter_mut().for_each(|end| *end += begin);
+        ends
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+/// The records in `bytes`, of which the first begins at `begin`.
+pub(super) fn kept(bytes: &[u8], begin: u64) -> impl Iterator<Item = Kept<'_>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first_chunk()?;
+        let (mark, behind) = behind.split_first_chunk()?;
+        let (length, mark) = (u32::from_le_bytes(*length), u32::from_le_bytes(*mark));
+        let (line, behind) = behind.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = behind;
+        let part = Part { number: mark >> 1, continues: mark & 1 == 1 };
+        Some(Kept { line, part, end: begin + (bytes.len() - behind.len()) as u64 })
+    })
+}
+
+/// Where `length` bytes from a position on are: the room is a ring.
+fn pieces(position: u64, length: usize) -> impl Iterator<Item = Range<usize>> {
+    let from = index(position % ROOM as u64);
+    let first = length.min(ROOM - from);
+    let of_first = RECORDS + from..RECORDS + from + first;
+    let of_second = RECORDS..RECORDS + length - first;
+    [of_first, of_second].into_iter().filter(|piece| !piece.is_empty())
+}
+
+/// A number that is known to be small enough for memory.
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::fds;
+    use proptest::prelude::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
+
+    const NOTHING: Change<'_> = Change { records: &[], rest: &[], parts: 0, unsaid: 0, lost: 0 };
+
+    fn records(lines: &[&str]) -> Records {
+        let mut records = Records::default();
+        lines.iter().for_each(|line| records.push(line.as_bytes(), Part::WHOLE));
+        records
+    }
+
+    fn lines(spool: &mut Spool) -> Vec<String> {
+        let (bytes, head) = (spool.copy(), spool.head());
+        let text = |record: Kept<'_>| String::from_utf8(record.line.to_vec()).unwrap();
+        kept(&bytes, head).map(text).collect()
+    }
+
+    #[test]
+    fn the_next_one_finds_everything_that_was_written_down() {
+        let memory = Spool::memory().unwrap();
+        let mut first = Spool::open(&memory).unwrap();
+        assert_eq!((first.rest(), lines(&mut first)), (Rest::default(), vec![]));
+        let records = records(&["one", "", "three"]);
+        let change =
+            Change { records: records.bytes(), rest: b"half", parts: 2, unsaid: 7, lost: 5 };
+        first.commit(0, &change, None).unwrap();
+        first.ledger().settle(records.ends[0]);
+        first.ledger().lose_one();
+        first.ledger().tell(2);
+        drop(first);
+        let mut next = Spool::open(&memory).unwrap();
+        assert_eq!(next.rest(), Rest { bytes: b"half".to_vec(), parts: 2 });
+        assert_eq!((next.unsaid(), next.untold()), (7, 4));
+        assert_eq!(lines(&mut next), ["", "three"]);
+        assert!(!next.ledger().is_settled());
+        next.ledger().settle(next.tail());
+        assert!(next.ledger().is_settled() && lines(&mut next).is_empty());
+    }
+
+    /// Does what `commit` does up to the taking, and that as well if the kernel comes to it.
+    fn die_in_the_taking(memory: &OwnedFd, pipe: &OwnedFd, comes_to_it: bool) {
+        let mut spool = Spool::open(memory).unwrap();
+        let records = records(&["second"]);
+        let change = Change { records: records.bytes(), rest: b"new", ..NOTHING };
+        let next = spool.write(spool.tail(), &change);
+        let which = spool.ledger.load(place::PHASE) & WHICH;
+        next.store(&spool.ledger, which ^ WHICH);
+        let mark = spool.bytes.all().first_chunk_mut().unwrap();
+        *mark = [!b'w'];
+        let phase = which | TAKING | u64::from(b'w') << LAST_SHIFT;
+        spool.ledger.word(place::PHASE).store(phase, SeqCst);
+        if comes_to_it {
+            peek::take(pipe, "second\nnew".len(), mark).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_written_down_and_what_was_not_is_still_in_the_pipe() {
+        for comes_to_it in [false, true] {
+            let (pipe, write) = fds::pipe().unwrap();
+            File::from(write).write_all(b"first\nold second\nnew").unwrap();
+            let memory = Spool::memory().unwrap();
+            let mut spool = Spool::open(&memory).unwrap();
+            let records = records(&["first"]);
+            let change = Change { records: records.bytes(), rest: b"old ", ..NOTHING };
+            let looked = Looked { pipe: pipe.as_fd(), count: 10, last: b' ' };
+            spool.commit(0, &change, Some(looked)).unwrap();
+            drop(spool);
+            die_in_the_taking(&memory, &pipe, comes_to_it);
+            let mut next = Spool::open(&memory).unwrap();
+            let mut left = String::new();
+            File::from(pipe).read_to_string(&mut left).unwrap();
+            let found = (lines(&mut next), next.rest().bytes, left.as_str());
+            if comes_to_it {
+                assert_eq!(found, (vec!["first".into(), "second".into()], b"new".to_vec(), ""));
+            } else {
+                assert_eq!(found, (vec!["first".into()], b"old ".to_vec(), "second\nnew"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_taken_changes_nothing() {
+        let (pipe, write) = fds::pipe().unwrap();
+        drop(write);
+        let mut spool = Spool::open(Spool::memory().unwrap()).unwrap();
+        let change = Change { rest: b"x", ..NOTHING };
+        let looked = Looked { pipe: pipe.as_fd(), count: 1, last: b'x' };
+        spool.commit(0, &change, Some(looked)).unwrap_err();
+        assert_eq!(spool.rest(), Rest::default());
+    }
+
+    #[test]
+    fn a_stream_that_was_busy_once_takes_up_little_again() {
+        let memory = File::from(Spool::memory().unwrap());
+        let used = || memory.metadata().unwrap().blocks() * 512;
+        let mut spool = Spool::open(&memory).unwrap();
+        let mut records = Records::default();
+        records.push(&[b'x'; 60_000], Part::WHOLE);
+        let write = |spool: &mut Spool| {
+            let change = Change { records: records.bytes(), ..NOTHING };
+            let begin = spool.room_for(records.bytes().len());
+            begin.map(|begin| spool.commit(begin, &change, None).unwrap())
+        };
+        while write(&mut spool).is_some() {}
+        let most = used();
+        assert!(most > QUEUE_MAX as u64, "{most}");
+        for _ in 0..3 {
+            spool.ledger().settle(spool.tail());
+            write(&mut spool).unwrap();
+        }
+        assert!(used() < 5 * CALM as u64, "{}", used());
+        assert_eq!(lines(&mut spool).len(), 1);
+    }
+
+    #[test]
+    fn memory_of_another_kind_and_damaged_memory_is_refused() {
+        let memory = Spool::memory().unwrap();
+        let refused = |at: usize, value: u64| {
+            let spool = Spool::open(&memory).unwrap();
+            let word = spool.ledger.word(at);
+            let before = word.swap(value, SeqCst);
+            let refused = Spool::open(&memory).unwrap_err().to_string();
+            word.store(before, SeqCst);
+            refused
+        };
+        let state = place::STATES[0];
+        assert!(refused(place::LAYOUT, 7).contains("of another kind: 0x7"));
+        assert!(refused(state, 1).contains("more records than room"));
+        assert!(refused(state + 1, 6 << 20).contains("more records than room"));
+        assert!(refused(state + 1, 9).contains("longer than all of them"));
+        assert!(refused(state + 2, 2).contains("nowhere"));
+        assert!(refused(state + 3, 1 << 20).contains("nowhere"));
+        assert!(refused(state + 6, u64::MAX).contains("more than there can be"));
+        assert!(Spool::open(fds::pipe().unwrap().0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_in_order_whenever_they_get_out(
+            steps in proptest::collection::vec((1usize..20, 0usize..70_000, 0usize..40), 1..200),
+        ) {
+            let memory = Spool::memory().unwrap();
+            let mut spool = Spool::open(&memory).unwrap();
+            let (mut waiting, mut number) = (std::collections::VecDeque::new(), 0);
+            for (count, length, settled) in steps {
+                let mut records = Records::default();
+                let new: Vec<String> = (0..count)
+                    .map(|_| { number += 1; format!("{number}{}", "x".repeat(length / count)) })
+                    .collect();
+                new.iter().for_each(|line| records.push(line.as_bytes(), Part::WHOLE));
+                if let Some(begin) = spool.room_for(records.bytes().len()) {
+                    let change = Change { records: records.bytes(), ..NOTHING };
+                    spool.commit(begin, &change, None).unwrap();
+                    waiting.extend(new.into_iter().zip(records.take_ends(begin)));
+                }
+                for _ in 0..settled {
+                    let Some((_, end)) = waiting.pop_front() else { break };
+                    spool.ledger().settle(end);
+                }
+            }
+            drop(spool);
+            let mut next = Spool::open(&memory).unwrap();
+            let left: Vec<String> = waiting.into_iter().map(|(line, _)| line).collect();
+            prop_assert_eq!(lines(&mut next), left);
+        }
+    }
+}
