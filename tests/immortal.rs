@@ -106,6 +106,29 @@ fn what_ended_between_two_orchestrators_is_started_again_by_its_policy() {
     assert_eq!(pids(&lab)["bystander-0"], before["bystander-0"]);
 }
 
+/// The kernel kills whatever is born into a group that was killed once.
+#[test]
+fn a_group_that_was_killed_between_two_orchestrators_kills_nobody_after_it() {
+    let lab = Lab::new();
+    let Some(base) = lab.base_group() else {
+        println!("skipped: no cgroup2 here");
+        return;
+    };
+    let mut node = managed(&lab, lab.node(&service("web", &idle(), ""))).up();
+    let (former, victim) = (orchestrator(&lab), lab.pid("web-0"));
+    signal(former, Signal::STOP);
+    std::fs::write(base.join("services/web-0/cgroup.kill"), "1").unwrap();
+    assert!(ends(victim, common::PATIENCE));
+    kill_dead(former);
+    node.console.line("goes on where the former one stopped");
+    node.console.nth_line(2, "web-0 ready in");
+    let next = lab.pid("web-0");
+    succeed(&lab, &node);
+    assert_eq!(lab.pid("web-0"), next);
+    node.stop();
+    assert_eq!(node.console.count("web-0 ended: SIGKILL"), 1);
+}
+
 /// Linux 6.15 and newer.
 fn kernel_keeps_ends() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -111,8 +111,8 @@ pub struct LiveRun {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GroupUse {
     Fresh,
-    /// Not for another run.
-    Killed,
+    /// It was killed, or may have been by an orchestrator before us: not for another run.
+    Spent,
 }
 
 /// What a fresh process brings with it, for the observers.
@@ -160,6 +160,7 @@ struct FirstProcess {
     notify_path: Option<PathBuf>,
     notify: Option<Arc<NotifySocket>>,
     status: Option<Arc<Line>>,
+    group: GroupUse,
 }
 
 /// How a process came to us.
@@ -306,7 +307,7 @@ impl Act {
             notify_path: first.notify_path,
             notify: first.notify,
             status: first.status,
-            group: GroupUse::Fresh,
+            group: first.group,
         };
         self.runs.insert(run, live);
         (pidfd, members)
@@ -346,7 +347,7 @@ impl Act {
     /// SIGKILL to every process of the run.
     pub fn kill_group(&mut self, run: RunId) -> Result<(), ActError> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
-        live.group = GroupUse::Killed;
+        live.group = GroupUse::Spent;
         live.members.kill().map_err(ActError::Kill)?;
         // On a host without groups a member is found by its mark, which a program can take off; its
         // process group it can leave too, but few do both.
@@ -360,7 +361,7 @@ impl Act {
     /// What is to be cleared of the run; from here on its group counts as killed.
     pub fn begin_clear(&mut self, run: RunId) -> Option<Members> {
         let live = self.runs.get_mut(&run)?;
-        live.group = GroupUse::Killed;
+        live.group = GroupUse::Spent;
         Some(live.members.clone())
     }
 
@@ -374,7 +375,7 @@ impl Act {
         if let Some(path) = live.notify_path {
             let _gone_already = std::fs::remove_file(path);
         }
-        if live.group == GroupUse::Killed {
+        if live.group == GroupUse::Spent {
             self.drop_group(&live.instance);
         }
     }

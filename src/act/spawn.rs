@@ -14,7 +14,7 @@ use super::custody::{Keepsake, Part};
 use super::environment::of_run;
 use super::error::ActError;
 use super::sandbox::user_of;
-use super::{Act, Beginning, FirstProcess, Newborn, Pipe, folders, limits};
+use super::{Act, Beginning, FirstProcess, GroupUse, Newborn, Pipe, folders, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::fds::{self, SocketAccess};
@@ -73,6 +73,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         notify_path,
         notify: notify.clone(),
         status: status.clone(),
+        group: GroupUse::Fresh,
     };
     let (pidfd, members) = act.enroll((id, run), first, group);
     Ok(Newborn {

@@ -12,7 +12,7 @@ use super::error::ActError;
 use super::spawn::{notify_path, oom_kills};
 use super::superior::Superior;
 use super::sweep::Spared;
-use super::{Act, Beginning, Checkpoint, FirstProcess, Newborn, Pipe, SavedRun};
+use super::{Act, Beginning, Checkpoint, FirstProcess, GroupUse, Newborn, Pipe, SavedRun};
 use crate::decide::Held;
 use crate::linux::fds;
 use crate::linux::line::Line;
@@ -111,6 +111,7 @@ impl Act {
             notify_path: notify.as_ref().map(|_| notify_path(&self.plan.runtime_dir, id, run)),
             notify: notify.clone(),
             status: status.clone(),
+            group: GroupUse::Spent,
         };
         let (pidfd, members) = self.enroll((id, run), first, group);
         self.reapply(run)?;
