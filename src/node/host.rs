@@ -188,12 +188,17 @@ fn give(group: &Group, controller: &str) -> Result<(), String> {
     if !has(group.controllers())? {
         return Err("not given to us".to_owned());
     }
-    group.hand_on(controller).map_err(|error| match error.errno() {
-        Some(libc::EBUSY) => {
-            format!("there are processes in {} itself (EBUSY)", group.path().display())
-        }
-        _ => error.to_string(),
-    })
+    // The kernel would let it hand on `cpu` and `pids`, and then no group below it could hold a
+    // process: it would be the root of a threaded domain (cgroups(7)).
+    if is_kept_by_processes(group).map_err(|error| error.to_string())? {
+        return Err(format!("there are processes in {} itself", group.path().display()));
+    }
+    group.hand_on(controller).map_err(|error| error.to_string())
+}
+
+/// Whether processes in it keep it from handing anything on. The root of all groups may do both.
+fn is_kept_by_processes(group: &Group) -> Result<bool, crate::linux::Error> {
+    Ok(!group.is_root()? && group.holds_processes()?)
 }
 
 /// One degradation for all, each controller with its reason; equal reasons together.

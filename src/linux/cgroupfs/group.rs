@@ -186,6 +186,16 @@ impl Group {
         self.write("cgroup.procs", &pid.to_string())
     }
 
+    /// Whether there are processes in this group itself, not only below it.
+    pub fn holds_processes(&self) -> Result<bool, Error> {
+        Ok(!or_default_if_gone(self.read("cgroup.procs"))?.is_empty())
+    }
+
+    /// Whether it is the root of the host's hierarchy, which has no type (cgroups(7)).
+    pub fn is_root(&self) -> Result<bool, Error> {
+        Ok(self.read_optional("cgroup.type")?.is_none())
+    }
+
     /// The processes of this group and of all below it. Zombies are not among them.
     pub fn procs(&self) -> Result<Vec<Pid>, Error> {
         let file = "cgroup.procs";
