@@ -48,7 +48,7 @@ fn after_stop(options: &Options) -> ExitCode {
 
 fn configured(read: Result<load::FromOptions, load::LoadError>) -> Result<Configured, String> {
     let load::FromOptions { loaded, origin } = read.map_err(|error| error.to_string())?;
-    let text = config::show(&loaded);
+    let text = config::show_written(&loaded);
     let remarks = loaded.remarks.iter().map(ToString::to_string).collect();
     Ok(Configured { config: loaded.config, text, origin, remarks })
 }

@@ -62,7 +62,7 @@ pub use origins::Origins;
 pub use problem::{ConfigErrors, Place, Problem};
 pub use schema::schema;
 pub use set_limits::{LimitSettings, LimitsError};
-pub use show::{show, show_json};
+pub use show::{show, show_json, show_written};
 
 use crate::units::ByteSize;
 use report::Report;

@@ -25,7 +25,14 @@ use crate::units::{ByteSize, ServiceName};
 /// The effective configuration as TOML, each value's origin in a comment behind it: loaded again,
 /// it gives an equal configuration.
 pub fn show(loaded: &Loaded) -> String {
-    page(&loaded.config).toml(&loaded.origins)
+    page(&loaded.config).toml(&loaded.origins, |_, _| true)
+}
+
+/// What was written of it, and the whole of `node`, where this host's defaults may be others later:
+/// loaded again on this host, it gives an equal configuration, and a default is no demand.
+pub fn show_written(loaded: &Loaded) -> String {
+    let is_wanted = |section: &str, place: &Place| section == "node" || *place != Place::Default;
+    page(&loaded.config).toml(&loaded.origins, is_wanted)
 }
 
 /// The effective configuration as one JSON object: of each key with its sections, such as
@@ -290,14 +297,16 @@ impl Page {
         lines.push((key.to_owned(), value));
     }
 
-    fn toml(&self, origins: &Origins) -> String {
+    fn toml(&self, origins: &Origins, is_wanted: impl Fn(&str, &Place) -> bool) -> String {
         let mut text = String::new();
-        for (section, lines) in self.0.iter().filter(|(_, lines)| !lines.is_empty()) {
-            let gap = if text.is_empty() { "" } else { "\n" };
-            text.push_str(&format!("{gap}[{section}]\n"));
+        for (section, lines) in &self.0 {
+            let mut begin = format!("{}[{section}]\n", if text.is_empty() { "" } else { "\n" });
             for (key, value) in lines {
-                let origin = comment(&origins.of(&path(section, key)));
-                text.push_str(&format!("{key} = {value}  # {origin}\n"));
+                let origin = origins.of(&path(section, key));
+                if is_wanted(section, &origin) {
+                    text.push_str(&std::mem::take(&mut begin));
+                    text.push_str(&format!("{key} = {value}  # {}\n", comment(&origin)));
+                }
             }
         }
         text

@@ -189,12 +189,13 @@ fn what_is_shown_loads_to_an_equal_configuration() {
     "#;
     for text in [DEFAULTS, &everything_active(), rich] {
         let loaded = load_text(text).unwrap_or_else(|errors| panic!("{errors}"));
-        let shown = show(&loaded);
-        let again = load(&sources(&shown, &[]), &other_host);
-        assert_eq!(
-            again.unwrap_or_else(|errors| panic!("{errors}\n{shown}")).config,
-            loaded.config
-        );
+        for shown in [show(&loaded), show_written(&loaded)] {
+            let again = load(&sources(&shown, &[]), &other_host);
+            assert_eq!(
+                again.unwrap_or_else(|errors| panic!("{errors}\n{shown}")).config,
+                loaded.config
+            );
+        }
     }
 }
 

@@ -153,6 +153,10 @@ fn defaults_beyond_a_small_host_are_a_remark() {
     let documented = on(&small, DEFAULTS).unwrap();
     assert_eq!(documented.config, loaded.config);
     assert!(on(&host(), "").unwrap().remarks.is_empty());
+    // Nor does it become a demand when the node goes on from what was in force.
+    let one = "services.ledger.logs.rate = 7\n";
+    let again = on(&small, &show_written(&on(&small, one).unwrap())).unwrap();
+    assert_eq!(again.config, on(&small, one).unwrap().config);
     let unknown = HostDefaults { memory: None, processors: None, ..host() };
     assert!(on(&unknown, "services.ledger.resources.memory = '1TiB'\n").is_ok());
 }
