@@ -88,7 +88,8 @@ impl Commands {
     /// What the operator wants next.
     pub(super) fn after_install(self, root: &Path) -> String {
         match self {
-            Self::Running if is_active() => format!("systemctl restart {UNIT}"),
+            // The new binary takes the place of the running one, and no service notices.
+            Self::Running if is_active() => format!("systemctl reload {UNIT}"),
             Self::Running => format!("systemctl enable --now {UNIT}"),
             Self::Nobody => format!("systemctl {}enable {UNIT}", root_option(root)),
         }
