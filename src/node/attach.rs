@@ -121,15 +121,15 @@ pub(super) fn read_log(
     let mut stop = around.stop_pumps.subscribe();
     pumps.spawn(async move {
         let Pipe { fd, rest, parts, spool } = pipe;
-        let custody = match spool.as_ref().map(Spool::open) {
-            Some(Ok(spool)) => Custody::Shared(Box::new(spool)),
-            Some(Err(error)) => {
-                let stream = stream.as_str();
-                let what = "what is read from here on is lost with the orchestrator";
-                teller.odd(format!("{stream}: {error}; {what}")).await;
-                Custody::Ours(Rest { bytes: rest, parts })
-            }
-            None => Custody::Ours(Rest { bytes: rest, parts }),
+        let opened = spool.as_ref().map(Spool::open).transpose();
+        if let Err(error) = &opened {
+            let stream = stream.as_str();
+            let what = "what is read from here on is lost with the orchestrator";
+            teller.odd(format!("{stream}: {error}; {what}")).await;
+        }
+        let custody = match opened {
+            Ok(Some(spool)) => Custody::Shared(Box::new(spool)),
+            Ok(None) | Err(_) => Custody::Ours(Rest { bytes: rest, parts }),
         };
         let stopped = async {
             // When nobody can say it any more, it is not said.

@@ -151,12 +151,10 @@ async fn read_and_end(
     let read = match read_to_end(pipe, intake, way, stop.as_mut()).await {
         Ok(Halt::EndOfFile(pipe)) => Ok(pipe),
         Ok(Halt::Asked(pipe)) => {
-            let rest = match way {
-                Way::Read => intake.stop(),
-                // It is in the spool, and so are the drops of which nobody was told.
-                Way::Look => Rest::default(),
-            };
+            // In a spool it is kept, and so are the drops of which nobody was told.
+            let mut rest = Rest::default();
             if way == Way::Read {
+                rest = intake.stop();
                 intake.hand_over().await;
             }
             return Ok(Ended::Stopped { pipe, rest });
@@ -168,14 +166,12 @@ async fn read_and_end(
         Way::Read => intake.hand_over().await,
         Way::Look => {
             intake.keep_and_hand_over(None).await?;
-            let mut stopped = false;
             tokio::select! {
                 // Nobody has to have the spool any more.
                 () = intake.settled() => {}
-                () = stop, if read.is_ok() => stopped = true,
-            }
-            if stopped {
-                return read.map(|pipe| Ended::Stopped { pipe, rest: Rest::default() });
+                () = stop, if read.is_ok() => {
+                    return read.map(|pipe| Ended::Stopped { pipe, rest: Rest::default() });
+                }
             }
         }
     }

@@ -170,6 +170,13 @@ fn instances(status: &Value) -> impl Iterator<Item = &Value> {
     status["instances"].as_array().into_iter().flatten()
 }
 
+/// What `status --security` says of every instance of the node that these options name.
+pub fn security(machine: &Machine, options: &str) -> Vec<Value> {
+    let text = machine.done(&format!("blackhole-node {options} status --security --json"));
+    let shown: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    instances(&shown).cloned().collect()
+}
+
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 
 /// What cargo builds of the sources as they are, without what only a debugger reads.

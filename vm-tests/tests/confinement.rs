@@ -1,9 +1,10 @@
 //! What services are kept from under systemd, by two kernels with different means.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use serde_json::{Value, json};
+use serde_json::json;
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
+use vm_tests::node::security;
 use vm_tests::{Machine, Node};
 
 /// Tries what the unit itself would let it do, and tells what became of it.
@@ -28,14 +29,6 @@ fn landlock(release: Release) -> u64 {
         Bookworm => 2,
         Trixie => 6,
     }
-}
-
-/// What `status --security` says of every instance.
-fn security(machine: &Machine, options: &str) -> Vec<Value> {
-    let text = machine.done(&format!("blackhole-node {options} status --security --json"));
-    let mut shown: Value = serde_json::from_str(&text).unwrap();
-    let Value::Array(instances) = shown["instances"].take() else { panic!("{text}") };
-    instances
 }
 
 #[test_case(Bookworm; "bookworm")]

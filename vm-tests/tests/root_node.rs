@@ -1,18 +1,11 @@
 //! A node that root runs by hand, outside of the unit.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use serde_json::{Value, json};
+use serde_json::json;
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
+use vm_tests::node::security;
 use vm_tests::{Machine, Node};
-
-/// What `status --security` says of every instance.
-fn security(machine: &Machine, options: &str) -> Vec<Value> {
-    let text = machine.done(&format!("blackhole-node {options} status --security --json"));
-    let mut shown: Value = serde_json::from_str(&text).unwrap();
-    let Value::Array(instances) = shown["instances"].take() else { panic!("{text}") };
-    instances
-}
 
 /// A second node, which root runs by hand.
 #[test_case(Bookworm; "bookworm")]
