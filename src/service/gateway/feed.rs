@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -94,6 +94,14 @@ impl Feed {
         log_change(last.as_ref().is_none_or(|answer| answer.told.is_ok()), &told);
         *last = Some(Answer { at: Instant::now(), told: told.clone() });
         told
+    }
+
+    /// Asks for the first time, before the gateway itself is ready: an answer that says so is given
+    /// to nobody.
+    pub async fn greet(&self) {
+        let told = timeout(self.freshness.answer, self.ask()).await;
+        let told = told.map_err(|_| FeedError::Silent(self.freshness.answer)).flatten();
+        log_change(true, &told);
     }
 
     fn is_fresh(&self, answer: &Answer) -> bool {

@@ -55,10 +55,9 @@ impl Site {
         Self { feed, requests: Requests::default() }
     }
 
-    /// Asks the orchestrator for the first time; the answer serves the first requests.
+    /// Asks the orchestrator for the first time.
     pub async fn greet(&self) {
-        // A failure is logged, and told to whoever asks next.
-        let _ = self.feed.latest().await;
+        self.feed.greet().await;
     }
 
     /// hyper leaves the body of an answer to HEAD away. A request's body is never read; its

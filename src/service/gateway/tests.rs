@@ -205,6 +205,16 @@ async fn the_orchestrator_is_asked_before_anybody_asks_the_gateway() {
 }
 
 #[tokio::test]
+async fn what_was_told_before_anybody_asked_is_given_to_nobody() {
+    let (mut orchestrator, status) = Orchestrator::telling(a_node());
+    let running = Running::start(PATIENT, status);
+    orchestrator.until_asked(1).await;
+    assert_eq!(running.get("/health").await.code, 200);
+    assert_eq!(orchestrator.asked(), 2);
+    running.end().await;
+}
+
+#[tokio::test]
 async fn an_answer_without_a_node_is_503() {
     let (_orchestrator, status) = Orchestrator::telling(NodeStatus::default());
     let running = Running::start(PATIENT, status);
@@ -218,26 +228,28 @@ async fn an_answer_without_a_node_is_503() {
 async fn a_hundred_requests_at_once_ask_the_orchestrator_once() {
     let (mut orchestrator, status) = Orchestrator::silent(a_node());
     let running = Running::start(PATIENT, status);
+    orchestrator.until_asked(1).await;
     let mut clients = JoinSet::new();
     for _ in 0..100 {
         let mut client = running.connect().await;
         client.send("GET /health HTTP/1.1\r\nConnection: close\r\n\r\n").await;
         clients.spawn(client.rest());
     }
-    orchestrator.until_asked(1).await;
+    orchestrator.until_asked(2).await;
     orchestrator.open();
     while let Some(answer) = clients.join_next().await {
         assert_eq!(answer.unwrap().code, 200);
     }
-    assert_eq!(orchestrator.asked(), 1);
+    assert_eq!(orchestrator.asked(), 2);
     running.end().await;
 }
 
 #[tokio::test]
 async fn an_answer_is_given_again_while_it_is_fresh_and_no_longer() {
-    for (good, asked) in [(NEVER, 1), (Duration::ZERO, 4)] {
-        let (orchestrator, status) = Orchestrator::telling(a_node());
+    for (good, asked) in [(NEVER, 2), (Duration::ZERO, 4)] {
+        let (mut orchestrator, status) = Orchestrator::telling(a_node());
         let running = Running::start(asks(Freshness { good, ..PATIENT.freshness }), status);
+        orchestrator.until_asked(1).await;
         for page in ["/health", "/metrics", "/health"] {
             assert_eq!(running.get(page).await.code, 200);
         }
@@ -249,8 +261,10 @@ async fn an_answer_is_given_again_while_it_is_fresh_and_no_longer() {
 #[tokio::test]
 async fn a_failure_is_given_again_while_it_is_fresh_and_no_longer() {
     for (failed, code) in [(NEVER, 503), (Duration::ZERO, 200)] {
-        let (_orchestrator, status) = Orchestrator::failing(a_node(), 1);
+        let (mut orchestrator, status) = Orchestrator::failing(a_node(), 2);
         let running = Running::start(asks(Freshness { failed, ..PATIENT.freshness }), status);
+        orchestrator.until_asked(1).await;
+        assert_eq!(running.get("/health").await.code, 503);
         assert_eq!(running.get("/health").await.code, code);
         running.end().await;
     }
