@@ -416,7 +416,16 @@ impl Act {
     /// One part of a run is needed no more, and neither is what goes with it.
     pub fn let_go(&mut self, part: Part, id: &InstanceId, run: RunId) {
         let spool = part.beside().map(|(_, spool)| spool);
-        for part in [Some(part), spool].into_iter().flatten() {
+        self.drop_kept([Some(part), spool].into_iter().flatten(), id, run);
+    }
+
+    /// The run did not come to be.
+    fn let_all_go(&mut self, id: &InstanceId, run: RunId) {
+        self.drop_kept(Part::ALL.into_iter().map(|(part, _)| part), id, run);
+    }
+
+    fn drop_kept(&mut self, parts: impl Iterator<Item = Part>, id: &InstanceId, run: RunId) {
+        for part in parts {
             self.superior.drop_kept(&Keepsake::Run(part, id.clone(), run).to_string());
         }
     }

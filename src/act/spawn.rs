@@ -52,9 +52,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
     let child = match execute(act, launch, (id, run), group.as_deref(), given) {
         Ok(child) => child,
         Err(error) => {
-            for (part, _) in Part::ALL {
-                act.let_go(part, id, run);
-            }
+            act.let_all_go(id, run);
             return Err(error);
         }
     };

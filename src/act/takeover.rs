@@ -131,7 +131,7 @@ impl Act {
 
     /// After all runs that go on were taken over: what instances stored is theirs again, and the
     /// rest is let go, but for what was written and not read.
-    pub fn settle_estate(&mut self, mut inheritance: Inheritance) -> Result<Vec<Unread>, ActError> {
+    pub fn settle_estate(&mut self, mut inheritance: Inheritance) -> Vec<Unread> {
         for (id, name, fd) in std::mem::take(&mut inheritance.stored) {
             if self.plan.instances.contains_key(&id) {
                 self.stores.entry(id).or_default().keep(&name, vec![fd], usize::MAX);
@@ -143,14 +143,19 @@ impl Act {
         for ((instance, run), mut parts) in inheritance.runs {
             let mut pipes = Vec::new();
             for part in [Part::Stdout, Part::Stderr] {
-                pipes.extend(take_pipe(&mut parts, part)?.map(|pipe| (part, pipe)));
+                match take_pipe(&mut parts, part) {
+                    Ok(pipe) => pipes.extend(pipe.map(|pipe| (part, pipe))),
+                    Err(error) => {
+                        tracing::error!(%instance, %error, "what it wrote before its end is lost");
+                    }
+                }
             }
             for part in parts.into_keys() {
                 self.let_go(part, &instance, run);
             }
             unread.push(Unread { instance, run, pipes });
         }
-        Ok(unread)
+        unread
     }
 }
 

@@ -173,7 +173,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     let _ends_services_then = Mark::Stopping.take_off(runtime_dir);
     process::become_subreaper()?;
     let plan = Plan::of(&config);
-    let host = host::look(runtime_dir, &plan, without_journal);
+    let host = host::look(runtime_dir, &plan, estate.arrival, without_journal);
     if config.node.resource_limits == ResourceLimits::Required
         && let Some(without) = host.without_limits()
     {

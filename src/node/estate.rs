@@ -16,6 +16,7 @@ use crate::units::{InstanceId, Level, RunId, Tick};
 /// Everything that was kept for us.
 #[derive(Debug, Default)]
 pub(super) struct Estate {
+    pub(super) arrival: Arrival,
     pub(super) inheritance: Inheritance,
     /// The state that is gone on from; none: there is nothing to go on from.
     pub(super) former: Option<Checkpoint>,
@@ -23,12 +24,22 @@ pub(super) struct Estate {
     remarks: Vec<String>,
 }
 
+/// How this process came to be the orchestrator.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Somebody started it, and put it into its group.
+    #[default]
+    Started,
+    /// It was the orchestrator before, as another program.
+    InPlace,
+}
+
 /// Takes what the service manager kept, or what the program that this process was before handed
 /// over. Before anything else opens descriptors.
 pub(super) fn take() -> Result<Estate, BootError> {
-    let kept = match succession::take()? {
-        Some(handed_over) => handed_over,
-        None => inherited::take_kept()?,
+    let (arrival, kept) = match succession::take()? {
+        Some(handed_over) => (Arrival::InPlace, handed_over),
+        None => (Arrival::Started, inherited::take_kept()?),
     };
     let inheritance = Inheritance::sort(kept);
     let mut remarks: Vec<String> = inheritance
@@ -46,7 +57,7 @@ pub(super) fn take() -> Result<Estate, BootError> {
         }
         None => None,
     };
-    Ok(Estate { inheritance, former, remarks })
+    Ok(Estate { arrival, inheritance, former, remarks })
 }
 
 impl Estate {
@@ -141,10 +152,7 @@ impl Estate {
                 Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
             }
         }
-        let unread = act.settle_estate(inheritance).unwrap_or_else(|error| {
-            tracing::error!(%error, "what services wrote before they ended is lost");
-            Vec::new()
-        });
+        let unread = act.settle_estate(inheritance);
         TakenOver { newborns, unread }
     }
 }

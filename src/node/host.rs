@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::delegation::{Facts, Mark as Delegation, ORCHESTRATOR, Place, Starter, place};
+use super::estate::Arrival;
 use super::marks::Mark;
 use crate::act::Ground;
 use crate::linux::cgroupfs::{Group, Hierarchy};
@@ -38,9 +39,14 @@ impl Host {
 
 /// Looks once, at the start, and takes its place among the groups. `without_journal` is why the
 /// logs do not go to journald.
-pub(super) fn look(runtime_dir: &Path, plan: &Plan, without_journal: Option<String>) -> Host {
+pub(super) fn look(
+    runtime_dir: &Path,
+    plan: &Plan,
+    arrival: Arrival,
+    without_journal: Option<String>,
+) -> Host {
     let mut degradations = Vec::new();
-    let ground = match find_ground(runtime_dir) {
+    let ground = match find_ground(runtime_dir, arrival) {
         Ok((ground, mut missing)) => {
             missing.retain(|missing| is_missed(missing.controller, plan));
             degradations.extend(without_controllers(&missing));
@@ -100,16 +106,17 @@ struct Missing {
     why: String,
 }
 
-fn find_ground(runtime_dir: &Path) -> Result<(Ground, Vec<Missing>), String> {
+fn find_ground(runtime_dir: &Path, arrival: Arrival) -> Result<(Ground, Vec<Missing>), String> {
     let hierarchy = Hierarchy::find().map_err(|error| error.to_string())?;
     let hierarchy = hierarchy.ok_or_else(|| "the host has no cgroup v2".to_owned())?;
-    take_place(&hierarchy, runtime_dir).map_err(|error| error.to_string())
+    take_place(&hierarchy, runtime_dir, arrival).map_err(|error| error.to_string())
 }
 
 /// Makes `services`, gives it what controllers there are, and leaves the unit's own group.
 fn take_place(
     hierarchy: &Hierarchy,
     runtime_dir: &Path,
+    arrival: Arrival,
 ) -> Result<(Ground, Vec<Missing>), crate::linux::Error> {
     let own = Group::own(hierarchy)?;
     let above = Group::above_own(hierarchy)?;
@@ -121,8 +128,11 @@ fn take_place(
     };
     match (place(&facts), above) {
         (Place::UnitAboveUs, Some(unit)) => {
-            // Without it a crash takes the limits away until the next one writes them anew.
-            let _limits_are_written_anew = Mark::OwnSubgroup.set(runtime_dir);
+            // In place we are where we put ourselves, or where the service manager did: the mark
+            // tells. Without it a crash takes the limits away until the next one writes them anew.
+            if arrival == Arrival::Started {
+                let _limits_are_written_anew = Mark::OwnSubgroup.set(runtime_dir);
+            }
             let services = unit.create(SERVICES)?;
             let missing = hand_on(&[&unit, &services]);
             Ok((Ground { services: Arc::new(services), made_for_it: None }, missing))
