@@ -77,8 +77,8 @@ pub struct PidLock {
 }
 
 impl PidLock {
-    /// Creates the file where needed, locks it and writes our pid into it. `Error::Locked` names
-    /// the holder.
+    /// Creates the file where needed, locks it and writes our pid into it, for people: who holds it
+    /// is asked of the kernel. `Error::Locked` names the holder.
     pub fn acquire(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o644);
@@ -91,8 +91,8 @@ impl PidLock {
             }
             Err(reason) => return Err(failed("lock", path.display())(reason)),
         }
-        file.set_len(0).map_err(failed("empty", path.display()))?;
-        writeln!(file, "{}", own_pid()).map_err(failed("write our pid into", path.display()))?;
+        // A disk that is full or broken is no reason not to look after the services.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", own_pid()));
         Ok(Self { _file: file })
     }
 }

@@ -143,8 +143,8 @@ pub(super) struct Booted {
     pub(super) act: Act,
     pub(super) signals: Signals,
     pub(super) control: UnixListener,
-    /// Released when the node ends.
-    pub(super) _locks: [PidLock; 2],
+    /// Released when the node ends: that of the runtime folder, and that of the data.
+    pub(super) _locks: (PidLock, Option<PidLock>),
 }
 
 pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Booted, BootError> {
@@ -159,7 +159,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     let (runtime_dir, data_dir) = (&config.node.runtime_dir, &config.node.data_dir);
     own_folder(runtime_dir)?;
     own_folder(data_dir)?;
-    let locks = [lock(runtime_dir)?, lock(data_dir)?];
+    let locks = (lock(runtime_dir)?, lock_data(data_dir, &mut estate)?);
     for folder in ["sockets", "notify"] {
         own_folder(&runtime_dir.join(folder))?;
     }
@@ -265,6 +265,18 @@ fn lock(folder: &Path) -> Result<PidLock, BootError> {
         }
         BootError::Linux(error)
     })
+}
+
+/// A disk that fails is a reason not to begin. For one that goes on with services it is none: they
+/// would be left alone.
+fn lock_data(data_dir: &Path, estate: &mut Estate) -> Result<Option<PidLock>, BootError> {
+    match lock(data_dir) {
+        Err(BootError::Linux(error)) if estate.former.is_some() => {
+            estate.remark(format!("without a lock on the data: {error}"));
+            Ok(None)
+        }
+        lock => lock.map(Some),
+    }
 }
 
 fn greet(book: &LogBook, configured: &Configured) {

@@ -88,6 +88,11 @@ impl Estate {
         }
     }
 
+    /// Something else that is to be told.
+    pub(super) fn remark(&mut self, words: String) {
+        self.remarks.push(words);
+    }
+
     /// For a rehearsal: there is something to go on from.
     pub(super) fn must_go_on(&self) -> Result<(), BootError> {
         match self.former {
