@@ -39,6 +39,8 @@ pub enum AfterStopError {
 struct End<'a> {
     result: &'a str,
     exit_status: &'a str,
+    /// Whether its start was over.
+    was_ready: bool,
     /// Whether its orderly end had begun, however it came out.
     stop_had_begun: bool,
     /// Whether the next one is put into a group of its own by the service manager.
@@ -56,7 +58,9 @@ enum Aftermath {
 }
 
 fn aftermath(end: End<'_>) -> Aftermath {
-    let wanted = end.result == "success" || end.stop_had_begun;
+    // What runs out of time once the start is over is a stop: it was asked for, and did not follow.
+    let hung = end.result == "timeout" && end.was_ready;
+    let wanted = end.result == "success" || end.stop_had_begun || hung;
     if wanted || end.exit_status == WRONG_CONFIGURATION {
         Aftermath::EndAll
     } else if end.own_subgroup {
@@ -80,9 +84,12 @@ pub fn after_stop(runtime_dir: Option<&Path>) -> Result<String, AfterStopError> 
     let end = End {
         result: &result,
         exit_status: &exit_status,
+        was_ready: Mark::Ready.is_set(&runtime_dir),
         stop_had_begun: Mark::Stopping.is_set(&runtime_dir),
         own_subgroup: Mark::OwnSubgroup.is_set(&runtime_dir),
     };
+    // The next one may hang as it starts.
+    let _services_of_the_next_end_with_it_then = Mark::Ready.take_off(&runtime_dir);
     let unit = unit_around_us()?;
     match aftermath(end) {
         Aftermath::EndAll => end_all(unit.as_ref(), &runtime_dir),
@@ -156,8 +163,13 @@ fn take_controllers_back(unit: &Group) -> Result<Vec<&'static str>, crate::linux
 mod tests {
     use super::*;
 
-    const CRASH: End<'_> =
-        End { result: "signal", exit_status: "KILL", stop_had_begun: false, own_subgroup: false };
+    const CRASH: End<'_> = End {
+        result: "signal",
+        exit_status: "KILL",
+        was_ready: true,
+        stop_had_begun: false,
+        own_subgroup: false,
+    };
 
     #[test]
     fn services_live_on_after_a_crash_and_only_then() {
@@ -176,6 +188,14 @@ mod tests {
         let late = End { result: "timeout", stop_had_begun: true, ..CRASH };
         assert_eq!(aftermath(late), Aftermath::EndAll);
         assert_eq!(aftermath(End { own_subgroup: true, ..late }), Aftermath::EndAll);
+    }
+
+    #[test]
+    fn a_node_that_hung_as_it_was_stopped_takes_its_services_with_it_and_one_that_hung_before_not()
+    {
+        let hung = End { result: "timeout", ..CRASH };
+        assert_eq!(aftermath(hung), Aftermath::EndAll);
+        assert_eq!(aftermath(End { was_ready: false, ..hung }), Aftermath::FreeTheUnit);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Empty files in the runtime folder that tell a later process of this node what an earlier one
-//! knew: whether its stop was wanted, and who put it into its group.
+//! knew: whether it was ready, whether its stop was wanted, and who put it into its group.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 /// Each is a file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
+    /// The service manager was told that this orchestrator is ready: its start is over.
+    Ready,
     /// The node's orderly end has begun.
     Stopping,
     /// The service manager puts us into a group below the unit's (systemd's `DelegateSubgroup=`).
@@ -16,6 +18,7 @@ pub(super) enum Mark {
 impl Mark {
     fn file(self, runtime_dir: &Path) -> PathBuf {
         runtime_dir.join(match self {
+            Self::Ready => "ready",
             Self::Stopping => "stopping",
             Self::OwnSubgroup => "own-subgroup",
         })

@@ -18,20 +18,25 @@ impl Supervisor {
         match announcement {
             Announcement::Ready => {
                 let summary = self.summary();
+                self.leave(Mark::Ready);
                 self.act.superior.ready(summary.clone());
                 let after = crate::units::human_duration(self.around.clock.now().0);
                 self.say(Level::Info, &format!("{summary}, {after} after the start"));
             }
             Announcement::Stopping => {
-                let runtime_dir = &self.config.node.runtime_dir;
-                if let Err(reason) = Mark::Stopping.set(runtime_dir) {
-                    let place = runtime_dir.display();
-                    self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
-                }
+                self.leave(Mark::Stopping);
                 self.act.superior.stopping();
                 self.say(Level::Info, "stopping, dependants first");
             }
             Announcement::Stopped => self.stopped = true,
+        }
+    }
+
+    fn leave(&self, mark: Mark) {
+        let runtime_dir = &self.config.node.runtime_dir;
+        if let Err(reason) = mark.set(runtime_dir) {
+            let place = runtime_dir.display();
+            self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
         }
     }
 
