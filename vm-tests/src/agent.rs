@@ -41,6 +41,12 @@ impl Agent {
         self.ask("wait", &TRIES_FOR.as_secs().to_string(), script.as_bytes(), script)
     }
 
+    /// Runs the Bash script that a Python program names `SCRIPT` until the program's `holds` is true
+    /// of its output, in bytes; the last answer if it never is.
+    pub fn judge(&mut self, program: &str) -> Result<Answer, Error> {
+        self.ask("judge", &TRIES_FOR.as_secs().to_string(), program.as_bytes(), program)
+    }
+
     /// Writes a file; the path has no spaces.
     pub fn put(&mut self, path: &str, content: &[u8]) -> Result<Answer, Error> {
         self.ask("put", path, content, &format!("writing {path}"))

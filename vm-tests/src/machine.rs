@@ -86,8 +86,19 @@ impl Machine {
     /// Runs it until it succeeds, and gives its output.
     pub fn wait_until(&self, script: &str) -> String {
         let answer = self.ask(script, |agent| agent.wait(script));
+        self.in_time(script, &answer)
+    }
+
+    /// Runs the Bash script that a Python program names `SCRIPT` until the program's `holds` is true
+    /// of its output, and gives that.
+    pub fn judge_until(&self, program: &str) -> String {
+        let answer = self.ask(program, |agent| agent.judge(program));
+        self.in_time(program, &answer)
+    }
+
+    fn in_time(&self, what: &str, answer: &Answer) -> String {
         let (seconds, said) = (TRIES_FOR.as_secs(), format!("{}{}", answer.out, answer.err));
-        assert_eq!(answer.code, 0, "{self}: not in {seconds} s: {script}\n{said}");
+        assert_eq!(answer.code, 0, "{self}: not in {seconds} s: {what}\n{said}");
         answer.out.trim_end().to_owned()
     }
 

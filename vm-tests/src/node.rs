@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::evidence::target;
 use crate::{Error, Machine};
@@ -82,19 +82,19 @@ impl<'a> Node<'a> {
     /// Waits until this holds of all instances, a Python expression about `named`, where they are
     /// by their names, and `checked`, which gives the second of one's last check.
     fn until_all(&self, holds: &str) -> Value {
-        let program = format!(
-            "import datetime, json, sys\n\
+        let text = self.machine.judge_until(&format!(
+            "import datetime, json\n\
+             SCRIPT = 'blackhole-node status --json'\n\
              def second(text): return datetime.datetime.fromisoformat(text[:19]).timestamp()\n\
              def checked(one): return second(one['last_health_check'] or '1900-01-01T00:00:00')\n\
-             named = {{one['instance']: one for one in json.load(sys.stdin)['instances']}}\n\
-             print(json.dumps(named))\n\
-             sys.exit(not ({holds}))"
-        );
-        self.machine.put("/dev/shm/holds.py", program);
-        let text = self.machine.wait_until(
-            "cd /dev/shm; blackhole-node status --json >status && python3 -I holds.py <status",
-        );
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+             def holds(out):\n    \
+                 named = {{one['instance']: one for one in json.loads(out)['instances']}}\n    \
+                 return {holds}\n"
+        ));
+        let status: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let name = |one: &Value| one["instance"].as_str().unwrap_or_default().to_owned();
+        instances(&status).map(|one| (name(one), one.clone())).collect::<Map<_, _>>().into()
     }
 
     /// Waits until an instance is ready, in a process other than this one.
@@ -106,14 +106,14 @@ impl<'a> Node<'a> {
 
     /// Waits until each was asked once more whether it is well.
     pub fn next_check(&self, instances: &[&str]) {
-        let file = "/dev/shm/before";
-        self.machine.done(&format!("blackhole-node status --json >{file}"));
-        // How long ago a check was is told by two clocks: of one check not always the same.
-        self.until_all(&format!(
-            "all(abs(checked(named[one['instance']]) - checked(one)) > 1 \
-             for one in json.load(open('{file}'))['instances'] \
-             if one['instance'] in {instances:?})"
-        ));
+        let status = self.status();
+        let checks = instances.iter().map(|name| {
+            let last = of_instance(&status, name)["last_health_check"].as_str();
+            // How long ago a check was is told by two clocks: of one check not always the same.
+            let before = format!("{{'last_health_check': {:?}}}", last.unwrap_or_default());
+            format!("abs(checked(named['{name}']) - checked({before})) > 1")
+        });
+        self.until_all(&checks.collect::<Vec<_>>().join(" and "));
     }
 
     /// Those who have nothing to do with what is done to somebody else.
@@ -179,7 +179,7 @@ pub fn security(machine: &Machine, options: &str) -> Vec<Value> {
 
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 
-/// What cargo builds of the sources as they are, without what only a debugger reads.
+/// What cargo builds of the sources as they are.
 pub fn built() -> Result<&'static [u8], Error> {
     match BINARY.get_or_init(build) {
         Ok(binary) => Ok(binary),
@@ -190,14 +190,10 @@ pub fn built() -> Result<&'static [u8], Error> {
 fn build() -> Result<Vec<u8>, Error> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    // With the features of a test, so that cargo has built it already where it runs all tests.
-    let built = ["test", "--quiet", "--no-run", "--workspace", "--test", "tidy"];
-    run(Command::new(cargo).args(built).current_dir(root))?;
-    let stripped =
-        tempfile::NamedTempFile::new().map_err(Error::io("make", Path::new("a file")))?;
-    let built = target().join("debug/blackhole-node");
-    run(Command::new("strip").arg("-o").arg(stripped.path()).arg(&built))?;
-    fs::read(stripped.path()).map_err(Error::io("read", stripped.path()))
+    let build = ["build", "--quiet", "--profile", "machine", "--package", "blackhole-node"];
+    run(Command::new(cargo).args(build).current_dir(root))?;
+    let built = target().join("machine/blackhole-node");
+    fs::read(&built).map_err(Error::io("read", &built))
 }
 
 fn run(command: &mut Command) -> Result<(), Error> {
