@@ -8,11 +8,12 @@ use vm_tests::Release::{self, Bookworm, Trixie};
 use vm_tests::node::{BUILT_IN, GROUP, UPLOADED};
 use vm_tests::{Machine, Node};
 
-const CALLER: &str = include_str!("immortal/caller.py");
-const KILLER: &str = include_str!("immortal/killer.py");
+const GRPC: &str = include_str!("guest/grpc.py");
+const CALLER: &str = include_str!("guest/caller.py");
+const KILLER: &str = include_str!("guest/killer.py");
 
 /// How often the orchestrator is killed, when `DEATHS` says nothing else.
-const DEATHS: u32 = 20;
+const DEATHS: u32 = 5;
 
 /// Counts, 50 times a second.
 const COUNTS: &str = r#"
@@ -57,19 +58,21 @@ fn killed_again_and_again_it_loses_no_process_no_call_and_no_line(release: Relea
     let files = "memory.max pids.max cpu.max";
     let limits = format!("cd {GROUP}/services/counts-0 && head {files}");
     let limited = machine.done(&limits);
+    machine.put("/root/grpc.py", GRPC);
     machine.put("/root/caller.py", CALLER);
     machine.put("/root/killer.py", KILLER);
     machine.done(
-        "setsid python3 -I caller.py /run/blackhole/sockets/storage.sock end told.json \
+        "setsid python3 caller.py /run/blackhole/sockets/storage.sock end told.json \
          >caller.log 2>&1 </dev/null &",
     );
     let deaths = deaths();
-    let kills = json(&machine.done(&format!("python3 -I killer.py {deaths}")));
+    let mut took: Vec<f64> =
+        (0..deaths).map(|_| machine.done("python3 -I killer.py").parse().unwrap()).collect();
+    took.sort_by(f64::total_cmp);
     machine.done("touch end");
     let calls = json(&machine.wait_until("cat told.json"));
-    println!("{release}: {kills} {calls}");
-    assert_eq!(kills["kills"], deaths);
-    assert!(kills["most"].as_f64().unwrap() <= 10.0, "{kills}");
+    let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{release}: {deaths} adoptions in {median:.1} s, {most:.1} s at most; {calls}");
     assert_eq!(calls["failures"].as_array().unwrap().len(), 0, "{calls}");
     assert!(calls["calls"].as_u64().unwrap() > u64::from(deaths), "{calls}");
     others.services_undisturbed();

@@ -26,6 +26,7 @@ fn nothing_lives_on(machine: &Machine) {
     assert_eq!(machine.done("ps -u blackhole -o pid,args --no-headers || true"), "");
 }
 
+/// Reliability 65, and all that an install and an uninstall are to do and not to do.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn it_is_installed_and_taken_away_again(release: Release) {
@@ -142,10 +143,10 @@ fn a_start_and_a_stop_may_take_longer_than_systemd_waits(release: Release) {
     nothing_lives_on(&machine);
 }
 
-/// The kernel spares the node and none of its services.
+/// The kernel spares the node and none of its services. Stopped by its own verb it stays down.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
-fn services_are_not_sheltered_from_the_oom_killer(release: Release) {
+fn services_are_not_sheltered_from_the_oom_killer_and_end_with_the_node(release: Release) {
     let machine = Machine::start(release, "oom score");
     let node = Node::start(&machine, WEB);
     let score = |pid: u64| machine.done(&format!("cat /proc/{pid}/oom_score_adj"));
@@ -153,4 +154,64 @@ fn services_are_not_sheltered_from_the_oom_killer(release: Release) {
     for instance in BUILT_IN.iter().chain(&["web-0"]) {
         assert_eq!(score(node.pid(instance)), "0", "{instance}");
     }
+    machine.done("blackhole-node stop");
+    machine.wait_until("test $(systemctl show --property SubState --value blackhole) = dead");
+    nothing_lives_on(&machine);
+    assert_eq!(node.property("NRestarts"), "0");
+}
+
+/// Says to the service manager itself what only the node may say.
+const TELLTALE: &str = r#"
+[services.telltale]
+readiness = "notify"
+command = ["python3", "-u", "-c", """
+import os, socket, time
+said = b'READY=1\\nMAINPID=%d\\nWATCHDOG=trigger\\nSTOPPING=1\\nFDSTORE=1\\nFDNAME=x\\n' % os.getpid()
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+    print('was given', os.environ['NOTIFY_SOCKET'])
+    print('sent', speaker.sendto(said, '/run/systemd/notify'))
+    speaker.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])
+time.sleep(1000000)
+"""]
+"#;
+
+/// Reliability 63: a service is not the unit's main process and cannot speak for it.
+#[test_case(Bookworm; "bookworm")]
+#[test_case(Trixie; "trixie")]
+fn a_service_cannot_speak_for_the_node(release: Release) {
+    let machine = Machine::start(release, "telltale");
+    let node = Node::start(&machine, TELLTALE);
+    let others = node.bystanders(&[&BUILT_IN[..], &["telltale-0"]].concat());
+    let stored = node.property("NFileDescriptorStore");
+    let lines = "journalctl --sync; journalctl --no-pager --output cat BLACKHOLE_SERVICE=telltale";
+    let said = machine.wait_until(&format!("{lines} | grep -x 'sent [0-9]*' && {lines}"));
+    assert!(!said.contains("was given /run/systemd/notify"), "{said}");
+    // What it said is behind the node's own word to the watchdog in the same queue.
+    let word = node.property("WatchdogTimestampMonotonic");
+    machine.wait_until(&format!(
+        "test $(systemctl show --property WatchdogTimestampMonotonic --value blackhole) != {word}"
+    ));
+    others.undisturbed();
+    assert_eq!(node.property("ActiveState"), "active");
+    assert_eq!(node.property("NRestarts"), "0");
+    assert_eq!(node.property("NFileDescriptorStore"), stored);
+}
+
+/// Reliability 66: a node that does not follow a stop is ended with all its services, and the next
+/// one comes up.
+#[test_case(Bookworm; "bookworm")]
+#[test_case(Trixie; "trixie")]
+fn a_node_that_hangs_as_it_is_stopped_leaves_nothing_behind(release: Release) {
+    let machine = Machine::start(release, "hung stop");
+    let node = Node::start(&machine, WEB);
+    let former = node.pid("web-0");
+    edit_unit(&machine, "[Service]\nTimeoutStopSec=3s\n");
+    // Not SIGSTOP: systemd's SIGTERM comes with a SIGCONT.
+    machine.done(&format!("echo 1 >{GROUP}/orchestrator/cgroup.freeze"));
+    machine.done("systemctl stop blackhole");
+    assert_eq!(node.property("Result"), "timeout");
+    nothing_lives_on(&machine);
+    machine.done("systemctl reset-failed blackhole; systemctl start blackhole");
+    assert_ne!(node.pid("web-0"), former);
+    node.bystanders(&[&BUILT_IN[..], &["web-0"]].concat()).undisturbed();
 }
