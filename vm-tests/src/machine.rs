@@ -89,8 +89,8 @@ impl Machine {
         self.in_time(script, &answer)
     }
 
-    /// Runs the Bash script that a Python program names `SCRIPT` until the program's `holds` is true
-    /// of its output, and gives that.
+    /// Runs the Bash script that a Python program names `SCRIPT` until the program's `holds` is
+    /// true of its output, and gives that.
     pub fn judge_until(&self, program: &str) -> String {
         let answer = self.ask(program, |agent| agent.judge(program));
         self.in_time(program, &answer)

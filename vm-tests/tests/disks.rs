@@ -38,8 +38,8 @@ fn a_full_disk_keeps_nobody_from_being_watched(release: Release) {
     others.services_undisturbed();
 }
 
-/// Where everything that is kept is on a disk of its own, of which `power` can be held or changed. It
-/// is in memory, for how fast the host's disk is does not matter here.
+/// Where everything that is kept is on a disk of its own, of which `power` can be held or changed.
+/// It is in memory, for how fast the host's disk is does not matter here.
 const DISK: &str = "
 truncate -s 32M /dev/shm/disk && loop=$(losetup --find --show /dev/shm/disk)
 echo 0 65536 linear $loop 0 | dmsetup create power

@@ -19,9 +19,9 @@ command = ["sh", "-c", "until test -e go; do sleep 0.1; done; exec tail /dev/zer
 instances = 2
 "#;
 
-/// Reliability 35: the host has no memory left. Who used it up is killed and told as that, and neither
-/// the node nor anybody else. A node for whose own program there is no page for longer than its
-/// watchdog waits is followed by another.
+/// Reliability 35: the host has no memory left. Who used it up is killed and told as that, and
+/// neither the node nor anybody else. A node for whose own program there is no page for longer than
+/// its watchdog waits is followed by another.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_host_without_memory_takes_it_from_who_used_it_up(release: Release) {

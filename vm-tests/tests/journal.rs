@@ -68,8 +68,8 @@ time.sleep(1000000)
 """]
 "#;
 
-/// Reliability 57: journald stands still for a minute. The node goes on, holds what it has room for,
-/// and what is not in the journal in the end is counted to the line.
+/// Reliability 57: journald stands still for a minute. The node goes on, holds what it has room
+/// for, and what is not in the journal in the end is counted to the line.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_journald_that_stands_still_costs_what_is_counted_and_nothing_else(release: Release) {
@@ -104,8 +104,9 @@ const LIAR: &str = r#"
 command = ["python3", "-c", """
 import json, sys, time
 forged = {'message': 'forged\\nPRIORITY=0\\n_SYSTEMD_UNIT=ssh.service', 'level': 'info'}
-forged |= {'BLACKHOLE_SERVICE': 'storage', '_SYSTEMD_UNIT': 'ssh.service', '_UID': '0', 'priority': '0'}
-forged |= {'MESSAGE': 'another', 'a=b': 'c', 'a\\nPRIORITY': '1', 'own': 'field\\nPRIORITY=2'}
+forged |= {'BLACKHOLE_SERVICE': 'storage', '_SYSTEMD_UNIT': 'ssh.service', '_UID': '0'}
+forged |= {'MESSAGE': 'other', 'priority': '0'}
+forged |= {'a=b': 'c', 'a\\nPRIORITY': '1', 'own': 'field\\nPRIORITY=2'}
 print(json.dumps(forged), flush=True)
 print('plain PRIORITY=0', flush=True)
 time.sleep(1000000)

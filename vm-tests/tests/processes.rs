@@ -31,8 +31,8 @@ time.sleep(1000000)
 max_tasks = 48
 "#;
 
-/// Reliability 14, 15: they fill their share of processes, and nobody else notices; a stop ends them
-/// all.
+/// Reliability 14, 15: they fill their share of processes, and nobody else notices; a stop ends
+/// them all.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_fork_bomb_is_kept_within_its_share_and_ended_whole(release: Release) {

@@ -166,7 +166,8 @@ const TELLTALE: &str = r#"
 readiness = "notify"
 command = ["python3", "-u", "-c", """
 import os, socket, time
-said = b'READY=1\\nMAINPID=%d\\nWATCHDOG=trigger\\nSTOPPING=1\\nFDSTORE=1\\nFDNAME=x\\n' % os.getpid()
+said = b'READY=1\\nWATCHDOG=trigger\\nSTOPPING=1\\nFDSTORE=1\\nFDNAME=x\\n'
+said += b'MAINPID=%d\\n' % os.getpid()
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
     print('was given', os.environ['NOTIFY_SOCKET'])
     print('sent', speaker.sendto(said, '/run/systemd/notify'))
