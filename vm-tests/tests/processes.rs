@@ -48,7 +48,8 @@ fn a_fork_bomb_is_kept_within_its_share_and_ended_whole(release: Release) {
     machine.done("blackhole-node stop bomb careless");
     for instance in ["bomb-0", "careless-0"] {
         assert_eq!(node.instance(instance)["phase"], "stopped");
-        machine.done(&format!("test ! -e {GROUP}/services/{instance}"));
+        let procs = format!("{GROUP}/services/{instance}/cgroup.procs");
+        machine.done(&format!("test ! -e {procs} || test -z \"$(cat {procs})\""));
     }
     others.undisturbed();
 }
