@@ -65,8 +65,11 @@ def judge(program, seconds):
     deadline = time.monotonic() + seconds
     while True:
         code, out, err = run(scope["SCRIPT"])
-        if code == 0 and scope["holds"](out):
-            return 0, out, err
+        try:
+            if code == 0 and scope["holds"](out):
+                return 0, out, err
+        except Exception as error:
+            err += repr(error).encode()
         if time.monotonic() > deadline:
             return code or 1, out, err
         time.sleep(RETRY)

@@ -18,6 +18,6 @@ mod turn;
 
 pub use agent::Answer;
 pub use error::Error;
-pub use machine::Machine;
+pub use machine::{Machine, times};
 pub use node::{Bystanders, Node};
 pub use release::Release;

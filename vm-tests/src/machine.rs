@@ -182,6 +182,13 @@ impl Running {
     }
 }
 
+/// How often a test is to repeat what it does, by the environment variable of that name; none: as
+/// often as it usually does.
+pub fn times(variable: &str) -> Option<u32> {
+    let said = std::env::var(variable).ok()?;
+    Some(said.parse().unwrap_or_else(|_| panic!("{variable}={said} is no number of times")))
+}
+
 /// A restored machine believes that it is the moment of its snapshot.
 pub fn set_clock() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
 use vm_tests::node::BUILT_IN;
-use vm_tests::{Machine, Node};
+use vm_tests::{Machine, Node, times};
 
 const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\n";
 
@@ -86,7 +86,7 @@ fn a_disk_that_fails_keeps_nobody_from_being_watched(release: Release) {
 }
 
 /// How often the power is cut, when `CUTS` says nothing else.
-const CUTS: &str = "3";
+const CUTS: u32 = 3;
 
 /// Reliability 50: the power is cut at random moments while services write what they keep. What was
 /// answered is there, nothing is torn, and the services come up with it.
@@ -100,7 +100,7 @@ fn a_power_cut_at_any_moment_tears_nothing_and_loses_no_answer(release: Release)
     machine.put("/root/grpc.py", GRPC);
     machine.put("/root/cuts.py", include_str!("guest/cuts.py"));
     machine.put("/root/kept.py", include_str!("guest/kept.py"));
-    let cuts = std::env::var("CUTS").unwrap_or_else(|_| CUTS.to_owned());
+    let cuts = times("CUTS").unwrap_or(CUTS);
     let told =
         json(&machine.done(&format!("python3 cuts.py /dev/shm/disk 1 {cuts} 2 /dev/shm/cuts")));
     println!("{release}: {cuts} cuts: {told}");

@@ -6,7 +6,7 @@ use serde_json::Value;
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
 use vm_tests::node::{BUILT_IN, GROUP, UPLOADED};
-use vm_tests::{Machine, Node};
+use vm_tests::{Machine, Node, times};
 
 const GRPC: &str = include_str!("guest/grpc.py");
 const CALLER: &str = include_str!("guest/caller.py");
@@ -31,11 +31,6 @@ memory = "64MiB"
 max_tasks = 16
 cpu_cores = 1
 "#;
-
-fn deaths() -> u32 {
-    let said = std::env::var("DEATHS").ok();
-    said.map_or(DEATHS, |text| text.parse().unwrap_or_else(|_| panic!("DEATHS={text}")))
-}
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -65,7 +60,8 @@ fn killed_again_and_again_it_loses_no_process_no_call_and_no_line(release: Relea
         "setsid python3 caller.py /run/blackhole/sockets/storage.sock end told.json \
          >caller.log 2>&1 </dev/null &",
     );
-    let deaths = deaths();
+    let asked_for = times("DEATHS");
+    let deaths = asked_for.unwrap_or(DEATHS);
     let mut took: Vec<f64> =
         (0..deaths).map(|_| machine.done("python3 -I killer.py").parse().unwrap()).collect();
     took.sort_by(f64::total_cmp);
@@ -73,6 +69,8 @@ fn killed_again_and_again_it_loses_no_process_no_call_and_no_line(release: Relea
     let calls = json(&machine.wait_until("cat told.json"));
     let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
     println!("{release}: {deaths} adoptions in {median:.1} s, {most:.1} s at most; {calls}");
+    // The number holds for a host that has nothing else to do, as one has for a campaign.
+    assert!(asked_for.is_none() || most <= 10.0, "{most} s of guest time");
     assert_eq!(calls["failures"].as_array().unwrap().len(), 0, "{calls}");
     assert!(calls["calls"].as_u64().unwrap() > u64::from(deaths), "{calls}");
     others.services_undisturbed();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -90,7 +90,7 @@ impl Feed {
         if let Some(answer) = last.as_ref().filter(|answer| self.is_fresh(answer)) {
             return answer.told.clone();
         }
-        let told = timeout_at(deadline, self.ask()).await.map_err(silent).flatten();
+        let told = self.ask_by(deadline).await;
         log_change(last.as_ref().is_none_or(|answer| answer.told.is_ok()), &told);
         *last = Some(Answer { at: Instant::now(), told: told.clone() });
         told
@@ -99,14 +99,17 @@ impl Feed {
     /// Asks for the first time, before the gateway itself is ready: an answer that says so is given
     /// to nobody.
     pub async fn greet(&self) {
-        let told = timeout(self.freshness.answer, self.ask()).await;
-        let told = told.map_err(|_| FeedError::Silent(self.freshness.answer)).flatten();
-        log_change(true, &told);
+        log_change(true, &self.ask_by(Instant::now() + self.freshness.answer).await);
     }
 
     fn is_fresh(&self, answer: &Answer) -> bool {
         let keep = if answer.told.is_ok() { self.freshness.good } else { self.freshness.failed };
         answer.at.elapsed() < keep
+    }
+
+    async fn ask_by(&self, deadline: Instant) -> Told {
+        let told = timeout_at(deadline, self.ask()).await;
+        told.map_err(|_| FeedError::Silent(self.freshness.answer)).flatten()
     }
 
     async fn ask(&self) -> Told {
