@@ -6,7 +6,7 @@ import subprocess
 import time
 
 PORT = "/dev/virtio-ports/agent"
-RETRY = 0.2
+RETRY = 0.5
 
 
 def read(port, length):

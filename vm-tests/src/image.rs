@@ -11,7 +11,7 @@ use crate::agent::{Agent, Answer};
 use crate::evidence::target;
 use crate::machine::set_clock;
 use crate::node;
-use crate::qemu::{Console, Hardware, Qemu, SNAPSHOT, Start, version};
+use crate::qemu::{Console, Hardware, KERNEL, Qemu, SHAPE, SNAPSHOT, Start, version};
 use crate::{Error, Release};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,iproute2,procps,initramfs-tools,\
@@ -52,6 +52,8 @@ pub enum Content {
     Debian,
     /// The node as cargo builds it, installed as a user would, and not started.
     Installed,
+    /// The same, started with an empty configuration: all built-in services are ready.
+    Running,
 }
 
 impl Image {
@@ -64,7 +66,8 @@ impl Image {
             kernel: folder.join("kernel"),
             initrd: folder.join("initrd"),
             disk: folder.join("disk"),
-            booted: folder.join(format!("booted-{:016x}", hash(&(&version()?, BOOTED)))),
+            booted: folder
+                .join(format!("booted-{:016x}", hash(&(&version()?, SHAPE, KERNEL, BOOTED)))),
         };
         let _held = lock(&folder)?;
         if !image.disk.exists() {
@@ -85,24 +88,30 @@ impl Image {
 
     /// Copies the disk with this content and its snapshot. Others who want the same wait meanwhile.
     pub fn copy(&self, content: Content, to: &Path) -> Result<(), Error> {
-        match content {
-            Content::Debian => copy(&self.booted, to),
-            Content::Installed => {
-                let binary = node::built()?;
-                let folder = target().join("vm-installed").join(self.release.name());
-                make_folder(&folder)?;
-                let _held = lock(&folder)?;
-                let installed = folder.join(format!("{:016x}", hash(&(&self.booted, binary))));
-                if !installed.exists() {
-                    self.install(binary, &folder, &installed)?;
-                }
-                copy(&installed, to)
-            }
+        let (name, then) = match content {
+            Content::Debian => return copy(&self.booted, to),
+            Content::Installed => ("installed", "true"),
+            Content::Running => ("running", START),
+        };
+        let binary = node::built()?;
+        let folder = target().join("vm-installed").join(self.release.name()).join(name);
+        make_folder(&folder)?;
+        let _held = lock(&folder)?;
+        let installed = folder.join(format!("{:016x}", hash(&(&self.booted, binary, then))));
+        if !installed.exists() {
+            self.install(binary, then, &folder, &installed)?;
         }
+        copy(&installed, to)
     }
 
     /// Takes the place of the one with the binary before.
-    fn install(&self, binary: &[u8], folder: &Path, installed: &Path) -> Result<(), Error> {
+    fn install(
+        &self,
+        binary: &[u8],
+        then: &str,
+        folder: &Path,
+        installed: &Path,
+    ) -> Result<(), Error> {
         for entry in fs::read_dir(folder).map_err(Error::io("list", folder))?.flatten() {
             let former = entry.path();
             fs::remove_file(&former).map_err(Error::io("remove", &former))?;
@@ -113,7 +122,7 @@ impl Image {
         let hardware = self.hardware(&disk, "qcow2");
         let (mut qemu, mut agent) =
             Qemu::start(&hardware, Start::Restore, Console::Nobody, run.path())?;
-        let done = install_node(&mut agent, binary);
+        let done = install_node(&mut agent, binary, then);
         if let Some(words) = qemu.last_words() {
             return Err(Error::Panic(words));
         }
@@ -160,10 +169,13 @@ impl Image {
     }
 }
 
-fn install_node(agent: &mut Agent, binary: &[u8]) -> Result<(), Error> {
+const START: &str = "echo >/etc/blackhole/config.toml && systemctl start blackhole";
+
+fn install_node(agent: &mut Agent, binary: &[u8], then: &str) -> Result<(), Error> {
     let uploaded = node::UPLOADED;
     agent.put(uploaded, binary)?;
-    let script = format!("{}; chmod 755 {uploaded} && {uploaded} install && sync", set_clock());
+    let install = format!("chmod 755 {uploaded} && {uploaded} install");
+    let script = format!("{}; {install} && {then} && sync", set_clock());
     match agent.run(&script)? {
         Answer { code: 0, .. } => Ok(()),
         answer => Err(Error::Boot(format!("{script}: {answer:?}"))),

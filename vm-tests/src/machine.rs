@@ -32,8 +32,13 @@ struct Running {
 }
 
 impl Machine {
-    /// A pristine machine, booted, with the right time, and with the node installed. Waits until
-    /// there is room for one more.
+    /// A pristine machine, booted, with the right time, and with a node that runs the built-in
+    /// services. Waits until there is room for one more.
+    pub fn running(release: Release, name: &str) -> Self {
+        Self::with(Content::Running, release, name)
+    }
+
+    /// One where the node is installed and was never started.
     pub fn start(release: Release, name: &str) -> Self {
         Self::with(Content::Installed, release, name)
     }
@@ -102,6 +107,17 @@ impl Machine {
         answer.out.trim_end().to_owned()
     }
 
+    /// What journalctl shows of this, with all that was logged so far. It is asked again if it
+    /// complains: of a file that grows as it is opened, 257 says that it is truncated, and shows
+    /// nothing of it.
+    pub fn journal(&self, of: &str) -> String {
+        self.wait_until(&format!(
+            "journalctl --sync; exec 3>&1; \
+             complaint=$(journalctl --no-pager --output cat {of} 2>&1 >&3); \
+             echo -n \"$complaint\" >&2; test -z \"$complaint\""
+        ))
+    }
+
     /// Writes a file; its path has no spaces.
     pub fn put(&self, path: &str, content: impl AsRef<[u8]>) {
         let answer = self.ask(path, |agent| agent.put(path, content.as_ref()));
@@ -112,6 +128,11 @@ impl Machine {
     pub fn uptime(&self) -> f64 {
         let uptime = self.done("cut -d ' ' -f 1 /proc/uptime");
         uptime.parse().unwrap_or_else(|_| panic!("{self}: /proc/uptime has {uptime:?}"))
+    }
+
+    /// Lets seconds of its own time pass, as a part of what is tried.
+    pub fn pass(&self, seconds: u32) {
+        self.done(&format!("sleep {seconds}"));
     }
 
     /// Holds it for this long, as a host does that is short of processors or moves it. Then its

@@ -18,6 +18,9 @@ pub const UPLOADED: &str = "/root/blackhole-node";
 /// The instances of a configuration that says nothing of them.
 pub const BUILT_IN: [&str; 4] = ["identity-0", "storage-0", "ledger-0", "gateway-0"];
 
+/// A service that does nothing.
+pub const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\n";
+
 /// What the orchestrator's own group and those of its services are below.
 pub const GROUP: &str = "/sys/fs/cgroup/system.slice/blackhole.service";
 
@@ -28,7 +31,7 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// As the machine has it installed, with this configuration; starts nothing.
+    /// As the machine has it, with this configuration in its file; nothing else is done.
     pub fn at_rest(machine: &'a Machine, configuration: &str) -> Self {
         let node = Self { machine };
         node.configure(configuration);
@@ -39,16 +42,16 @@ impl<'a> Node<'a> {
         self.machine.put("/etc/blackhole/config.toml", configuration);
     }
 
-    /// Starts it, which returns when it is active.
-    pub fn start(machine: &'a Machine, configuration: &str) -> Self {
+    /// The one that runs, which is given this configuration: returns when that is in force, with
+    /// every service ready.
+    pub fn with(machine: &'a Machine, configuration: &str) -> Self {
         let node = Self::at_rest(machine, configuration);
-        machine.done("systemctl start blackhole");
+        machine.done("systemctl reload blackhole");
         node
     }
 
     pub fn status(&self) -> Value {
-        let text = self.machine.done("blackhole-node status --json");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        json(&self.machine.done("blackhole-node status --json"))
     }
 
     /// What `status` says of one instance.
@@ -91,8 +94,7 @@ impl<'a> Node<'a> {
                  named = {{one['instance']: one for one in json.loads(out)['instances']}}\n    \
                  return {holds}\n"
         ));
-        let status: Value =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let status = json(&text);
         let name = |one: &Value| one["instance"].as_str().unwrap_or_default().to_owned();
         instances(&status).map(|one| (name(one), one.clone())).collect::<Map<_, _>>().into()
     }
@@ -173,8 +175,12 @@ fn instances(status: &Value) -> impl Iterator<Item = &Value> {
 /// What `status --security` says of every instance of the node that these options name.
 pub fn security(machine: &Machine, options: &str) -> Vec<Value> {
     let text = machine.done(&format!("blackhole-node {options} status --security --json"));
-    let shown: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    instances(&shown).cloned().collect()
+    instances(&json(&text)).cloned().collect()
+}
+
+/// What a program said in JSON.
+pub fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();

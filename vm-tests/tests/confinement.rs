@@ -34,8 +34,8 @@ fn landlock(release: Release) -> u64 {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn every_service_is_confined_by_all_that_the_kernel_has(release: Release) {
-    let machine = Machine::start(release, "sandbox");
-    let node = Node::start(&machine, PROBE);
+    let machine = Machine::running(release, "sandbox");
+    let node = Node::with(&machine, PROBE);
     let instances = security(&machine, "");
     assert_eq!(instances.len(), 5, "{instances:?}");
     for one in &instances {

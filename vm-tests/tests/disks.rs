@@ -4,10 +4,8 @@
 use serde_json::Value;
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
-use vm_tests::node::BUILT_IN;
+use vm_tests::node::{BUILT_IN, SLEEPER, json};
 use vm_tests::{Machine, Node, times};
-
-const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\n";
 
 /// Reliability 47: services are watched and restarted with nowhere to write, and the node itself
 /// comes back after its death.
@@ -126,7 +124,3 @@ put = field(1, sys.argv[1])
 answer = call("/run/blackhole/sockets/storage.sock", "/blackhole.storage.v1.Storage/Put", put)
 print("it was there" if fields(answer).get(3) else "it is new")
 "#;
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}

@@ -3,10 +3,8 @@
 
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
-use vm_tests::node::BUILT_IN;
+use vm_tests::node::{BUILT_IN, SLEEPER};
 use vm_tests::{Machine, Node};
-
-const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\n";
 
 /// Once told to, they use up the memory of the host, which is less than each may have.
 const GOBBLERS: &str = r#"
@@ -15,7 +13,7 @@ backoff_initial = "500ms"
 backoff_max = "500ms"
 max_restarts = 1000
 [services.gobbler]
-command = ["sh", "-c", "until test -e go; do sleep 0.1; done; exec tail /dev/zero"]
+command = ["sh", "-c", "until test -e go; do sleep 0.5; done; exec tail /dev/zero"]
 instances = 2
 "#;
 
@@ -25,8 +23,8 @@ instances = 2
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_host_without_memory_takes_it_from_who_used_it_up(release: Release) {
-    let machine = Machine::start(release, "no memory");
-    let node = Node::start(&machine, GOBBLERS);
+    let machine = Machine::running(release, "no memory");
+    let node = Node::with(&machine, GOBBLERS);
     let others = node.bystanders(&BUILT_IN);
     machine.done("touch /var/lib/blackhole/services/gobbler/go");
     for number in 0..2 {
@@ -47,8 +45,8 @@ fn a_host_without_memory_takes_it_from_who_used_it_up(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_node_comes_up_with_its_host_after_a_power_cut(release: Release) {
-    let machine = Machine::start(release, "power cut");
-    let node = Node::start(&machine, SLEEPER);
+    let machine = Machine::running(release, "power cut");
+    let node = Node::with(&machine, SLEEPER);
     machine.done("systemctl enable blackhole && sync");
     let files = "cd /var/lib/blackhole/services && find identity -type f | sort | xargs sha256sum";
     let before = machine.done(files);

@@ -2,10 +2,9 @@
 //! descriptors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use serde_json::Value;
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
-use vm_tests::node::{BUILT_IN, GROUP, UPLOADED};
+use vm_tests::node::{BUILT_IN, GROUP, UPLOADED, json};
 use vm_tests::{Machine, Node, times};
 
 const GRPC: &str = include_str!("guest/grpc.py");
@@ -32,23 +31,24 @@ max_tasks = 16
 cpu_cores = 1
 "#;
 
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
 /// The numbers that `counts` has in the journal, in their order.
 fn counted(machine: &Machine) -> Vec<u64> {
-    let lines = "journalctl --sync; journalctl --no-pager --output cat BLACKHOLE_SERVICE=counts \
-                 | sed -n 's/^count //p'";
-    machine.done(lines).lines().map(|number| number.parse().unwrap()).collect()
+    let lines = machine.journal("BLACKHOLE_SERVICE=counts");
+    let numbers: Vec<u64> = lines
+        .lines()
+        .filter_map(|line| line.strip_prefix("count "))
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(!numbers.is_empty(), "{lines}");
+    numbers
 }
 
 /// Reliability 25, 67: killed again and again while clients call a service.
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn killed_again_and_again_it_loses_no_process_no_call_and_no_line(release: Release) {
-    let machine = Machine::start(release, "immortal");
-    let node = Node::start(&machine, COUNTS);
+    let machine = Machine::running(release, "immortal");
+    let node = Node::with(&machine, COUNTS);
     let others = node.bystanders(&[&BUILT_IN[..], &["counts-0"]].concat());
     let files = "memory.max pids.max cpu.max";
     let limits = format!("cd {GROUP}/services/counts-0 && head {files}");
@@ -91,14 +91,14 @@ fn killed_again_and_again_it_loses_no_process_no_call_and_no_line(release: Relea
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn hung_it_is_ended_by_the_watchdog_and_its_services_go_on(release: Release) {
-    let machine = Machine::start(release, "watchdog");
-    let node = Node::start(&machine, COUNTS);
+    let machine = Machine::running(release, "watchdog");
+    let node = Node::with(&machine, COUNTS);
     let others = node.bystanders(&[&BUILT_IN[..], &["counts-0"]].concat());
     let former = node.main_pid();
     machine.done(&format!("kill -STOP {former}"));
     machine.wait_until("systemctl show --property NRestarts --value blackhole | grep -qx 1");
     machine.wait_until("systemctl is-active blackhole && blackhole-node status");
-    let journal = machine.done("journalctl --unit blackhole --no-pager --output cat");
+    let journal = machine.journal("--unit blackhole");
     assert!(journal.contains("Watchdog timeout"), "{journal}");
     assert_ne!(node.main_pid(), former);
     node.next_check(&BUILT_IN);
@@ -109,8 +109,8 @@ fn hung_it_is_ended_by_the_watchdog_and_its_services_go_on(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_reload_after_an_upgrade_of_the_package_becomes_it_in_place(release: Release) {
-    let machine = Machine::start(release, "upgrade");
-    let node = Node::start(&machine, COUNTS);
+    let machine = Machine::running(release, "upgrade");
+    let node = Node::with(&machine, COUNTS);
     let others = node.bystanders(&[&BUILT_IN[..], &["counts-0"]].concat());
     // A file of its own with the same content.
     machine.done(&format!("{UPLOADED} install && systemctl reload blackhole"));

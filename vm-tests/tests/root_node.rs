@@ -21,9 +21,7 @@ fn a_node_of_root_gives_a_service_a_user_of_its_own(release: Release) {
          sandbox = { user = 'nobody' }\n",
     );
     let run = "blackhole-node --config /root/second.toml";
-    machine.done(&format!("systemd-run --unit second {run}"));
-    let ready = "blackhole-node --runtime-dir /run/second status web | grep -q ready";
-    machine.wait_until(ready);
+    machine.done(&format!("systemd-run --unit second --property Type=notify {run}"));
     let instances = security(&machine, "--runtime-dir /run/second");
     let of = |name: &str| instances.iter().find(|one| one["service"] == name).unwrap();
     assert_eq!(of("web")["process"]["user"], "nobody", "{instances:?}");

@@ -36,13 +36,12 @@ fn it_is_active_when_all_services_are_ready_and_not_before(release: Release) {
 
     let status = machine.done("systemctl status --no-pager blackhole");
     assert!(status.contains("Status: \"ready: 5 of 5 instances ready\""), "{status}");
-    let journal = machine.done("journalctl --unit blackhole --no-pager --output cat");
+    let journal = machine.journal("--unit blackhole");
     for instance in BUILT_IN {
         assert!(journal.contains(&format!("{instance} ready")), "{instance}\n{journal}");
     }
-    let fields = "journalctl --no-pager --output cat --output-fields BLACKHOLE_SERVICE";
-    let services = machine.done(&format!("{fields} BLACKHOLE_SERVICE=storage | sort -u"));
-    assert_eq!(services, "storage", "what the journal has of storage alone");
+    let services = machine.journal("--output-fields BLACKHOLE_SERVICE BLACKHOLE_SERVICE=storage");
+    assert!(!services.is_empty() && services.lines().all(|of| of == "storage"), "{services}");
     let groups = machine.done(&format!("ls {GROUP}/services"));
     assert_eq!(groups.split_whitespace().filter(|name| BUILT_IN.contains(name)).count(), 4);
 }
@@ -50,13 +49,13 @@ fn it_is_active_when_all_services_are_ready_and_not_before(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_stop_leaves_no_process_and_no_group(release: Release) {
-    let machine = Machine::start(release, "stop");
+    let machine = Machine::running(release, "stop");
     let stubborn = r#"
         [services.stubborn]
         command = ["sh", "-c", "trap '' TERM; setsid sleep 1000000 & while :; do sleep 1; done"]
         stop_timeout = "1s"
     "#;
-    let node = Node::start(&machine, stubborn);
+    let node = Node::with(&machine, stubborn);
     let before = machine.done(&format!("cat {GROUP}/services/*/cgroup.procs | wc -l"));
     assert!(before.parse::<u32>().unwrap() >= 7, "{before} processes of five services");
     machine.done("systemctl stop blackhole");
@@ -71,8 +70,8 @@ fn a_stop_leaves_no_process_and_no_group(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_service_that_is_killed_is_restarted_and_nobody_else(release: Release) {
-    let machine = Machine::start(release, "kill");
-    let node = Node::start(&machine, "");
+    let machine = Machine::running(release, "kill");
+    let node = Node::at_rest(&machine, "");
     let others = node.bystanders(&["identity-0", "ledger-0", "gateway-0"]);
     let mut former = node.pid("storage-0");
     for round in 1..=3 {

@@ -63,9 +63,9 @@ fn a_wall_clock_that_jumps_changes_nothing(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_node_or_a_machine_that_stood_still_restarts_nobody(release: Release) {
-    let machine = Machine::start(release, "standing still");
+    let machine = Machine::running(release, "standing still");
     let checks = "[process_management.health_checks]\ninterval = \"3s\"\ntimeout = \"2s\"\n";
-    let node = Node::start(&machine, checks);
+    let node = Node::with(&machine, checks);
     let others = node.bystanders(&BUILT_IN);
     let orchestrator = node.main_pid();
     // Several checks come due meanwhile; below the watchdog's 30 s.

@@ -68,8 +68,8 @@ fn it_is_installed_and_taken_away_again(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_reload_touches_what_changed_and_a_wrong_one_nothing(release: Release) {
-    let machine = Machine::start(release, "reload");
-    let node = Node::start(&machine, WEB);
+    let machine = Machine::running(release, "reload");
+    let node = Node::with(&machine, WEB);
     let all = node.bystanders(&[BUILT_IN.as_slice(), &["web-0"]].concat());
     node.configure(&format!("{WEB}[services.storage]\nmax_blok = \"1MiB\"\n"));
     let refused = machine.run("systemctl reload blackhole");
@@ -108,8 +108,8 @@ fn a_reload_touches_what_changed_and_a_wrong_one_nothing(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn reloads_and_a_stop_at_once_come_one_after_the_other(release: Release) {
-    let machine = Machine::start(release, "reload and stop");
-    let node = Node::start(&machine, "");
+    let machine = Machine::running(release, "reload and stop");
+    let node = Node::at_rest(&machine, "");
     let others = node.bystanders(&BUILT_IN);
     node.configure(WEB);
     machine.done("for i in 1 2 3 4; do systemctl reload blackhole & done; wait");
@@ -147,8 +147,8 @@ fn a_start_and_a_stop_may_take_longer_than_systemd_waits(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn services_are_not_sheltered_from_the_oom_killer_and_end_with_the_node(release: Release) {
-    let machine = Machine::start(release, "oom score");
-    let node = Node::start(&machine, WEB);
+    let machine = Machine::running(release, "oom score");
+    let node = Node::with(&machine, WEB);
     let score = |pid: u64| machine.done(&format!("cat /proc/{pid}/oom_score_adj"));
     assert_eq!(score(node.main_pid()), "-500");
     for instance in BUILT_IN.iter().chain(&["web-0"]) {
@@ -180,12 +180,13 @@ time.sleep(1000000)
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_service_cannot_speak_for_the_node(release: Release) {
-    let machine = Machine::start(release, "telltale");
-    let node = Node::start(&machine, TELLTALE);
+    let machine = Machine::running(release, "telltale");
+    let node = Node::with(&machine, TELLTALE);
     let others = node.bystanders(&[&BUILT_IN[..], &["telltale-0"]].concat());
     let stored = node.property("NFileDescriptorStore");
-    let lines = "journalctl --sync; journalctl --no-pager --output cat BLACKHOLE_SERVICE=telltale";
-    let said = machine.wait_until(&format!("{lines} | grep -x 'sent [0-9]*' && {lines}"));
+    let lines = "journalctl --no-pager --output cat BLACKHOLE_SERVICE=telltale";
+    machine.wait_until(&format!("{lines} | grep -x 'sent [0-9]*'"));
+    let said = machine.journal("BLACKHOLE_SERVICE=telltale");
     assert!(!said.contains("was given /run/systemd/notify"), "{said}");
     // What it said is behind the node's own word to the watchdog in the same queue.
     let word = node.property("WatchdogTimestampMonotonic");
@@ -203,8 +204,8 @@ fn a_service_cannot_speak_for_the_node(release: Release) {
 #[test_case(Bookworm; "bookworm")]
 #[test_case(Trixie; "trixie")]
 fn a_node_that_hangs_as_it_is_stopped_leaves_nothing_behind(release: Release) {
-    let machine = Machine::start(release, "hung stop");
-    let node = Node::start(&machine, WEB);
+    let machine = Machine::running(release, "hung stop");
+    let node = Node::with(&machine, WEB);
     let former = node.pid("web-0");
     edit_unit(&machine, "[Service]\nTimeoutStopSec=3s\n");
     // Not SIGSTOP: systemd's SIGTERM comes with a SIGCONT.

@@ -5,6 +5,12 @@ use std::process::{ExitCode, Stdio};
 
 use crate::{cargo, setup, succeeds};
 
+const HERE: [&str; 5] = ["test", "--workspace", "--exclude", "vm-tests", "--no-fail-fast"];
+const IN_MACHINES: [&str; 4] = ["test", "--package", "vm-tests", "--no-fail-fast"];
+
+/// More than machines run at a time: while one is held, another test's runs.
+const THREADS: [&str; 2] = ["--", "--test-threads=5"];
+
 /// What held and what did not.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Tally {
@@ -41,13 +47,13 @@ fn checks(filter: Option<&str>) -> Tally {
     let mut tally = Tally::of(succeeds(cargo(&["fmt", "--all", "--check"])));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     tally.add(Tally::of(succeeds(cargo(&clippy))));
-    let mut tests = vec!["test", "--workspace", "--no-fail-fast"];
-    tests.extend(filter);
-    match counted(&tests) {
-        Ok(counted) => tally.add(counted),
-        Err(error) => {
-            eprintln!("xtask: cargo test: {error}");
-            tally.add(Tally::of(false));
+    for (tests, options) in [(&HERE[..], &[][..]), (&IN_MACHINES, &THREADS)] {
+        match counted(&[tests, filter.as_slice(), options].concat()) {
+            Ok(counted) => tally.add(counted),
+            Err(error) => {
+                eprintln!("xtask: cargo test: {error}");
+                tally.add(Tally::of(false));
+            }
         }
     }
     tally

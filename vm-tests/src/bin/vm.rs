@@ -18,12 +18,12 @@ usage: cargo xtask vm VERB
                     /root; Ctrl-A X ends it, and nothing of it is kept
 
 They are kept in ~/.cache/blackhole-vm, or where BLACKHOLE_VM_CACHE says. BLACKHOLE_VM_KVM=1 has KVM
-run them, BLACKHOLE_VM_MACHINES says how many tests have one at a time (2).
+run them, BLACKHOLE_VM_MACHINES says how many tests have one at a time (3).
 
 Some tests repeat what they do more often when they are told to: DEATHS=200 kills of the
 orchestrator, CUTS=100 power cuts, RELOADS=100 of the service manager, with
 
-  cargo test -p vm-tests --features campaign --test immortal --test disks --test daemon_reload";
+  cargo test -p vm-tests -- immortal power_cut daemon_reload";
 
 /// The exit code of a command line that makes no sense, as in clap and the shells.
 const USAGE: u8 = 2;
