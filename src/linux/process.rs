@@ -45,6 +45,15 @@ pub fn become_subreaper() -> Result<(), Error> {
         .map_err(failed("become subreaper", "in this process"))
 }
 
+/// Keeps what this process has mapped so far in memory, its program among it: a host that runs out
+/// of memory takes such pages from whoever runs and reads them again at each step. What was never
+/// touched costs nothing (`mlockall(2)`, `MCL_ONFAULT`). `RLIMIT_MEMLOCK` may forbid it.
+pub fn stay_in_memory() -> Result<(), Error> {
+    use rustix::mm::MlockAllFlags;
+    rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT)
+        .map_err(failed("lock in memory", "this process"))
+}
+
 /// Collects a child that has no pidfd here, such as an orphan that was given to us.
 pub fn reap_stranger(pid: Pid) -> Result<Reaped, Error> {
     match pidfd::kernel_pid(pid) {

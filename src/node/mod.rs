@@ -26,6 +26,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::act::{ABLE, REHEARSAL};
+use crate::linux::process;
 
 pub use aftermath::{AfterStopError, after_stop};
 pub use boot::{BootError, Configured, Loader, Settings};
@@ -36,6 +37,8 @@ pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
     if std::env::var_os(REHEARSAL).is_some() {
         return rehearse(estate, &settings.loader);
     }
+    // By hand the limit is usually lower than what we have mapped; we live on as others do.
+    let _as_others = process::stay_in_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BootError::Runtime)?;
     runtime.block_on(async {
