@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mm::MlockAllFlags;
 use rustix::process::{Flock, FlockOffsetType, FlockType, WaitId};
 
 use super::error::{Error, failed};
@@ -49,7 +50,6 @@ pub fn become_subreaper() -> Result<(), Error> {
 /// of memory takes such pages from whoever runs and reads them again at each step. What was never
 /// touched costs nothing (`mlockall(2)`, `MCL_ONFAULT`). `RLIMIT_MEMLOCK` may forbid it.
 pub fn stay_in_memory() -> Result<(), Error> {
-    use rustix::mm::MlockAllFlags;
     rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT)
         .map_err(failed("lock in memory", "this process"))
 }

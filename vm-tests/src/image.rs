@@ -169,6 +169,7 @@ impl Image {
     }
 }
 
+/// What makes a machine that has the node installed one where it runs.
 const START: &str = "echo >/etc/blackhole/config.toml && systemctl start blackhole";
 
 fn install_node(agent: &mut Agent, binary: &[u8], then: &str) -> Result<(), Error> {

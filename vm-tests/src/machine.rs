@@ -15,6 +15,9 @@ use crate::qemu::{Console, Qemu, Start};
 use crate::turn::Turn;
 use crate::{Error, Release, evidence};
 
+/// Shows messages and nothing else of them, as far as journald has taken them.
+pub const JOURNAL: &str = "journalctl --no-pager --output cat";
+
 #[derive(Debug)]
 pub struct Machine {
     release: Release,
@@ -113,7 +116,7 @@ impl Machine {
     pub fn journal(&self, of: &str) -> String {
         self.wait_until(&format!(
             "journalctl --sync; exec 3>&1; \
-             complaint=$(journalctl --no-pager --output cat {of} 2>&1 >&3); \
+             complaint=$({JOURNAL} {of} 2>&1 >&3); \
              echo -n \"$complaint\" >&2; test -z \"$complaint\""
         ))
     }

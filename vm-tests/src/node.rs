@@ -118,6 +118,11 @@ impl<'a> Node<'a> {
         self.until_all(&checks.collect::<Vec<_>>().join(" and "));
     }
 
+    /// Waits until the orchestrator that follows another has come up.
+    pub fn follows(&self) {
+        self.machine.wait_until("systemctl is-active blackhole && blackhole-node status");
+    }
+
     /// Those who have nothing to do with what is done to somebody else.
     pub fn bystanders(&self, names: &[&str]) -> Bystanders<'_> {
         let status = self.status();

@@ -7,7 +7,7 @@ use vm_tests::node::{BUILT_IN, SLEEPER};
 use vm_tests::{Machine, Node, times};
 
 /// How often, when `RELOADS` says nothing else.
-const RELOADS: u32 = 2;
+const RELOADS: u32 = 3;
 
 /// Reliability 59: the service manager reads its units anew, and executes itself anew.
 #[test_case(Bookworm; "bookworm")]

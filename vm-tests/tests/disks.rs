@@ -29,7 +29,7 @@ fn a_full_disk_keeps_nobody_from_being_watched(release: Release) {
     machine.done("rm /run/everything");
     let orchestrator = node.main_pid();
     machine.done(&format!("kill -9 {orchestrator}"));
-    machine.wait_until("blackhole-node status && systemctl is-active blackhole");
+    node.follows();
     others.services_undisturbed();
     machine.done("rm /var/lib/blackhole/everything");
     node.next_check(&BUILT_IN);
@@ -71,7 +71,7 @@ fn a_disk_that_fails_keeps_nobody_from_being_watched(release: Release) {
     machine.done(&format!("kill -9 {former}"));
     node.ready_again("sleeper-0", former);
     machine.done(&format!("kill -9 {}", node.main_pid()));
-    machine.wait_until("blackhole-node status && systemctl is-active blackhole");
+    node.follows();
     node.next_check(&BUILT_IN);
     others.services_undisturbed();
 

@@ -62,8 +62,12 @@ fn killed_again_and_again_it_loses_no_process_no_call_and_no_line(release: Relea
     );
     let asked_for = times("DEATHS");
     let deaths = asked_for.unwrap_or(DEATHS);
-    let mut took: Vec<f64> =
-        (0..deaths).map(|_| machine.done("python3 -I killer.py").parse().unwrap()).collect();
+    let die = |death| {
+        let seconds = machine.done("python3 -I killer.py");
+        println!("{release}: death {death} of {deaths}: {seconds} s");
+        seconds.parse().unwrap()
+    };
+    let mut took: Vec<f64> = (1..=deaths).map(die).collect();
     took.sort_by(f64::total_cmp);
     machine.done("touch end");
     let calls = json(&machine.wait_until("cat told.json"));
@@ -97,7 +101,7 @@ fn hung_it_is_ended_by_the_watchdog_and_its_services_go_on(release: Release) {
     let former = node.main_pid();
     machine.done(&format!("kill -STOP {former}"));
     machine.wait_until("systemctl show --property NRestarts --value blackhole | grep -qx 1");
-    machine.wait_until("systemctl is-active blackhole && blackhole-node status");
+    node.follows();
     let journal = machine.journal("--unit blackhole");
     assert!(journal.contains("Watchdog timeout"), "{journal}");
     assert_ne!(node.main_pid(), former);
@@ -125,7 +129,7 @@ fn a_reload_after_an_upgrade_of_the_package_becomes_it_in_place(release: Release
     // The same process with the same watchdog, children and limits; killed, it is followed as ever.
     others.undisturbed();
     machine.done("kill -9 $(systemctl show --property MainPID --value blackhole)");
-    machine.wait_until("systemctl is-active blackhole && blackhole-node status");
+    node.follows();
     others.services_undisturbed();
     let mut numbers = counted(&machine);
     numbers.sort_unstable();

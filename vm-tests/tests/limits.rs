@@ -227,7 +227,7 @@ time.sleep(1000000)
 memory = "128MiB"
 memory_swap = "0B"
 [services.reads]
-command = ["sh", "-c", "while :; do cat /usr/bin/* >/dev/null; touch full; sleep 2; done"]
+command = ["sh", "-c", "while :; do cat /usr/bin/* >/dev/null; touch full; sleep 0.5; done"]
 [services.reads.resources]
 memory = "64MiB"
 memory_swap = "0B"

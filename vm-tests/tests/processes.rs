@@ -3,7 +3,7 @@
 
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
-use vm_tests::node::{BUILT_IN, GROUP};
+use vm_tests::node::{BUILT_IN, GROUP, SLEEPER};
 use vm_tests::{Machine, Node};
 
 /// Every process of one forks for ever, once it is told to; the other has children that end and are
@@ -105,7 +105,7 @@ fn a_process_that_has_the_number_of_a_dead_one_is_not_signalled(release: Release
     for _ in 0..20 {
         machine.done("blackhole-node restart deaf");
     }
-    node.until("mayfly-1", "one['restarts'] >= 60");
+    node.until("mayfly-1", "one['restarts'] >= 100");
     machine.done("touch /run/enough");
     let told = machine.wait_until("cat /run/strangers strangers.log 2>&1");
     machine.done("echo 32768 >/proc/sys/kernel/pid_max");
@@ -171,8 +171,7 @@ fn a_process_that_hangs_in_the_kernel_is_named_and_not_doubled(release: Release)
 #[test_case(Trixie; "trixie")]
 fn a_service_that_finds_no_room_for_a_process_waits_and_comes_back(release: Release) {
     let machine = Machine::running(release, "tasks max");
-    let sleeper = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"]\nmax_restarts = 1000\n";
-    let node = Node::with(&machine, sleeper);
+    let node = Node::with(&machine, &format!("{SLEEPER}max_restarts = 1000\n"));
     let others = node.bystanders(&BUILT_IN);
     let former = node.pid("sleeper-0");
     machine.done(&format!("echo 1 >{GROUP}/pids.max; kill -9 {former}"));

@@ -3,6 +3,7 @@
 
 use test_case::test_case;
 use vm_tests::Release::{self, Bookworm, Trixie};
+use vm_tests::machine::JOURNAL;
 use vm_tests::node::{self, BUILT_IN, GROUP, UPLOADED};
 use vm_tests::{Machine, Node};
 
@@ -184,9 +185,9 @@ fn a_service_cannot_speak_for_the_node(release: Release) {
     let node = Node::with(&machine, TELLTALE);
     let others = node.bystanders(&[&BUILT_IN[..], &["telltale-0"]].concat());
     let stored = node.property("NFileDescriptorStore");
-    let lines = "journalctl --no-pager --output cat BLACKHOLE_SERVICE=telltale";
-    machine.wait_until(&format!("{lines} | grep -x 'sent [0-9]*'"));
-    let said = machine.journal("BLACKHOLE_SERVICE=telltale");
+    let of = "BLACKHOLE_SERVICE=telltale";
+    machine.wait_until(&format!("{JOURNAL} {of} | grep -x 'sent [0-9]*'"));
+    let said = machine.journal(of);
     assert!(!said.contains("was given /run/systemd/notify"), "{said}");
     // What it said is behind the node's own word to the watchdog in the same queue.
     let word = node.property("WatchdogTimestampMonotonic");
