@@ -6,7 +6,8 @@ import subprocess
 import time
 
 PORT = "/dev/virtio-ports/agent"
-RETRY = 0.5
+# A look costs an emulated machine a quarter of a second.
+RETRY = 1
 
 
 def read(port, length):
