@@ -39,8 +39,8 @@ fn a_full_disk_keeps_nobody_from_being_watched(release: Release) {
 /// Where everything that is kept is on a disk of its own, of which `power` can be held or changed.
 /// It is in memory, for how fast the host's disk is does not matter here.
 const DISK: &str = "
-truncate -s 32M /dev/shm/disk && loop=$(losetup --find --show /dev/shm/disk)
-echo 0 65536 linear $loop 0 | dmsetup create power
+truncate -s 128M /dev/shm/disk && loop=$(losetup --find --show /dev/shm/disk)
+echo 0 262144 linear $loop 0 | dmsetup create power
 mkfs.ext4 -q /dev/mapper/power
 mkdir -p /var/lib/blackhole && mount /dev/mapper/power /var/lib/blackhole
 chown blackhole: /var/lib/blackhole
@@ -64,7 +64,7 @@ fn a_disk_that_fails_keeps_nobody_from_being_watched(release: Release) {
              echo {table} | dmsetup reload power && dmsetup resume power"
         ));
     };
-    table("0 65536 error");
+    table("0 262144 error");
     let refused = machine.run("python3 put.py during");
     assert!(refused.err.contains("storage"), "{refused:?}");
     let former = node.pid("sleeper-0");
@@ -76,7 +76,7 @@ fn a_disk_that_fails_keeps_nobody_from_being_watched(release: Release) {
     others.services_undisturbed();
 
     machine.done("systemctl stop blackhole && umount /var/lib/blackhole");
-    table("0 65536 linear $(losetup --associated /dev/shm/disk --output NAME --noheadings) 0");
+    table("0 262144 linear $(losetup --associated /dev/shm/disk --output NAME --noheadings) 0");
     machine.done("mount /dev/mapper/power /var/lib/blackhole && systemctl start blackhole");
     let kept = machine.done("python3 put.py before");
     assert_eq!(kept, "it was there");
