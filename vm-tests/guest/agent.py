@@ -6,8 +6,7 @@ import subprocess
 import time
 
 PORT = "/dev/virtio-ports/agent"
-# A look costs an emulated machine a quarter of a second.
-RETRY = 1
+RETRY = 0.5
 
 
 def read(port, length):

@@ -123,16 +123,6 @@ impl<'a> Node<'a> {
         self.machine.wait_until("systemctl is-active blackhole && blackhole-node status");
     }
 
-    /// Waits until the service manager has heard once more from the supervise loop, for which it
-    /// keeps its watchdog.
-    pub fn next_beat(&self) {
-        let heard = self.property("WatchdogTimestampMonotonic");
-        self.machine.wait_until(&format!(
-            "test $(systemctl show --property WatchdogTimestampMonotonic --value blackhole) \
-             != {heard}"
-        ));
-    }
-
     /// Those who have nothing to do with what is done to somebody else.
     pub fn bystanders(&self, names: &[&str]) -> Bystanders<'_> {
         let status = self.status();

@@ -60,16 +60,16 @@ fn a_journald_that_dies_costs_at_most_what_it_had_in_hand(release: Release) {
     others.undisturbed();
 }
 
-/// 100 lines of three kilobytes a second until it is told to stop; then it leaves their number.
+/// 300 lines of a kilobyte a second until it is told to stop; then it leaves their number.
 const WRITER: &str = r#"
 [services.writer]
 command = ["python3", "-c", """
 import os, time
 begin, number = time.monotonic(), 0
 while not os.path.exists('enough'):
-    print('line', number, 'x' * 3000, flush=True)
+    print('line', number, 'x' * 1000, flush=True)
     number += 1
-    time.sleep(max(0, begin + number / 100 - time.monotonic()))
+    time.sleep(max(0, begin + number / 300 - time.monotonic()))
 with open('new', 'w') as file: print(number, file=file)
 os.rename('new', 'written')
 time.sleep(1000000)
@@ -91,14 +91,14 @@ fn a_journald_that_stands_still_costs_what_is_counted_and_nothing_else(release: 
     machine.done("systemctl kill --signal CONT systemd-journald");
     let last_lines = |number: u32| format!("{JOURNAL} --lines {number} BLACKHOLE_SERVICE=writer");
     // Said behind all that was held: from here on there is room again, and the last line gets in.
-    machine.wait_until(&format!("{} | grep -q 'lines missing here'", last_lines(600)));
+    machine.wait_until(&format!("{} | grep -q 'lines missing here'", last_lines(1000)));
     let folder = "/var/lib/blackhole/services/writer";
     machine.done(&format!("touch {folder}/enough"));
     let written = machine.wait_until(&format!("cat {folder}/written"));
     let last = written.parse::<u64>().unwrap() - 1;
     machine.wait_until(&format!("{} | grep -q '^line {last} '", last_lines(100)));
     let found =
-        numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), &format!(" {}", "x".repeat(3000)));
+        numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), &format!(" {}", "x".repeat(1000)));
     let found = found.into_iter().collect::<BTreeSet<_>>().len() as u64;
     let dropped = node.instance("writer-0")["log_lines_dropped"].as_u64().unwrap();
     println!("{release}: {written} written, {found} found, {dropped} dropped");
