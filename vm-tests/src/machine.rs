@@ -97,8 +97,8 @@ impl Machine {
         self.in_time(script, &answer)
     }
 
-    /// Runs the Bash script that a Python program names `SCRIPT` until the program's `holds` is
-    /// true of its output, and gives that.
+    /// Reads lines of what a Python program's `COMMAND` writes until the program's `holds` is true
+    /// of one, and gives that.
     pub fn judge_until(&self, program: &str) -> String {
         let answer = self.ask(program, |agent| agent.judge(program));
         self.in_time(program, &answer)

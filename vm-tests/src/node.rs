@@ -24,6 +24,9 @@ pub const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"
 /// What the orchestrator's own group and those of its services are below.
 pub const GROUP: &str = "/sys/fs/cgroup/system.slice/blackhole.service";
 
+const STATUS: &str = "blackhole-node status --json";
+const MAIN_PID: &str = "systemctl show --property MainPID --value blackhole";
+
 /// An installed node.
 #[derive(Debug)]
 pub struct Node<'a> {
@@ -51,7 +54,7 @@ impl<'a> Node<'a> {
     }
 
     pub fn status(&self) -> Value {
-        json(&self.machine.done("blackhole-node status --json"))
+        json(&self.machine.done(STATUS))
     }
 
     /// What `status` says of one instance.
@@ -67,8 +70,7 @@ impl<'a> Node<'a> {
 
     /// The orchestrator's process, as systemd knows it.
     pub fn main_pid(&self) -> u64 {
-        let pid = self.property("MainPID");
-        pid.parse().unwrap_or_else(|_| panic!("MainPID={pid}"))
+        number(&self.machine.done(MAIN_PID))
     }
 
     /// A property of the unit.
@@ -87,11 +89,11 @@ impl<'a> Node<'a> {
     fn until_all(&self, holds: &str) -> Value {
         let text = self.machine.judge_until(&format!(
             "import datetime, json\n\
-             SCRIPT = 'blackhole-node status --json'\n\
+             COMMAND = ['blackhole-node', 'status', '--watch', '--json']\n\
              def second(text): return datetime.datetime.fromisoformat(text[:19]).timestamp()\n\
              def checked(one): return second(one['last_health_check'] or '1900-01-01T00:00:00')\n\
-             def holds(out):\n    \
-                 named = {{one['instance']: one for one in json.loads(out)['instances']}}\n    \
+             def holds(line):\n    \
+                 named = {{one['instance']: one for one in json.loads(line)['instances']}}\n    \
                  return {holds}\n"
         ));
         let status = json(&text);
@@ -125,9 +127,17 @@ impl<'a> Node<'a> {
 
     /// Those who have nothing to do with what is done to somebody else.
     pub fn bystanders(&self, names: &[&str]) -> Bystanders<'_> {
-        let status = self.status();
+        let (main_pid, status) = self.main_pid_and_status("true");
         let pids = names.iter().map(|name| ((*name).to_owned(), standing(&status, name))).collect();
-        Bystanders { node: self, pids, main_pid: self.main_pid() }
+        Bystanders { node: self, pids, main_pid }
+    }
+
+    /// In one script, for a shell takes an emulated machine as long as each of these; `first`
+    /// comes before them and must succeed.
+    fn main_pid_and_status(&self, first: &str) -> (u64, Value) {
+        let told = self.machine.done(&format!("{first} && {MAIN_PID} && {STATUS}"));
+        let (pid, status) = told.split_once('\n').unwrap_or_default();
+        (number(pid), json(status))
     }
 }
 
@@ -142,20 +152,27 @@ pub struct Bystanders<'a> {
 impl Bystanders<'_> {
     /// Fails unless each is ready and well in the process that it was in before, and lives.
     pub fn undisturbed(&self) {
-        assert_eq!(self.node.main_pid(), self.main_pid, "the orchestrator is another process");
-        self.services_undisturbed();
+        let (main_pid, status) = self.node.main_pid_and_status(&self.all_live());
+        assert_eq!(main_pid, self.main_pid, "the orchestrator is another process");
+        self.stand_as_before(&status);
     }
 
     /// The same where the orchestrator itself is the victim.
     pub fn services_undisturbed(&self) {
-        let status = self.node.status();
+        let status = self.node.machine.done(&format!("{} && {STATUS}", self.all_live()));
+        self.stand_as_before(&json(&status));
+    }
+
+    fn stand_as_before(&self, status: &Value) {
         for (name, before) in &self.pids {
-            assert_eq!(standing(&status, name), *before, "{name}: (pid, restarts) changed");
+            assert_eq!(standing(status, name), *before, "{name}: (pid, restarts) changed");
         }
+    }
+
+    /// Succeeds when all their processes are there.
+    fn all_live(&self) -> String {
         let pids: Vec<String> = self.pids.values().map(|(pid, _)| pid.to_string()).collect();
-        self.node
-            .machine
-            .done(&format!("for pid in {}; do kill -0 $pid || exit; done", pids.join(" ")));
+        format!("for pid in {}; do kill -0 $pid || exit; done", pids.join(" "))
     }
 }
 
@@ -181,6 +198,10 @@ fn instances(status: &Value) -> impl Iterator<Item = &Value> {
 pub fn security(machine: &Machine, options: &str) -> Vec<Value> {
     let text = machine.done(&format!("blackhole-node {options} status --security --json"));
     instances(&json(&text)).cloned().collect()
+}
+
+fn number(pid: &str) -> u64 {
+    pid.parse().unwrap_or_else(|_| panic!("MainPID={pid}"))
 }
 
 /// What a program said in JSON.

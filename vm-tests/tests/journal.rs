@@ -15,26 +15,59 @@ fn numbers(lines: &str, rest: &str) -> Vec<u64> {
     whole.filter_map(|number| number.parse().ok()).collect()
 }
 
-/// A thousand lines a second for 15 seconds, once it is told to.
-const TALKER: &str = r#"
-[services.talker]
+const FOLDER: &str = "/var/lib/blackhole/services/writer";
+
+/// Once it is told to, writes numbered lines that end with `rest`: so many a second, then one a
+/// second, then none. It goes on as `go`, `slower` and `enough` appear, and leaves in `fast` and
+/// `all` how many it has written by then; the file `N` tells of N thousand.
+fn writer(rate: u32, rest: &str) -> String {
+    format!(
+        r#"
+[services.writer]
 command = ["python3", "-c", """
 import os, time
+number = 0
+def write(rate, until, told):
+    global number
+    begin, first = time.monotonic(), number
+    while not os.path.exists(until):
+        print('line', number, '{rest}', flush=True)
+        number += 1
+        if number % 1000 == 0: open(str(number // 1000), 'w').close()
+        time.sleep(max(0, begin + (number - first) / rate - time.monotonic()))
+    with open('new', 'w') as file: print(number, file=file)
+    os.rename('new', told)
 while not os.path.exists('go'): time.sleep(0.1)
-begin = time.monotonic()
-for number in range(15000):
-    print('line', number, flush=True)
-    time.sleep(max(0, begin + number / 1000 - time.monotonic()))
+write({rate}, 'slower', 'fast')
+write(1, 'enough', 'all')
 time.sleep(1000000)
 """]
-"#;
-
-/// Fails until one of the lines from this number on is in the journal.
-fn has_line_from(number: u32) -> String {
-    format!(
-        "{JOURNAL} --lines 100 BLACKHOLE_SERVICE=talker | \
-         awk '$1 == \"line\" && $2 >= {number} {{ found = 1 }} END {{ exit !found }}'"
+"#
     )
+}
+
+fn go(machine: &Machine) {
+    machine.done(&format!("touch {FOLDER}/go"));
+}
+
+/// Has it come to its end, and waits until the journal has its last line; gives how many it wrote.
+/// Lines for which there is no room are dropped. A slow one is in when all before it are over with:
+/// from then on there is room for the last.
+fn end(machine: &Machine) -> u64 {
+    let number = |after: &str, file: &str| -> u64 {
+        machine.done(&format!("touch {FOLDER}/{after}"));
+        machine.wait_until(&format!("cat {FOLDER}/{file}")).parse().unwrap()
+    };
+    let has_line_from = |number: u64| {
+        machine.wait_until(&format!(
+            "{JOURNAL} --lines 5 BLACKHOLE_SERVICE=writer | \
+             awk '$1 == \"line\" && $2 >= {number} {{ found = 1 }} END {{ exit !found }}'"
+        ));
+    };
+    has_line_from(number("slower", "fast"));
+    let written = number("enough", "all");
+    has_line_from(written - 1);
+    written
 }
 
 /// Reliability 57: journald dies again and again, and at most what it had in hand goes with it.
@@ -42,39 +75,25 @@ fn has_line_from(number: u32) -> String {
 #[test_case(Trixie; "trixie")]
 fn a_journald_that_dies_costs_at_most_what_it_had_in_hand(release: Release) {
     let machine = Machine::running(release, "journald dies");
-    let node = Node::with(&machine, TALKER);
-    let others = node.bystanders(&[&BUILT_IN[..], &["talker-0"]].concat());
-    machine.done("touch /var/lib/blackhole/services/talker/go");
+    let node = Node::with(&machine, &writer(1000, "."));
+    let others = node.bystanders(&[&BUILT_IN[..], &["writer-0"]].concat());
+    go(&machine);
     let kills = 3;
     for round in 1..=kills {
-        machine.wait_until(&has_line_from(round * 3000));
+        machine.wait_until(&format!("test -e {FOLDER}/{}", round * 3));
         machine.done("systemctl kill --signal KILL systemd-journald; systemctl reset-failed");
     }
-    machine.wait_until(&has_line_from(14_999));
-    let found = numbers(&machine.journal("BLACKHOLE_SERVICE=talker"), "");
+    machine.wait_until(&format!("test -e {FOLDER}/15"));
+    let written = end(&machine);
+    let found = numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), " .");
     let different: BTreeSet<_> = found.iter().collect();
     assert_eq!(found.len(), different.len(), "lines came twice");
-    let dropped = node.instance("talker-0")["log_lines_dropped"].as_u64().unwrap();
-    let lost = 15_000 - found.len() as u64 - dropped;
-    assert!(lost <= kills.into(), "{lost} lines are neither there nor counted; dropped: {dropped}");
+    let dropped = node.instance("writer-0")["log_lines_dropped"].as_u64().unwrap();
+    println!("{release}: {written} written, {} found, {dropped} dropped", found.len());
+    let lost = written - found.len() as u64 - dropped;
+    assert!(lost <= kills, "{lost} lines are neither there nor counted; dropped: {dropped}");
     others.undisturbed();
 }
-
-/// 300 lines of a kilobyte a second until it is told to stop; then it leaves their number.
-const WRITER: &str = r#"
-[services.writer]
-command = ["python3", "-c", """
-import os, time
-begin, number = time.monotonic(), 0
-while not os.path.exists('enough'):
-    print('line', number, 'x' * 1000, flush=True)
-    number += 1
-    time.sleep(max(0, begin + number / 300 - time.monotonic()))
-with open('new', 'w') as file: print(number, file=file)
-os.rename('new', 'written')
-time.sleep(1000000)
-"""]
-"#;
 
 /// Reliability 57: journald stands still for a minute. The node goes on, holds what it has room
 /// for, and what is not in the journal in the end is counted to the line.
@@ -82,27 +101,23 @@ time.sleep(1000000)
 #[test_case(Trixie; "trixie")]
 fn a_journald_that_stands_still_costs_what_is_counted_and_nothing_else(release: Release) {
     let machine = Machine::running(release, "journald stands still");
-    let node = Node::with(&machine, WRITER);
+    let rest = "x".repeat(1000);
+    let node = Node::with(&machine, &writer(300, &rest));
     let others = node.bystanders(&[&BUILT_IN[..], &["writer-0"]].concat());
+    go(&machine);
     machine.done("systemctl kill --signal STOP systemd-journald");
     node.next_check(&BUILT_IN);
     machine.pass(60);
     let memory = node.status()["node"]["memory_bytes"].as_u64().unwrap();
     machine.done("systemctl kill --signal CONT systemd-journald");
-    let last_lines = |number: u32| format!("{JOURNAL} --lines {number} BLACKHOLE_SERVICE=writer");
-    // Said behind all that was held: from here on there is room again, and the last line gets in.
-    machine.wait_until(&format!("{} | grep -q 'lines missing here'", last_lines(1000)));
-    let folder = "/var/lib/blackhole/services/writer";
-    machine.done(&format!("touch {folder}/enough"));
-    let written = machine.wait_until(&format!("cat {folder}/written"));
-    let last = written.parse::<u64>().unwrap() - 1;
-    machine.wait_until(&format!("{} | grep -q '^line {last} '", last_lines(100)));
-    let found =
-        numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), &format!(" {}", "x".repeat(1000)));
+    // Said behind all that was held.
+    machine.wait_until(&format!("{JOURNAL} BLACKHOLE_SERVICE=writer PRIORITY=4 | grep -q missing"));
+    let written = end(&machine);
+    let found = numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), &format!(" {rest}"));
     let found = found.into_iter().collect::<BTreeSet<_>>().len() as u64;
     let dropped = node.instance("writer-0")["log_lines_dropped"].as_u64().unwrap();
     println!("{release}: {written} written, {found} found, {dropped} dropped");
-    assert_eq!(found + dropped, last + 1, "what is lost is not counted");
+    assert_eq!(found + dropped, written, "what is lost is not counted");
     assert!(memory < 64 << 20, "{memory} bytes are held");
     others.undisturbed();
 }

@@ -9,7 +9,15 @@ pub fn run(arguments: &[&str]) -> ExitCode {
         eprintln!("xtask: {reason}");
         return ExitCode::FAILURE;
     }
-    let mut vm = vec!["run", "--quiet", "--package", "vm-tests", "--bin", "vm", "--"];
-    vm.extend(arguments);
-    if succeeds(cargo(&vm)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if program(arguments) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Makes all that tests in machines need and that is not there yet.
+pub fn build() -> bool {
+    program(&["build"])
+}
+
+fn program(arguments: &[&str]) -> bool {
+    let run = ["run", "--quiet", "--package", "vm-tests", "--bin", "vm", "--"];
+    succeeds(cargo(&[&run, arguments].concat()))
 }

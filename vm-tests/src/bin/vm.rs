@@ -13,12 +13,14 @@ use vm_tests::{Error, Release};
 const HELP: &str = "\
 usage: cargo xtask vm VERB
 
-  build [MACHINE]   make the machines bookworm and trixie, or one of them, where they are not there
+  build [MACHINE]   make the machines bookworm and trixie, or one of them, where they are not there,
+                    and the node that tests put on them
   shell [MACHINE]   a root shell in one (bookworm unless told otherwise) with the node's binary in
                     /root; Ctrl-A X ends it, and nothing of it is kept
 
 They are kept in ~/.cache/blackhole-vm, or where BLACKHOLE_VM_CACHE says. BLACKHOLE_VM_KVM=1 has KVM
-run them, BLACKHOLE_VM_MACHINES says how many tests have one at a time (3).
+run them, BLACKHOLE_VM_MACHINES says how many tests have one at a time: else one for each processor,
+and one more while a processor is idle.
 
 Some tests repeat what they do more often when they are told to: DEATHS=200 kills of the
 orchestrator, CUTS=100 power cuts, RELOADS=100 of the service manager, with
@@ -32,9 +34,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["build"] => build_all(),
+        ["build"] => build(&Release::ALL),
         ["build", name] => match name.parse() {
-            Ok(release) => build(release),
+            Ok(release) => build(&[release]),
             Err(reason) => return usage(&reason),
         },
         ["shell"] => shell(Release::Bookworm),
@@ -63,17 +65,18 @@ fn usage(reason: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn build_all() -> Result<(), Error> {
+/// A machine is made while cargo builds the node.
+fn build(releases: &[Release]) -> Result<(), Error> {
     thread::scope(|scope| {
-        let builders = Release::ALL.map(|release| scope.spawn(move || build(release)));
-        let panicked = |_| Err(Error::Boot("its builder panicked".to_owned()));
-        builders.into_iter().try_for_each(|builder| builder.join().unwrap_or_else(panicked))
+        let image = |release: Release| scope.spawn(move || Image::of(release));
+        let images: Vec<_> = releases.iter().map(|release| (*release, image(*release))).collect();
+        node::built()?;
+        for (release, builder) in images {
+            let panicked = |_| Err(Error::Boot("its builder panicked".to_owned()));
+            println!("{release}: {}", builder.join().unwrap_or_else(panicked)?.booted.display());
+        }
+        Ok(())
     })
-}
-
-fn build(release: Release) -> Result<(), Error> {
-    println!("{release}: {}", Image::of(release)?.booted.display());
-    Ok(())
 }
 
 /// A machine at this terminal, until it is ended there.
