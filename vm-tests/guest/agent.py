@@ -63,8 +63,8 @@ def wait(script, seconds):
 
 def judge(program, seconds):
     """Reads what the program's COMMAND says, line by line, until the program's `holds` is true of one;
-    if the command ends, it is run again. To read on takes an emulated machine a tenth of what it takes
-    to ask anew, and Python is here already."""
+    if the command ends, it is run again. To start a program, and most of all Python, takes an emulated
+    machine longer than what it does."""
     scope = {}
     exec(program, scope)
     deadline = time.monotonic() + seconds

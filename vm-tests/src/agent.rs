@@ -41,8 +41,8 @@ impl Agent {
         self.ask("wait", &TRIES_FOR.as_secs().to_string(), script.as_bytes(), script)
     }
 
-    /// Reads lines of what a Python program's `COMMAND` writes until the program's `holds` is true of
-    /// one, in bytes: the output is that line, or the last if none is.
+    /// Reads lines of what a Python program's `COMMAND` writes until the program's `holds` is true
+    /// of one, in bytes: the output is that line, or the last if none is.
     pub fn judge(&mut self, program: &str) -> Result<Answer, Error> {
         self.ask("judge", &TRIES_FOR.as_secs().to_string(), program.as_bytes(), program)
     }
