@@ -25,7 +25,6 @@ pub const SLEEPER: &str = "[services.sleeper]\ncommand = [\"sleep\", \"1000000\"
 pub const GROUP: &str = "/sys/fs/cgroup/system.slice/blackhole.service";
 
 const STATUS: &str = "blackhole-node status --json";
-const MAIN_PID: &str = "systemctl show --property MainPID --value blackhole";
 
 /// An installed node.
 #[derive(Debug)]
@@ -70,12 +69,12 @@ impl<'a> Node<'a> {
 
     /// The orchestrator's process, as systemd knows it.
     pub fn main_pid(&self) -> u64 {
-        number(&self.machine.done(MAIN_PID))
+        number(&self.property("MainPID"))
     }
 
     /// A property of the unit.
     pub fn property(&self, name: &str) -> String {
-        self.machine.done(&format!("systemctl show --property {name} --value blackhole"))
+        self.machine.done(&show(name))
     }
 
     /// Waits until this holds of what `status --json` says of an instance, a Python expression
@@ -135,7 +134,7 @@ impl<'a> Node<'a> {
     /// In one script, for a shell takes an emulated machine as long as each of these; `first`
     /// comes before them and must succeed.
     fn main_pid_and_status(&self, first: &str) -> (u64, Value) {
-        let told = self.machine.done(&format!("{first} && {MAIN_PID} && {STATUS}"));
+        let told = self.machine.done(&format!("{first} && {} && {STATUS}", show("MainPID")));
         let (pid, status) = told.split_once('\n').unwrap_or_default();
         (number(pid), json(status))
     }
@@ -198,6 +197,11 @@ fn instances(status: &Value) -> impl Iterator<Item = &Value> {
 pub fn security(machine: &Machine, options: &str) -> Vec<Value> {
     let text = machine.done(&format!("blackhole-node {options} status --security --json"));
     instances(&json(&text)).cloned().collect()
+}
+
+/// The script that tells a property of the unit.
+fn show(name: &str) -> String {
+    format!("systemctl show --property {name} --value blackhole")
 }
 
 fn number(pid: &str) -> u64 {

@@ -1,6 +1,6 @@
 //! How many machines run at the same time in one test program: as many as there are processors, for
-//! two on one take longer than one after the other; and one more whenever those leave a processor
-//! idle, because they wait for their own time to pass.
+//! two on one take longer than one after the other; and one more, up to twice as many, whenever
+//! those leave a processor idle, because they wait for their own time to pass.
 
 use std::fs;
 use std::num::NonZero;

@@ -19,7 +19,7 @@ const FOLDER: &str = "/var/lib/blackhole/services/writer";
 
 /// Once it is told to, writes numbered lines that end with `rest`: so many a second, then one a
 /// second, then none. It goes on as `go`, `slower` and `enough` appear, and leaves in `fast` and
-/// `all` how many it has written by then; the file `N` tells of N thousand.
+/// `all` how many it has written by then.
 fn writer(rate: u32, rest: &str) -> String {
     format!(
         r#"
@@ -33,7 +33,6 @@ def write(rate, until, told):
     while not os.path.exists(until):
         print('line', number, '{rest}', flush=True)
         number += 1
-        if number % 1000 == 0: open(str(number // 1000), 'w').close()
         time.sleep(max(0, begin + (number - first) / rate - time.monotonic()))
     with open('new', 'w') as file: print(number, file=file)
     os.rename('new', told)
@@ -50,6 +49,14 @@ fn go(machine: &Machine) {
     machine.done(&format!("touch {FOLDER}/go"));
 }
 
+/// Waits until one of its lines from this number on is in the journal.
+fn wait_for_line_from(machine: &Machine, number: u64) {
+    machine.wait_until(&format!(
+        "{JOURNAL} --lines 5 BLACKHOLE_SERVICE=writer | \
+         awk '$1 == \"line\" && $2 >= {number} {{ found = 1 }} END {{ exit !found }}'"
+    ));
+}
+
 /// Has it come to its end, and waits until the journal has its last line; gives how many it wrote.
 /// Lines for which there is no room are dropped. A slow one is in when all before it are over with:
 /// from then on there is room for the last.
@@ -58,15 +65,9 @@ fn end(machine: &Machine) -> u64 {
         machine.done(&format!("touch {FOLDER}/{after}"));
         machine.wait_until(&format!("cat {FOLDER}/{file}")).parse().unwrap()
     };
-    let has_line_from = |number: u64| {
-        machine.wait_until(&format!(
-            "{JOURNAL} --lines 5 BLACKHOLE_SERVICE=writer | \
-             awk '$1 == \"line\" && $2 >= {number} {{ found = 1 }} END {{ exit !found }}'"
-        ));
-    };
-    has_line_from(number("slower", "fast"));
+    wait_for_line_from(machine, number("slower", "fast"));
     let written = number("enough", "all");
-    has_line_from(written - 1);
+    wait_for_line_from(machine, written - 1);
     written
 }
 
@@ -80,10 +81,10 @@ fn a_journald_that_dies_costs_at_most_what_it_had_in_hand(release: Release) {
     go(&machine);
     let kills = 3;
     for round in 1..=kills {
-        machine.wait_until(&format!("test -e {FOLDER}/{}", round * 3));
+        wait_for_line_from(&machine, round * 3000);
         machine.done("systemctl kill --signal KILL systemd-journald; systemctl reset-failed");
     }
-    machine.wait_until(&format!("test -e {FOLDER}/15"));
+    wait_for_line_from(&machine, 14_999);
     let written = end(&machine);
     let found = numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), " .");
     let different: BTreeSet<_> = found.iter().collect();
@@ -111,7 +112,8 @@ fn a_journald_that_stands_still_costs_what_is_counted_and_nothing_else(release: 
     let memory = node.status()["node"]["memory_bytes"].as_u64().unwrap();
     machine.done("systemctl kill --signal CONT systemd-journald");
     // Said behind all that was held.
-    machine.wait_until(&format!("{JOURNAL} BLACKHOLE_SERVICE=writer PRIORITY=4 | grep -q missing"));
+    let notices = format!("{JOURNAL} BLACKHOLE_SERVICE=writer PRIORITY=4");
+    machine.wait_until(&format!("{notices} | grep -q 'lines missing here'"));
     let written = end(&machine);
     let found = numbers(&machine.journal("BLACKHOLE_SERVICE=writer"), &format!(" {rest}"));
     let found = found.into_iter().collect::<BTreeSet<_>>().len() as u64;
