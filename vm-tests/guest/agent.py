@@ -129,8 +129,15 @@ def answer(verb, argument, data):
         return 255, b"", str(error).encode()
 
 
+def opened():
+    """udev names the port: before the root is mounted if it is in time, else when it is run again."""
+    while not os.path.exists(PORT):
+        time.sleep(0.1)
+    return os.open(PORT, os.O_RDWR)
+
+
 def main():
-    port = os.open(PORT, os.O_RDWR)
+    port = opened()
     while True:
         verb, argument, length = line(port)
         code, out, err = answer(verb, argument, read(port, int(length)))
