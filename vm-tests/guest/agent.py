@@ -10,6 +10,8 @@ PORT = "/dev/virtio-ports/agent"
 # How long it waits before it tries again; longer every time, for whoever is waited for needs the
 # processor.
 RETRY, RETRY_MOST = 0.5, 2.0
+# The exit code of timeout(1).
+TIMED_OUT = 124
 
 
 def read(port, length):
@@ -40,21 +42,36 @@ def memory_file():
     return os.fdopen(os.memfd_create("answer"), "w+b")
 
 
-def run(script):
-    """Ends with the script itself, even if something that it started keeps its output open."""
+def run(script, seconds):
+    """Ends with the script itself, even if something that it started keeps its output open; ends a
+    script that hangs as timeout(1) does, so that somebody can still be asked why."""
     with memory_file() as out, memory_file() as err:
         shell = ["/bin/bash", "-c", script, "test"]
-        done = subprocess.run(shell, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd="/root")
+        process = subprocess.Popen(
+            shell, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd="/root")
+        ended = ends(process, seconds)
+        if not ended:
+            process.kill()
+        code = process.wait()
         out.seek(0)
         err.seek(0)
-        return done.returncode, out.read(), err.read()
+        return code if ended else TIMED_OUT, out.read(), err.read()
+
+
+def ends(process, seconds):
+    """Whether it ends in so many seconds. subprocess would look every 50 ms."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        return bool(select.select([pidfd], [], [], seconds)[0])
+    finally:
+        os.close(pidfd)
 
 
 def wait(script, seconds):
     """Runs the script until it succeeds; the last answer if it never does."""
     deadline, pause = time.monotonic() + seconds, RETRY
     while True:
-        answer = run(script)
+        answer = run(script, seconds)
         if answer[0] == 0 or time.monotonic() > deadline:
             return answer
         time.sleep(pause)
@@ -119,7 +136,7 @@ def put(path, content):
 def answer(verb, argument, data):
     try:
         if verb == "run":
-            return run(data)
+            return run(data, float(argument))
         if verb == "wait":
             return wait(data, float(argument))
         if verb == "judge":

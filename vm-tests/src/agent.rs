@@ -9,6 +9,10 @@ use crate::Error;
 /// How long a guest may say nothing. It ends tests that hang and decides nothing else.
 pub const PATIENCE: Duration = Duration::from_secs(900);
 
+/// How long a script may take, by the guest's clock: one that hangs is ended while its machine can
+/// still be asked why.
+const SCRIPT_TAKES: Duration = PATIENCE.saturating_sub(Duration::from_secs(60));
+
 /// How long a guest tries what is to succeed in the end, by its own clock.
 pub const TRIES_FOR: Duration = Duration::from_secs(300);
 
@@ -24,19 +28,21 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Agent {
     stream: BufReader<UnixStream>,
+    lost: bool,
 }
 
 impl Agent {
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream: BufReader::new(stream) }
+        Self { stream: BufReader::new(stream), lost: false }
     }
 
-    /// Runs a Bash script to its end.
+    /// Runs a Bash script to its end; code 124, as of timeout(1), if it has none.
     pub fn run(&mut self, script: &str) -> Result<Answer, Error> {
-        self.ask("run", "-", script.as_bytes(), script)
+        self.ask("run", &SCRIPT_TAKES.as_secs().to_string(), script.as_bytes(), script)
     }
 
-    /// Runs it again and again until it succeeds; the last answer if it never does.
+    /// Runs it again and again until it succeeds; the last answer if it never does, of one that
+    /// hangs with code 124.
     pub fn wait(&mut self, script: &str) -> Result<Answer, Error> {
         self.ask("wait", &TRIES_FOR.as_secs().to_string(), script.as_bytes(), script)
     }
@@ -59,7 +65,12 @@ impl Agent {
         data: &[u8],
         doing: &str,
     ) -> Result<Answer, Error> {
-        let exchanged = self.exchange(verb, argument, data);
+        let exchanged = match self.lost {
+            false => self.exchange(verb, argument, data),
+            true => Err(io::ErrorKind::NotConnected.into()),
+        };
+        // Whatever is read after half an answer is no answer.
+        self.lost |= !matches!(exchanged, Ok(Ok(_)));
         exchanged.map_err(|error| {
             let doing = doing.to_owned();
             match error.kind() == io::ErrorKind::WouldBlock {

@@ -9,7 +9,11 @@ use crate::agent::Agent;
 const ASKED: [(&str, &str); 3] = [
     ("journal.txt", "journalctl --no-pager --output=short-precise"),
     ("status.json", "blackhole-node status --json"),
-    ("units.txt", "systemctl status --no-pager --lines=0 blackhole; systemd-cgls --no-pager --all"),
+    (
+        "units.txt",
+        "systemctl status --no-pager --lines=0 blackhole; systemctl --failed; \
+         systemctl list-jobs; systemd-cgls --no-pager --all",
+    ),
 ];
 
 /// Gathers what can still be had; gives the folder.

@@ -194,9 +194,10 @@ fn lock(folder: &Path) -> Result<File, Error> {
     locked.map_err(Error::io("lock", folder))
 }
 
-/// Succeeds on a machine that has booted to its end.
-pub const BOOTED: &str =
-    "systemctl is-system-running --wait || { systemctl --failed; exit 1; }; udevadm settle; sync";
+/// Succeeds on a machine that has booted to its end, and says what keeps one from it.
+pub const BOOTED: &str = "timeout 240 systemctl is-system-running --wait \
+                          || { systemctl --failed; systemctl list-jobs; exit 1; }; \
+                          udevadm settle; sync";
 
 /// A folder for a machine's run, gone when it is dropped. Its path is short enough for sockets.
 pub fn run_folder() -> Result<tempfile::TempDir, Error> {

@@ -62,7 +62,11 @@ impl Machine {
         let folder = image::run_folder()?;
         let disk = folder.path().join("disk");
         image.copy(content, &disk)?;
-        let start = || Running::start(&image, Start::Restore, &folder);
+        let start = || -> Result<Running, Error> {
+            let mut running = Running::start(&image, Start::Restore, &folder)?;
+            running.ready(|agent| agent.run(&set_clock()))?;
+            Ok(running)
+        };
         let running = match start() {
             Err(Error::Panic(words)) => {
                 eprintln!("{release} for {name} once more, after\n{words}");
@@ -165,13 +169,21 @@ impl Machine {
     /// Boots a machine that is off, to the end of its boot.
     pub fn boot(&self) {
         assert!(self.running.borrow().is_none(), "{self} is on");
-        let mut started = Running::start(&self.image, Start::Boot, &self.folder);
-        if let Err(Error::Panic(words)) = &started {
+        let mut booted = self.power_on();
+        if let Err(Error::Panic(words)) = booted {
             eprintln!("{self} once more, after\n{words}");
-            started = Running::start(&self.image, Start::Boot, &self.folder);
+            self.cut_power();
+            booted = self.power_on();
         }
-        let running = started.unwrap_or_else(|error| panic!("{self} does not boot: {error}"));
-        self.running.replace(Some(running));
+        booted.unwrap_or_else(|error| panic!("{self} does not boot: {error}"));
+    }
+
+    /// A machine that does not come up is left on: it may say why.
+    fn power_on(&self) -> Result<(), Error> {
+        let running = Running::start(&self.image, Start::Boot, &self.folder)?;
+        // systemd gives up on the developer's shell, which ends at once where nobody has it.
+        let booted = format!("systemctl reset-failed shell; {BOOTED}");
+        self.running.borrow_mut().insert(running).ready(|agent| agent.wait(&booted))
     }
 
     fn ask(&self, what: &str, ask: impl FnOnce(&mut Agent) -> Result<Answer, Error>) -> Answer {
@@ -189,18 +201,21 @@ impl Running {
     fn start(image: &Image, start: Start<'_>, folder: &TempDir) -> Result<Self, Error> {
         let disk = folder.path().join("disk");
         let hardware = image.hardware(&disk, "qcow2");
-        let (qemu, mut agent) = Qemu::start(&hardware, start, Console::Nobody, folder.path())?;
-        let ready = match start {
-            Start::Restore => agent.run(&set_clock()),
-            // systemd gives up on the developer's shell, which ends at once where nobody has it.
-            Start::Boot => agent.wait(&format!("systemctl reset-failed shell; {BOOTED}")),
-            Start::BootOnto(_) => agent.wait(BOOTED),
-        };
-        if let Some(words) = qemu.last_words() {
+        let (qemu, agent) = Qemu::start(&hardware, start, Console::Nobody, folder.path())?;
+        Ok(Self { qemu, agent })
+    }
+
+    /// Has the guest do what makes it what a test expects.
+    fn ready(
+        &mut self,
+        ask: impl FnOnce(&mut Agent) -> Result<Answer, Error>,
+    ) -> Result<(), Error> {
+        let answer = ask(&mut self.agent);
+        if let Some(words) = self.qemu.last_words() {
             return Err(Error::Panic(words));
         }
-        match ready? {
-            Answer { code: 0, .. } => Ok(Self { qemu, agent }),
+        match answer? {
+            Answer { code: 0, .. } => Ok(()),
             answer => Err(Error::Boot(format!("{answer:?}"))),
         }
     }
