@@ -122,11 +122,7 @@ impl Image {
         let hardware = self.hardware(&disk, "qcow2");
         let (mut qemu, mut agent) =
             Qemu::start(&hardware, Start::Restore, Console::Nobody, run.path())?;
-        let done = install_node(&mut agent, binary, then);
-        if let Some(words) = qemu.last_words() {
-            return Err(Error::Panic(words));
-        }
-        done?;
+        qemu.succeeded(install_node(&mut agent, binary, then))?;
         qemu.human(&format!("delvm {SNAPSHOT}"))?;
         qemu.human(&format!("savevm {SNAPSHOT}"))?;
         qemu.quit()?;
@@ -155,14 +151,7 @@ impl Image {
         let hardware = self.hardware(&self.disk, "raw");
         let onto = Start::BootOnto(&fresh);
         let (mut qemu, mut agent) = Qemu::start(&hardware, onto, Console::Nobody, run.path())?;
-        let booted = agent.wait(BOOTED);
-        if let Some(words) = qemu.last_words() {
-            return Err(Error::Panic(words));
-        }
-        let booted = booted?;
-        if booted.code != 0 {
-            return Err(Error::Boot(format!("{booted:?}")));
-        }
+        qemu.succeeded(agent.wait(BOOTED))?;
         qemu.human(&format!("savevm {SNAPSHOT}"))?;
         qemu.quit()?;
         fs::rename(&fresh, &self.booted).map_err(Error::io("rename", &fresh))
@@ -172,15 +161,14 @@ impl Image {
 /// What makes a machine that has the node installed one where it runs.
 const START: &str = "echo >/etc/blackhole/config.toml && systemctl start blackhole";
 
-fn install_node(agent: &mut Agent, binary: &[u8], then: &str) -> Result<(), Error> {
+fn install_node(agent: &mut Agent, binary: &[u8], then: &str) -> Result<Answer, Error> {
     let uploaded = node::UPLOADED;
-    agent.put(uploaded, binary)?;
-    let install = format!("chmod 755 {uploaded} && {uploaded} install");
-    let script = format!("{}; {install} && {then} && sync", set_clock());
-    match agent.run(&script)? {
-        Answer { code: 0, .. } => Ok(()),
-        answer => Err(Error::Boot(format!("{script}: {answer:?}"))),
+    let put = agent.put(uploaded, binary)?;
+    if put.code != 0 {
+        return Ok(put);
     }
+    let install = format!("chmod 755 {uploaded} && {uploaded} install");
+    agent.run(&format!("{}; {install} && {then} && sync", set_clock()))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {

@@ -211,13 +211,7 @@ impl Running {
         ask: impl FnOnce(&mut Agent) -> Result<Answer, Error>,
     ) -> Result<(), Error> {
         let answer = ask(&mut self.agent);
-        if let Some(words) = self.qemu.last_words() {
-            return Err(Error::Panic(words));
-        }
-        match answer? {
-            Answer { code: 0, .. } => Ok(()),
-            answer => Err(Error::Boot(format!("{answer:?}"))),
-        }
+        self.qemu.succeeded(answer)
     }
 }
 

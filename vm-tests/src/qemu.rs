@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::agent::{Agent, PATIENCE};
+use crate::agent::{Agent, Answer, PATIENCE};
 
 /// The name of the snapshot in the disk of a booted machine.
 pub const SNAPSHOT: &str = "booted";
@@ -189,6 +189,17 @@ impl Qemu {
             ["Kernel panic", "Oops: ", "BUG: "].iter().filter_map(|mark| log.find(mark)).min()?;
         let begin = log[..at].rfind('\n').map_or(0, |end| end + 1);
         Some(log[begin..].lines().take(60).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Whether a guest that comes up did what it was asked, and its kernel lives.
+    pub fn succeeded(&self, answer: Result<Answer, Error>) -> Result<(), Error> {
+        if let Some(words) = self.last_words() {
+            return Err(Error::Panic(words));
+        }
+        match answer? {
+            Answer { code: 0, .. } => Ok(()),
+            answer => Err(Error::Boot(format!("{answer:?}"))),
+        }
     }
 
     fn reply(&mut self, doing: &str) -> Result<Value, Error> {
