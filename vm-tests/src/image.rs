@@ -61,19 +61,23 @@ impl Image {
     pub fn of(release: Release) -> Result<Self, Error> {
         let folder = cache()?.join(format!("{release}-{:016x}", recipe(release)));
         make_folder(&folder)?;
+        let _held = lock(&folder)?;
+        let disk = folder.join("disk");
+        if !disk.exists() {
+            eprintln!("building the {release} machine in {}", folder.display());
+            build(release, &folder)?;
+        }
+        // What is on top of a disk is for no other, not even for one of the same recipe.
+        let built = fs::metadata(&disk).and_then(|disk| disk.modified());
+        let built = built.map_err(Error::io("look at", &disk))?;
+        let booted = hash(&(&version()?, SHAPE, KERNEL, BOOTED, built));
         let image = Self {
             release,
             kernel: folder.join("kernel"),
             initrd: folder.join("initrd"),
-            disk: folder.join("disk"),
-            booted: folder
-                .join(format!("booted-{:016x}", hash(&(&version()?, SHAPE, KERNEL, BOOTED)))),
+            disk,
+            booted: folder.join(format!("booted-{booted:016x}")),
         };
-        let _held = lock(&folder)?;
-        if !image.disk.exists() {
-            eprintln!("building the {release} machine in {}", folder.display());
-            build(release, &folder)?;
-        }
         if !image.booted.exists() {
             eprintln!("booting the {release} machine for the first time");
             image.boot_first(&folder)?;
