@@ -9,10 +9,10 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 /// How long a processor has to be idle until one more machine takes it.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The share of one processor, over that time, from which it counts as idle.
-const IDLE: f64 = 0.4;
+const IDLE: f64 = 0.25;
 
 /// In which /proc/stat counts, a second (proc_stat(5)).
 const TICKS: f64 = 100.0;

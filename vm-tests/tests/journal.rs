@@ -17,22 +17,24 @@ fn numbers(lines: &str, rest: &str) -> Vec<u64> {
 
 const FOLDER: &str = "/var/lib/blackhole/services/writer";
 
-/// Once it is told to, writes numbered lines that end with `rest`: so many a second, then one a
-/// second, then none. It goes on as `go`, `slower` and `enough` appear, and leaves in `fast` and
-/// `all` how many it has written by then.
+/// Once it is told to, writes numbered lines that end with `rest`: so many a second, in thirty
+/// bursts, then one a second, then none. It goes on as `go`, `slower` and `enough` appear, and
+/// leaves in `fast` and `all` how many it has written by then.
 fn writer(rate: u32, rest: &str) -> String {
     format!(
         r#"
 [services.writer]
 command = ["python3", "-c", """
-import os, time
+import os, sys, time
 number = 0
 def write(rate, until, told):
     global number
     begin, first = time.monotonic(), number
     while not os.path.exists(until):
-        print('line', number, '{rest}', flush=True)
-        number += 1
+        for _ in range(max(1, rate // 30)):
+            print('line', number, '{rest}')
+            number += 1
+        sys.stdout.flush()
         time.sleep(max(0, begin + (number - first) / rate - time.monotonic()))
     with open('new', 'w') as file: print(number, file=file)
     os.rename('new', told)
