@@ -19,7 +19,7 @@ use blackhole_node::linux::fds::{self, SocketAccess};
 use blackhole_node::linux::pidfd::Pidfd;
 use blackhole_node::linux::sandbox::Sandbox;
 use blackhole_node::linux::spawn::{Launch, Program, spawn};
-use blackhole_node::linux::{inherited, process};
+use blackhole_node::linux::{listen_fds, process};
 use blackhole_node::rpc;
 use blackhole_node::rpc::pb::node::launch_sheet::Settings;
 use blackhole_node::rpc::pb::node::{LaunchSheet, StorageSettings};
@@ -54,7 +54,7 @@ fn main() -> Outcome {
 
 async fn serve(ears: &Path, id: &str) -> Outcome {
     let say = format!("run {id} {} {}", process::own_pid(), now());
-    let listener = inherited::take()?.remove("socket").ok_or("no descriptor named socket")?;
+    let listener = listen_fds::take()?.remove("socket").ok_or("no descriptor named socket")?;
     UnixDatagram::unbound()?.send_to(say.as_bytes(), ears)?;
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true)?;

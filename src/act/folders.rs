@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::error::ActError;
-use crate::linux::owner::{self, Owner};
+use crate::linux::chown::{self, Owner};
 use crate::plan::{LaunchPlan, Plan, RUNTIME_FOLDERS};
 use crate::units::{InstanceId, RunId};
 
@@ -37,11 +37,11 @@ pub(super) fn make(
             launch.data_dir.parent().and_then(Path::parent),
         ];
         for folder in through.into_iter().flatten() {
-            owner::let_through(folder).map_err(ActError::Owner)?;
+            chown::make_searchable(folder).map_err(ActError::Owner)?;
         }
     }
     for folder in [&launch.data_dir, folder] {
-        owner::give_tree(folder, owner).map_err(ActError::Owner)?;
+        chown::chown_tree(folder, owner).map_err(ActError::Owner)?;
     }
     Ok(())
 }

@@ -35,8 +35,8 @@ pub use takeover::Unread;
 use crate::config::NodeConfig;
 use crate::decide::SpawnFailure;
 use crate::linux::cgroupfs::{Group, LimitEvents};
+use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds;
-use crate::linux::line::Line;
 use crate::linux::members::{Marks, Members};
 use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
@@ -103,7 +103,7 @@ pub struct LiveRun {
     pub oom_kills_before: u64,
     notify_path: Option<PathBuf>,
     notify: Option<Arc<NotifySocket>>,
-    status: Option<Arc<Line>>,
+    status: Option<Arc<ConnectionBroker>>,
     group: GroupUse,
 }
 
@@ -128,7 +128,7 @@ pub struct Newborn {
     pub stderr: Pipe,
     pub notify: Option<Arc<NotifySocket>>,
     /// Our end of the line on which it asks for connections to the status, where it has one.
-    pub status: Option<Arc<Line>>,
+    pub status: Option<Arc<ConnectionBroker>>,
     /// Processes that were in its group before it, and were killed.
     pub strangers: Vec<Pid>,
 }
@@ -159,7 +159,7 @@ struct FirstProcess {
     oom_kills_before: u64,
     notify_path: Option<PathBuf>,
     notify: Option<Arc<NotifySocket>>,
-    status: Option<Arc<Line>>,
+    status: Option<Arc<ConnectionBroker>>,
     group: GroupUse,
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::error::ActError;
 use crate::catalog::Profile;
 use crate::config::SystemCallFilter;
-use crate::linux::owner::Owner;
+use crate::linux::chown::Owner;
 use crate::linux::sandbox::{
     Access, Families, FileRules, Filter, FilterRules, Required, Sandbox, Support,
 };

@@ -17,12 +17,12 @@ use super::sandbox::user_of;
 use super::{Act, Beginning, FirstProcess, GroupUse, Newborn, Pipe, folders, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
+use crate::linux::chown::{self, Owner};
+use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds::{self, SocketAccess};
-use crate::linux::line::Line;
 use crate::linux::notify::NotifySocket;
-use crate::linux::owner::{self, Owner};
 use crate::linux::sandbox::Sandbox;
-use crate::linux::shared;
+use crate::linux::shared_memory;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
 use crate::plan::{Channel, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
@@ -111,7 +111,8 @@ impl Voices {
 /// With a spool where somebody is there to keep it.
 fn log_pipe(act: &Act) -> Result<(Pipe, OwnedFd), crate::linux::Error> {
     let (ours, theirs) = fds::pipe()?;
-    let spool = act.superior.listens().then(|| shared::memory("blackhole-log")).transpose()?;
+    let spool =
+        act.superior.listens().then(|| shared_memory::memory("blackhole-log")).transpose()?;
     Ok((Pipe { spool, ..ours.into() }, theirs))
 }
 
@@ -171,7 +172,7 @@ fn kill_strangers(group: &Group) -> Result<Vec<Pid>, ActError> {
 /// What is made afresh for the run and passed to it; listeners and stored descriptors are not.
 struct Passing {
     /// Our end and the service's.
-    status: Option<(Line, Line)>,
+    status: Option<(ConnectionBroker, ConnectionBroker)>,
     sheet: Option<OwnedFd>,
 }
 
@@ -183,7 +184,7 @@ impl Passing {
         run: RunId,
     ) -> Result<Self, ActError> {
         let wants = |channel: &Channel| launch.passed.iter().any(|p| p.channel == *channel);
-        let status = wants(&Channel::Status).then(Line::pair);
+        let status = wants(&Channel::Status).then(ConnectionBroker::pair);
         let sheet = wants(&Channel::Sheet).then(|| {
             let sheet = sheet(act, launch, id, run);
             fds::sealed_memory("launch-sheet", &sheet.encode_to_vec())
@@ -349,8 +350,8 @@ fn notify_socket(
     let path = notify_path(&act.plan.runtime_dir, id, run);
     let socket = NotifySocket::bind(&path, SocketAccess::Owner).map_err(ActError::Channel)?;
     if owner != Owner::us() {
-        owner::let_through(path.parent().unwrap_or(&path)).map_err(ActError::Owner)?;
-        owner::give(&path, owner).map_err(ActError::Owner)?;
+        chown::make_searchable(path.parent().unwrap_or(&path)).map_err(ActError::Owner)?;
+        chown::chown(&path, owner).map_err(ActError::Owner)?;
     }
     Ok(Some((socket, path)))
 }

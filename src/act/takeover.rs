@@ -14,8 +14,8 @@ use super::superior::Superior;
 use super::sweep::Spared;
 use super::{Act, Beginning, Checkpoint, FirstProcess, GroupUse, Newborn, Pipe, SavedRun};
 use crate::decide::Held;
+use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds;
-use crate::linux::line::Line;
 use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::units::{InstanceId, RunId};
@@ -98,7 +98,7 @@ impl Act {
         };
         let notify = take(Part::Notify).map(NotifySocket::adopt).transpose();
         let notify = notify.map_err(ActError::Channel)?.map(Arc::new);
-        let status = take(Part::StatusLine).map(|fd| Arc::new(Line::from(fd)));
+        let status = take(Part::StatusLine).map(|fd| Arc::new(ConnectionBroker::from(fd)));
         let group = self.group_of(id)?;
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
         // The count began anew if the group's controllers were gone meanwhile.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use landlock::RulesetError;
 use rustix::io::Errno;
 
-use crate::linux::spawn::Door;
+use crate::linux::spawn::SpawnMethod;
 use crate::units::{Pid, Signal};
 
 /// What the kernel refused, or said that cannot be understood.
@@ -17,8 +17,8 @@ pub enum Error {
     System { operation: &'static str, object: String, reason: io::Error },
     #[error("{file} holds {found:?}, not {expected}")]
     Content { file: String, expected: &'static str, found: String },
-    #[error("clone a process for {program} ({door}): {}", words(reason))]
-    Clone { program: String, door: Door, reason: io::Error },
+    #[error("clone a process for {program} ({method}): {}", words(reason))]
+    Clone { program: String, method: SpawnMethod, reason: io::Error },
     #[error("{operation} {object}: {reason}")]
     Sandbox { operation: &'static str, object: String, reason: Box<RulesetError> },
     #[error("{program} cannot keep {names}: this process has not got that itself")]

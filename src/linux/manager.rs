@@ -15,7 +15,7 @@ use rustix::net::{
 use tokio::io::Interest;
 
 use super::error::{Error, failed};
-use super::watch;
+use super::fd_readiness;
 
 /// A socket that is connected to the manager's.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl ManagerSocket {
 
     /// Waits until there may be room for a message. One waiter at a time.
     pub async fn writable(&self) -> Result<(), Error> {
-        let waited = watch::ready(self.0.as_fd(), Interest::WRITABLE).await;
+        let waited = fd_readiness::ready(self.0.as_fd(), Interest::WRITABLE).await;
         waited.map_err(failed("wait for", "the service manager"))
     }
 }

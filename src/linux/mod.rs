@@ -2,28 +2,28 @@
 //! No policy here, and no other room is known but `units`. Needs Linux 5.4 at least.
 
 mod error;
+mod fd_readiness;
 #[cfg(test)]
 mod testing;
-mod watch;
 
 pub mod cgroupfs;
-pub mod farewell;
+pub mod chown;
+pub mod connection_broker;
+pub mod die_by_signal;
+pub mod exec_handover;
 pub mod fds;
-pub mod inherited;
 pub mod journal;
-pub mod line;
+pub mod listen_fds;
 pub mod manager;
 pub mod members;
 pub mod notify;
-pub mod owner;
-pub mod peek;
 pub mod pidfd;
+pub mod pipe_peek;
 pub mod process;
 pub mod procfs;
 pub mod sandbox;
-pub mod shared;
+pub mod shared_memory;
 pub mod spawn;
-pub mod succession;
 pub mod users;
 
 pub use error::Error;

@@ -15,8 +15,8 @@ use rustix::net::{
 use tokio::io::Interest;
 
 use super::error::{Error, failed};
+use super::fd_readiness;
 use super::fds::{self, SocketAccess};
-use super::watch;
 use crate::units::Pid;
 
 /// The longest message, in bytes; systemd takes as many.
@@ -79,7 +79,7 @@ impl NotifySocket {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(reason) => return Err(failed("receive from", "a notify socket")(reason)),
             }
-            let waited = watch::ready(self.0.as_fd(), Interest::READABLE).await;
+            let waited = fd_readiness::ready(self.0.as_fd(), Interest::READABLE).await;
             waited.map_err(failed("wait for", "a notify socket"))?;
         }
     }

@@ -9,7 +9,7 @@ use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::Interest;
 
 use super::error::{Error, failed};
-use super::watch;
+use super::fd_readiness;
 use crate::units::{Core, ExitStatus, Pid, Signal};
 
 /// One process (`pidfd_open(2)`). Dropping it does nothing to the process.
@@ -47,7 +47,7 @@ impl Pidfd {
 
     /// Waits until the process has ended, whoever its parent is. One waiter at a time.
     pub async fn exited(&self) -> Result<(), Error> {
-        let waited = watch::ready(self.0.as_fd(), Interest::READABLE).await;
+        let waited = fd_readiness::ready(self.0.as_fd(), Interest::READABLE).await;
         waited.map_err(failed("wait for", "a pidfd"))
     }
 

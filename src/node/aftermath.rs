@@ -148,9 +148,9 @@ fn take_controllers_back(unit: &Group) -> Result<Vec<&'static str>, crate::linux
     };
     let mut taken = Vec::new();
     for group in groups.iter().chain([unit]) {
-        let handed_on = group.handed_on()?;
+        let handed_on = group.enabled_controllers()?;
         for controller in CONTROLLERS.into_iter().filter(|name| handed_on.contains(*name)) {
-            group.take_back(controller)?;
+            group.disable_controller(controller)?;
             taken.push(controller);
         }
     }

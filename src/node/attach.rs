@@ -11,8 +11,8 @@ use crate::act::{Beginning, Newborn, Part, Pipe};
 use crate::config::HealthChecks;
 use crate::control::server::Desk;
 use crate::control::server::Feed;
+use crate::linux::connection_broker::{BrokerRequest, ConnectionBroker};
 use crate::linux::fds;
-use crate::linux::line::{Asked, Line};
 use crate::observe::clock::Clock;
 use crate::observe::exits::{self, First};
 use crate::observe::health::{self, HealthPlan};
@@ -70,7 +70,8 @@ pub(super) fn attach(
 ) -> JoinSet<()> {
     let mut observers = JoinSet::new();
     let teller = Teller::new(run, around.heard.clone());
-    let Newborn { pid, pidfd, members, stdout, stderr, notify, status, .. } = newborn;
+    let Newborn { pid, pidfd, members, stdout, stderr, notify, status: status_broker, .. } =
+        newborn;
     for (pipe, part) in [(stdout, Part::Stdout), (stderr, Part::Stderr)] {
         read_log(around, (id, run, pid), (pipe, part), pumps);
     }
@@ -101,8 +102,8 @@ pub(super) fn attach(
             observers.spawn(health::watch(checks, around.clock, scheduling, teller));
         }
     }
-    if let Some(line) = status {
-        observers.spawn(serve_feed(line, around.desk.clone()));
+    if let Some(broker) = status_broker {
+        observers.spawn(serve_feed(broker, around.desk.clone()));
     }
     observers
 }
@@ -148,20 +149,20 @@ pub(super) fn read_log(
     });
 }
 
-/// Gives a connection to the status to whoever asks on the line, until nobody is there.
-async fn serve_feed(line: Arc<Line>, desk: Desk<LogSources>) {
+/// Gives a connection to the status feed to whoever asks the broker, until nobody is there.
+async fn serve_feed(broker: Arc<ConnectionBroker>, desk: Desk<LogSources>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            asked = line.asked() => match asked {
-                Ok(Asked::For(_)) => {
+            asked = broker.next_request() => match asked {
+                Ok(BrokerRequest::Connections(_)) => {
                     // One for all who asked at once: the last is the only one who still waits.
                     let Ok((ours, theirs)) = fds::socket_pair() else { continue };
-                    if line.give(theirs).is_ok() {
+                    if broker.hand_out(theirs).is_ok() {
                         connections.spawn(serve_one(ours, desk.clone()));
                     }
                 }
-                Ok(Asked::HungUp) | Err(_) => return,
+                Ok(BrokerRequest::HungUp) | Err(_) => return,
             },
             Some(_) = connections.join_next() => {}
         }

@@ -91,9 +91,9 @@ pub enum BootError {
     #[error("cannot begin: {0}")]
     Runtime(io::Error),
     #[error("cannot take what was kept for us: {0}")]
-    Kept(#[from] crate::linux::inherited::InheritError),
+    Kept(#[from] crate::linux::listen_fds::ListenFdsError),
     #[error("cannot take what was handed over to us: {0}")]
-    HandedOver(#[from] crate::linux::succession::SuccessionError),
+    HandedOver(#[from] crate::linux::exec_handover::HandoverError),
     #[error("cannot make the folder {}: {reason}", path.display())]
     Folder { path: PathBuf, reason: io::Error },
     #[error("{} belongs to uid {owner}, not to us (uid {us}); choose another", path.display())]

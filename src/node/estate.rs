@@ -8,7 +8,7 @@ use super::boot::{BootError, Configured, Loader};
 use crate::act::{Act, Checkpoint, Inheritance, Newborn, Spared, Unread};
 use crate::config::{Beside, NodeConfig};
 use crate::decide::{Effect, Held, Node, resume};
-use crate::linux::{inherited, succession};
+use crate::linux::{exec_handover, listen_fds};
 use crate::plan::Plan;
 use crate::telemetry::LogBook;
 use crate::units::{InstanceId, Level, RunId, Tick};
@@ -37,9 +37,9 @@ pub(super) enum Arrival {
 /// Takes what the service manager kept, or what the program that this process was before handed
 /// over. Before anything else opens descriptors.
 pub(super) fn take() -> Result<Estate, BootError> {
-    let (arrival, kept) = match succession::take()? {
+    let (arrival, kept) = match exec_handover::take()? {
         Some(handed_over) => (Arrival::InPlace, handed_over),
-        None => (Arrival::Started, inherited::take_kept()?),
+        None => (Arrival::Started, listen_fds::take_stored()?),
     };
     let inheritance = Inheritance::sort(kept);
     let mut remarks: Vec<String> = inheritance

@@ -192,7 +192,7 @@ fn give(group: &Group, controller: &str) -> Result<(), String> {
     let has = |controllers: Result<BTreeSet<String>, crate::linux::Error>| {
         controllers.map(|all| all.contains(controller)).map_err(|error| error.to_string())
     };
-    if has(group.handed_on())? {
+    if has(group.enabled_controllers())? {
         return Ok(());
     }
     if !has(group.controllers())? {
@@ -203,7 +203,7 @@ fn give(group: &Group, controller: &str) -> Result<(), String> {
     if is_kept_by_processes(group).map_err(|error| error.to_string())? {
         return Err(format!("there are processes in {} itself", group.path().display()));
     }
-    group.hand_on(controller).map_err(|error| error.to_string())
+    group.enable_controller(controller).map_err(|error| error.to_string())
 }
 
 /// Whether processes in it keep it from handing anything on. The root of all groups may do both.

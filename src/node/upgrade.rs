@@ -17,7 +17,7 @@ use super::supervise::{LAST_WORDS, Supervisor};
 use crate::act::{ActError, Part, Pipe, Unfit};
 use crate::control::server::Answer;
 use crate::decide::Goal;
-use crate::linux::{fds, succession};
+use crate::linux::{exec_handover, fds};
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, Pid, RunId};
 
@@ -183,7 +183,7 @@ impl Supervisor {
         let control = control.as_fd().try_clone_to_owned().map_err(ActError::Duplicate)?;
         estate.push(("control".to_owned(), control));
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        succession::become_program(program, &arguments, &estate).map_err(ActError::Spawn)
+        exec_handover::exec(program, &arguments, &estate).map_err(ActError::Spawn)
     }
 }
 

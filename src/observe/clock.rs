@@ -1,4 +1,4 @@
-//! The door through which time enters.
+//! The method through which time enters.
 
 use std::time::{Duration, Instant};
 

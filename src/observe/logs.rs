@@ -12,7 +12,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep};
 
 use crate::linux::fds;
-use crate::linux::peek::{Mirror, Seen};
+use crate::linux::pipe_peek::{Mirror, Seen};
 use crate::telemetry::intake::Intake;
 use crate::telemetry::spool::Looked;
 use crate::telemetry::{BookError, LogBook, Rest, Source, Spool, Stream};

@@ -14,7 +14,7 @@ use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::catalog::Builtin;
-use crate::linux::inherited::{self, InheritError};
+use crate::linux::listen_fds::{self, ListenFdsError};
 use crate::rpc::pb::node::LaunchSheet;
 use crate::units::{InstanceId, Level};
 
@@ -31,7 +31,7 @@ const DRAIN_UNSAID: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     #[error(transparent)]
-    Inherit(#[from] InheritError),
+    Inherit(#[from] ListenFdsError),
     #[error("there is no built-in service {name:?}; there are {known}")]
     NoSuchService { name: String, known: String },
     #[error("the node passed no descriptor named {0:?}")]
@@ -85,7 +85,7 @@ pub fn builtin(name: &str) -> Result<Builtin, LaunchError> {
 
 /// Takes what was passed to this process for `builtin`.
 pub fn take(builtin: Builtin) -> Result<Launch, LaunchError> {
-    check(builtin, inherited::take()?)
+    check(builtin, listen_fds::take()?)
 }
 
 fn check(builtin: Builtin, mut passed: BTreeMap<String, OwnedFd>) -> Result<Launch, LaunchError> {

@@ -16,7 +16,7 @@ use super::ledger::LedgerError;
 use super::storage::Limits;
 use super::{gateway, identity, ledger, storage};
 use crate::catalog::Builtin;
-use crate::linux::line::Line;
+use crate::linux::connection_broker::ConnectionBroker;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::rpc::{Ending, Health, Peers, ServeError, Sockets, serve, with_reflection};
 use crate::telemetry::service_log;
@@ -154,7 +154,9 @@ fn storage_limits(launch: &Launch) -> Result<Limits, LaunchError> {
     Ok(Limits { max_block: settings.max_block_bytes, quota: settings.quota_bytes })
 }
 
-fn gateway_sockets(launch: &mut Launch) -> Result<(Vec<TcpListener>, Line), LaunchError> {
+fn gateway_sockets(
+    launch: &mut Launch,
+) -> Result<(Vec<TcpListener>, ConnectionBroker), LaunchError> {
     let http = std::mem::take(&mut launch.http);
     if http.is_empty() {
         return Err(LaunchError::Missing("http"));

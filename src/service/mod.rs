@@ -15,7 +15,7 @@ pub mod storage;
 
 use std::process::ExitCode;
 
-use crate::linux::farewell::end_by;
+use crate::linux::die_by_signal::die_by_signal;
 use crate::units::Signal;
 use life::Told;
 
@@ -30,7 +30,7 @@ pub use life::ServiceError;
 pub fn main(name: &str) -> ExitCode {
     match life::live(name) {
         Ok(Told::ToEnd) => ExitCode::SUCCESS,
-        Ok(Told::TimeUsedUp) => match end_by(Signal::XCPU) {
+        Ok(Told::TimeUsedUp) => match die_by_signal(Signal::XCPU) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");

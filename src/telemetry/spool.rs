@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, fence};
 use super::record::Part;
 use super::sink::QUEUE_MAX;
 use super::split::{LINE_MAX, Rest};
-use crate::linux::shared::{self, Bytes, Words};
-use crate::linux::{self, peek};
+use crate::linux::shared_memory::{self, Bytes, Words};
+use crate::linux::{self, pipe_peek};
 
 /// Bytes of records: as many as may wait in the sink, and what one read gives.
 const ROOM: usize = QUEUE_MAX + (1 << 20);
@@ -138,12 +138,12 @@ impl Spool {
     /// Memory for one stream, to be kept by whoever outlives this process. It takes up only what
     /// is in it.
     pub fn memory() -> Result<OwnedFd, SpoolError> {
-        Ok(shared::memory("blackhole-log")?)
+        Ok(shared_memory::memory("blackhole-log")?)
     }
 
     /// Goes on from what is in `memory`, which may be new. Nobody else may have it open.
     pub fn open(memory: impl AsFd) -> Result<Self, SpoolError> {
-        let (words, mut bytes) = shared::map(memory, SIZE)?;
+        let (words, mut bytes) = shared_memory::map(memory, SIZE)?;
         let ledger = Ledger(words);
         match ledger.load(place::LAYOUT) {
             0 => ledger.word(place::LAYOUT).store(LAYOUT, SeqCst),
@@ -254,7 +254,7 @@ impl Spool {
             *mark = [!last];
             fence(SeqCst);
             phase.store(which | TAKING | u64::from(last) << LAST_SHIFT, SeqCst);
-            let taken = peek::take(pipe, count, mark);
+            let taken = pipe_peek::take(pipe, count, mark);
             if taken.is_err() {
                 phase.store(which, SeqCst);
                 return taken;
@@ -481,7 +481,7 @@ mod tests {
         let phase = which | TAKING | u64::from(b'w') << LAST_SHIFT;
         spool.ledger.word(place::PHASE).store(phase, SeqCst);
         if comes_to_it {
-            peek::take(pipe, "second\nnew".len(), mark).unwrap();
+            pipe_peek::take(pipe, "second\nnew".len(), mark).unwrap();
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::group::{Group, flat_value};
 use crate::linux::error::{Error, failed};
-use crate::linux::watch;
+use crate::linux::fd_readiness;
 
 /// How often a group and those below it have run into limits, since the group was made. Zero where
 /// the host does not count.
@@ -94,7 +94,7 @@ impl Group {
             Err(rustix::io::Errno::OPNOTSUPP) => return Ok(None),
             Err(reason) => return Err(failed("set a trigger in", object)(reason)),
         }
-        let watched = watch::lastingly(opened, Interest::PRIORITY);
+        let watched = fd_readiness::registered(opened, Interest::PRIORITY);
         let watched = watched.map_err(failed("watch", &object))?;
         Ok(Some(MemoryStalls { watched, object }))
     }

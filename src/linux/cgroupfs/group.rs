@@ -13,8 +13,8 @@ use tokio::io::Interest;
 
 use super::hierarchy::{Hierarchy, own_group_name};
 use crate::linux::error::{Error, failed};
+use crate::linux::fd_readiness;
 use crate::linux::pidfd::Pidfd;
-use crate::linux::watch;
 use crate::units::{ByteSize, Pid, Signal};
 
 /// How often killing looks for new processes, where the kernel cannot kill a group by itself: a
@@ -105,19 +105,19 @@ impl Group {
     }
 
     /// The controllers that the groups directly below have.
-    pub fn handed_on(&self) -> Result<BTreeSet<String>, Error> {
+    pub fn enabled_controllers(&self) -> Result<BTreeSet<String>, Error> {
         Ok(words(&self.read("cgroup.subtree_control")?))
     }
 
     /// Gives a controller to the groups directly below. EBUSY: there are processes in this group
     /// itself, which only the topmost group of the host may have then.
-    pub fn hand_on(&self, controller: &str) -> Result<(), Error> {
+    pub fn enable_controller(&self, controller: &str) -> Result<(), Error> {
         self.write("cgroup.subtree_control", &format!("+{controller}"))
     }
 
     /// Takes a controller from the groups directly below, and with it the limits that were written
     /// there. EBUSY: one of them hands it on itself.
-    pub fn take_back(&self, controller: &str) -> Result<(), Error> {
+    pub fn disable_controller(&self, controller: &str) -> Result<(), Error> {
         self.write("cgroup.subtree_control", &format!("-{controller}"))
     }
 
@@ -307,7 +307,7 @@ impl Group {
             if !self.event_flag(&text, "populated")? {
                 return Ok(());
             }
-            watch::ready(events.as_fd(), Interest::PRIORITY).await.map_err(unreadable)?;
+            fd_readiness::ready(events.as_fd(), Interest::PRIORITY).await.map_err(unreadable)?;
         }
     }
 

@@ -183,13 +183,15 @@ fn a_group_hands_on_what_it_has_and_nothing_else() {
     let Some(base) = TestGroup::new() else { return };
     let below = base.create("below").unwrap();
     for controller in base.controllers().unwrap() {
-        base.hand_on(&controller).unwrap();
-        assert!(base.handed_on().unwrap().contains(&controller));
+        base.enable_controller(&controller).unwrap();
+        assert!(base.enabled_controllers().unwrap().contains(&controller));
         assert!(below.controllers().unwrap().contains(&controller));
-        base.take_back(&controller).unwrap();
+        base.disable_controller(&controller).unwrap();
     }
-    assert!(base.handed_on().unwrap().is_empty() && below.controllers().unwrap().is_empty());
-    let refused = below.hand_on("memory").unwrap_err().to_string();
+    assert!(
+        base.enabled_controllers().unwrap().is_empty() && below.controllers().unwrap().is_empty()
+    );
+    let refused = below.enable_controller("memory").unwrap_err().to_string();
     assert!(refused.contains("below/cgroup.subtree_control: \"+memory\": "), "{refused}");
 }
 

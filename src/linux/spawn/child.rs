@@ -1,7 +1,7 @@
 //! What the child does between clone and exec.
 //!
 //! The parent may have other threads, and their locks stay as they were: here nothing
-//! allocates, nothing locks, nothing panics; only system calls on what the sheet holds.
+//! allocates, nothing locks, nothing panics; only system calls on what the setup holds.
 #![allow(unsafe_code, reason = "signal dispositions, dup2, close_range and exec")]
 
 use std::convert::Infallible;
@@ -12,51 +12,51 @@ use std::ptr;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::child_setup::{ChildSetup, OomProtection, PreparedProgram};
 use super::clone::restore_signals;
 use super::confine::{confine, filter};
 use super::report::{FailureNote, Stage};
-use super::sheet::{PreparedProgram, Sheet, Shelter};
 
 /// What a child ends with that could not execute, as shells have it.
 const EXIT_CODE: i32 = 127;
 const SIGNALS: i32 = 64;
 
 /// Becomes the program, or says why not and ends.
-pub(super) fn run(sheet: &mut Sheet<'_>) -> ! {
-    let Err(note) = become_program(sheet);
-    sheet.tell(note);
+pub(super) fn run(setup: &mut ChildSetup<'_>) -> ! {
+    let Err(note) = become_program(setup);
+    setup.tell(note);
     end()
 }
 
-fn become_program(sheet: &mut Sheet<'_>) -> Result<Infallible, FailureNote> {
-    if let Some(procs) = &sheet.procs {
+fn become_program(setup: &mut ChildSetup<'_>) -> Result<Infallible, FailureNote> {
+    if let Some(procs) = &setup.procs {
         rustix::io::write(procs, b"0").map_err(at(Stage::JoinGroup, 0))?;
     }
     reset_signals();
     rustix::process::setsid().map_err(at(Stage::NewSession, 0))?;
-    for (target, fd) in (0..).zip(&sheet.descriptors) {
+    for (target, fd) in (0..).zip(&setup.descriptors) {
         move_to(fd.as_raw_fd(), target).map_err(at(Stage::Descriptors, 0))?;
     }
-    close_on_exec_from(sheet.first_free).map_err(at(Stage::Descriptors, 0))?;
-    if let Some(directory) = sheet.working_directory {
+    close_on_exec_from(setup.first_free).map_err(at(Stage::Descriptors, 0))?;
+    if let Some(directory) = setup.working_directory {
         rustix::process::chdir(directory).map_err(at(Stage::WorkingDirectory, 0))?;
     }
-    for (index, (resource, limit)) in (0..).zip(&sheet.limits) {
+    for (index, (resource, limit)) in (0..).zip(&setup.limits) {
         rustix::process::setrlimit(*resource, *limit).map_err(at(Stage::Limit, index))?;
     }
-    match sheet.shelter {
-        Shelter::None => {}
-        Shelter::Taken => leave_shelter().map_err(at(Stage::OomScore, 0))?,
+    match setup.oom_protection {
+        OomProtection::Unprotected => {}
+        OomProtection::Protected => leave_shelter().map_err(at(Stage::OomScore, 0))?,
     }
-    confine(&sheet.confinement)?;
+    confine(&setup.confinement)?;
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    for entry in &mut sheet.pid_entries {
+    for entry in &mut setup.pid_entries {
         entry.write(own);
     }
-    end_with_parent(sheet);
+    end_with_parent(setup);
     restore_signals(0);
-    filter(&sheet.confinement)?;
-    Err(at(Stage::Execute, 0)(execute(sheet)))
+    filter(&setup.confinement)?;
+    Err(at(Stage::Execute, 0)(execute(setup)))
 }
 
 pub(super) fn at(stage: Stage, index: u32) -> impl FnOnce(Errno) -> FailureNote {
@@ -112,18 +112,18 @@ fn close_on_exec_one_by_one(first: RawFd) {
 }
 
 /// A child whose parent died meanwhile belongs to nobody and must not become a service.
-fn end_with_parent(sheet: &Sheet<'_>) {
-    if rustix::process::getppid() != Some(sheet.parent) {
+fn end_with_parent(setup: &ChildSetup<'_>) {
+    if rustix::process::getppid() != Some(setup.parent) {
         end();
     }
 }
 
 /// Returns only when it failed.
-fn execute(sheet: &Sheet<'_>) -> Errno {
-    let (argv, envp) = (sheet.argv.as_ptr(), sheet.envp.as_ptr());
-    match &sheet.program {
+fn execute(setup: &ChildSetup<'_>) -> Errno {
+    let (argv, envp) = (setup.argv.as_ptr(), setup.envp.as_ptr());
+    match &setup.program {
         PreparedProgram::Path(path) => {
-            // SAFETY: the path and both lists are NUL-terminated, and the sheet keeps them.
+            // SAFETY: the path and both lists are NUL-terminated, and the setup keeps them.
             unsafe { libc::execve(path.as_ptr(), argv, envp) };
         }
         PreparedProgram::Fd(fd) => {

@@ -10,8 +10,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use super::sheet::Sheet;
-use super::{Door, child};
+use super::child_setup::ChildSetup;
+use super::{SpawnMethod, child};
 use crate::linux::cgroupfs::Group;
 use crate::linux::pidfd::Pidfd;
 use crate::units::Pid;
@@ -31,15 +31,15 @@ const EXIT_SIGNAL: u64 = 17;
 /// where they would write into the runtime's shared wake-up pipe. The child unblocks them when
 /// every one has its default again.
 pub(super) fn clone(
-    door: Door,
+    method: SpawnMethod,
     group: Option<&Group>,
-    sheet: &mut Sheet<'_>,
+    setup: &mut ChildSetup<'_>,
 ) -> io::Result<(Pid, Pidfd)> {
     let before = block_signals()?;
     let mut pidfd: RawFd = -1;
-    let made = match door {
-        Door::Clone3 => clone3(group, &mut pidfd, sheet),
-        Door::CloneThenJoin => fork(&mut pidfd, sheet),
+    let made = match method {
+        SpawnMethod::Clone3 => clone3(group, &mut pidfd, setup),
+        SpawnMethod::CloneThenJoin => fork(&mut pidfd, setup),
     };
     restore_signals(before);
     let pid = made?;
@@ -56,11 +56,11 @@ const STACK_SIZE: usize = 64 * 1024;
 struct Stack(MaybeUninit<[u8; STACK_SIZE]>);
 
 /// Returns when the child has executed or ended; with a copy of our memory, when it is made.
-fn clone3(group: Option<&Group>, pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io::Result<i64> {
+fn clone3(group: Option<&Group>, pidfd: &mut RawFd, setup: &mut ChildSetup<'_>) -> io::Result<i64> {
     let group = group.map(|group| u64::from(group.as_fd().as_raw_fd().unsigned_abs()));
     let into_group = if group.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let mut stack = Stack(MaybeUninit::uninit());
-    let (memory, stack_address, stack_size) = if sheet.confinement.changes_user() {
+    let (memory, stack_address, stack_size) = if setup.confinement.changes_user() {
         // A copy, in which it goes on upon the copy of our own stack.
         (0, 0, 0)
     } else {
@@ -80,9 +80,9 @@ fn clone3(group: Option<&Group>, pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io
         cgroup: group.unwrap_or(0),
     };
     // SAFETY: the child runs on `stack`, with our memory, while this thread does not run, or on a
-    // copy of all. It keeps to async-signal-safe calls, writes to nothing but its stack, the sheet
+    // copy of all. It keeps to async-signal-safe calls, writes to nothing but its stack, the setup
     // and `errno`, and never returns. The kernel writes to `pidfd`, which outlives the call.
-    let made = unsafe { clone3_and_run(&raw const arguments, ptr::from_mut(sheet).cast()) };
+    let made = unsafe { clone3_and_run(&raw const arguments, ptr::from_mut(setup).cast()) };
     if made < 0 {
         return Err(io::Error::from_raw_os_error(i32::try_from(-made).unwrap_or(i32::MAX)));
     }
@@ -90,18 +90,18 @@ fn clone3(group: Option<&Group>, pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io
 }
 
 /// The process that borrows our memory begins here.
-extern "C" fn begin(sheet: *mut Sheet<'_>) -> ! {
-    // SAFETY: it is the sheet that `clone3` was given, and the parent does not run meanwhile.
-    child::run(unsafe { &mut *sheet })
+extern "C" fn begin(setup: *mut ChildSetup<'_>) -> ! {
+    // SAFETY: it is the setup that `clone3` was given, and the parent does not run meanwhile.
+    child::run(unsafe { &mut *setup })
 }
 
 /// The child's pid, or a negative error number. The child goes to `begin` and stays there.
 ///
 /// # Safety
 ///
-/// `arguments` make a child with a stack of its own; `sheet` is a sheet that only the child uses.
+/// `arguments` make a child with a stack of its own; `setup` is a setup that only the child uses.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3_and_run(arguments: *const libc::clone_args, sheet: *mut libc::c_void) -> i64 {
+unsafe fn clone3_and_run(arguments: *const libc::clone_args, setup: *mut libc::c_void) -> i64 {
     let made: i64;
     // SAFETY: only the child is on the new stack, whose top is aligned for a call; for us this is
     // a system call like any other.
@@ -110,12 +110,12 @@ unsafe fn clone3_and_run(arguments: *const libc::clone_args, sheet: *mut libc::c
             "syscall",
             "test rax, rax",
             "jnz 2f",
-            "mov rdi, {sheet}",
+            "mov rdi, {setup}",
             "xor ebp, ebp",
             "call {begin}",
             "ud2",
             "2:",
-            sheet = in(reg) sheet,
+            setup = in(reg) setup,
             begin = sym begin,
             inlateout("rax") libc::SYS_clone3 => made,
             in("rdi") arguments,
@@ -133,19 +133,19 @@ unsafe fn clone3_and_run(arguments: *const libc::clone_args, sheet: *mut libc::c
 ///
 /// As above.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3_and_run(arguments: *const libc::clone_args, sheet: *mut libc::c_void) -> i64 {
+unsafe fn clone3_and_run(arguments: *const libc::clone_args, setup: *mut libc::c_void) -> i64 {
     let made: i64;
     // SAFETY: as above.
     unsafe {
         asm!(
             "svc 0",
             "cbnz x0, 2f",
-            "mov x0, {sheet}",
+            "mov x0, {setup}",
             "mov x29, xzr",
             "bl {begin}",
             "brk 1",
             "2:",
-            sheet = in(reg) sheet,
+            setup = in(reg) setup,
             begin = sym begin,
             inlateout("x0") arguments.addr() as i64 => made,
             in("x1") size_of::<libc::clone_args>(),
@@ -157,7 +157,7 @@ unsafe fn clone3_and_run(arguments: *const libc::clone_args, sheet: *mut libc::c
 
 /// With the older call and a copy of our memory. The third argument is where the pidfd goes on
 /// every architecture but those with CLONE_BACKWARDS2 (s390), which we do not build for.
-fn fork(pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io::Result<i64> {
+fn fork(pidfd: &mut RawFd, setup: &mut ChildSetup<'_>) -> io::Result<i64> {
     let no_stack = ptr::null::<libc::c_void>();
     let none = ptr::null::<libc::c_void>();
     let flags = CLONE_PIDFD | EXIT_SIGNAL;
@@ -167,7 +167,7 @@ fn fork(pidfd: &mut RawFd, sheet: &mut Sheet<'_>) -> io::Result<i64> {
         libc::syscall(libc::SYS_clone, flags, no_stack, ptr::from_mut(pidfd), none, none)
     };
     match made {
-        0 => child::run(sheet),
+        0 => child::run(setup),
         refused if refused < 0 => Err(io::Error::last_os_error()),
         pid => Ok(pid),
     }

@@ -15,7 +15,7 @@ use crate::linux::testing::{Finished, Output};
 use crate::linux::users::{self, User};
 use crate::units::{Capability, ExitStatus, Signal, SystemCall};
 
-const DOORS: [Door; 2] = [Door::Clone3, Door::CloneThenJoin];
+const METHODS: [SpawnMethod; 2] = [SpawnMethod::Clone3, SpawnMethod::CloneThenJoin];
 
 /// The field of a `/proc/PID/status`, which may be printed by several lines.
 fn field<'t>(status: &'t str, name: &str) -> &'t str {
@@ -48,17 +48,23 @@ fn only(folder: &Path) -> Option<FileRules> {
     FileRules::new(rules.chain(own)).unwrap()
 }
 
-async fn run(door: Door, sandbox: Sandbox<'_>, program: &str, arguments: &[&str]) -> Finished {
+async fn run(
+    method: SpawnMethod,
+    sandbox: Sandbox<'_>,
+    program: &str,
+    arguments: &[&str],
+) -> Finished {
     let output = Output::new();
     let mut launch = output.launch(program, arguments);
     launch.sandbox = sandbox;
-    let child = spawn_through(door, &launch).unwrap();
+    let child = spawn_with(method, &launch).unwrap();
     drop(launch);
     output.finish(child).await
 }
 
 async fn python(sandbox: Sandbox<'_>, text: &str) -> String {
-    let finished = run(Door::Clone3, sandbox, "/usr/bin/python3", &["-IS", "-c", text]).await;
+    let finished =
+        run(SpawnMethod::Clone3, sandbox, "/usr/bin/python3", &["-IS", "-c", text]).await;
     assert_eq!(finished.status, ExitStatus::Code(0), "{}", finished.output);
     finished.output
 }
@@ -68,16 +74,16 @@ async fn a_confined_child_has_no_rights_beyond_its_own() {
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let dumpable = || rustix::process::dumpable_behavior().unwrap();
     let before = dumpable();
-    for door in DOORS {
+    for method in METHODS {
         let filter = strict();
         let sandbox = confined(&filter, None);
-        let status = run(door, sandbox, "/bin/cat", &["/proc/self/status"]).await.output;
+        let status = run(method, sandbox, "/bin/cat", &["/proc/self/status"]).await.output;
         assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"));
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            assert_eq!(u64::from_str_radix(field(&status, set), 16), Ok(0), "{door}: {set}");
+            assert_eq!(u64::from_str_radix(field(&status, set), 16), Ok(0), "{method}: {set}");
         }
         if own_uid() == 0 {
-            assert_eq!(u64::from_str_radix(field(&status, "CapBnd"), 16), Ok(0), "{door}");
+            assert_eq!(u64::from_str_radix(field(&status, "CapBnd"), 16), Ok(0), "{method}");
         }
     }
     // Also where the child borrowed our memory.
@@ -146,11 +152,11 @@ print(ctypes.CFUNCTYPE(ctypes.c_int)(address)() >= 0)
 ";
     let arguments = ["-IS", "-c", text];
     let mut sandbox = confined(&filter, None);
-    let finished = run(Door::Clone3, sandbox, "/usr/bin/python3", &arguments).await;
+    let finished = run(SpawnMethod::Clone3, sandbox, "/usr/bin/python3", &arguments).await;
     let killed = matches!(finished.status, ExitStatus::Signal { number: Signal(31), .. });
     assert!(killed, "{finished:?}");
     sandbox = Sandbox { filter: None, ..confined(&filter, None) };
-    let finished = run(Door::Clone3, sandbox, "/usr/bin/python3", &arguments).await;
+    let finished = run(SpawnMethod::Clone3, sandbox, "/usr/bin/python3", &arguments).await;
     // A kernel without 32-bit programs answers with a signal of its own.
     assert!(!matches!(finished.status, ExitStatus::Signal { number: Signal(31), .. }));
 }
@@ -170,16 +176,16 @@ async fn a_child_uses_only_the_files_it_was_given() {
         given = given.path().display(),
         other = other.path().display(),
     );
-    for door in DOORS {
+    for method in METHODS {
         let filter = strict();
         let files = only(given.path());
         let sandbox = confined(&filter, files.as_ref());
         let script = format!("({script}) 2>&1; rm -r {}/*", given.path().display());
-        let finished = run(door, sandbox, "/bin/sh", &["-c", &script]).await;
+        let finished = run(method, sandbox, "/bin/sh", &["-c", &script]).await;
         let lines: Vec<&str> = finished.output.lines().collect();
-        assert_eq!(finished.output.matches("ermission denied").count(), 5, "{door}: {lines:?}");
+        assert_eq!(finished.output.matches("ermission denied").count(), 5, "{method}: {lines:?}");
         for line in ["kept", "runs", "null"] {
-            assert!(lines.contains(&line), "{door}: {lines:?}");
+            assert!(lines.contains(&line), "{method}: {lines:?}");
         }
     }
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
@@ -232,14 +238,14 @@ async fn another_user_is_another_user_and_we_stay_who_we_are() {
     let Some(nobody) = nobody() else { return };
     let dumpable = || rustix::process::dumpable_behavior().unwrap();
     let (before, stamp) = (dumpable(), fs::read_to_string("/proc/thread-self/status").unwrap());
-    for door in DOORS {
+    for method in METHODS {
         let filter = strict();
         let sandbox = Sandbox { user: Some(&nobody), ..confined(&filter, None) };
-        let status = run(door, sandbox, "/bin/cat", &["/proc/self/status"]).await.output;
+        let status = run(method, sandbox, "/bin/cat", &["/proc/self/status"]).await.output;
         let id = nobody.uid.to_string();
-        assert!(field(&status, "Uid").split('\t').all(|one| one == id), "{door}: {status}");
+        assert!(field(&status, "Uid").split('\t').all(|one| one == id), "{method}: {status}");
         let id = nobody.gid.to_string();
-        assert!(field(&status, "Gid").split('\t').all(|one| one == id), "{door}: {status}");
+        assert!(field(&status, "Gid").split('\t').all(|one| one == id), "{method}: {status}");
         assert_eq!(field(&status, "CapEff"), "0000000000000000");
     }
     assert_eq!(dumpable(), before, "the child's user changed what we are");
@@ -307,7 +313,7 @@ async fn a_program_that_another_user_may_not_execute_is_reported() {
     fs::copy("/bin/true", &program).unwrap();
     let filter = strict();
     let sandbox = Sandbox { user: Some(&nobody), ..confined(&filter, None) };
-    let finished = run(Door::Clone3, sandbox, program.to_str().unwrap(), &[]).await;
+    let finished = run(SpawnMethod::Clone3, sandbox, program.to_str().unwrap(), &[]).await;
     let ExecOutcome::Failed(failure) = finished.outcome else { panic!("{finished:?}") };
     // The report comes through the filter.
     assert_eq!((failure.stage, failure.errno), (Stage::Execute, libc::EACCES));
@@ -318,7 +324,7 @@ async fn a_sandbox_that_cannot_be_had_is_no_start() {
     // Without no_new_privs only CAP_SYS_ADMIN may, which it has just given away.
     let filter = strict();
     let sandbox = Sandbox { no_new_privileges: false, ..confined(&filter, None) };
-    let finished = run(Door::Clone3, sandbox, "/bin/true", &[]).await;
+    let finished = run(SpawnMethod::Clone3, sandbox, "/bin/true", &[]).await;
     let ExecOutcome::Failed(failure) = finished.outcome else { panic!("{finished:?}") };
     assert_eq!((failure.stage, failure.errno), (Stage::Filter, libc::EACCES));
     let words = "filter the system calls of \"/bin/true\": Permission denied";

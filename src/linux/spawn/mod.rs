@@ -1,15 +1,15 @@
 //! Starting a program as a child process that is in its group from its first instant.
 //!
-//! `sheet` prepares everything, `clone` makes the process, `child` runs in it until exec, `report`
+//! `child_setup` prepares everything, `clone` makes the process, `child` runs in it until exec, `report`
 //! tells the parent how that went. Knows nothing of services and restarts.
 
 mod child;
+mod child_setup;
 mod clone;
 mod confine;
 #[cfg(test)]
 mod confine_tests;
 mod report;
-mod sheet;
 #[cfg(test)]
 mod tests;
 
@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+use self::child_setup::ChildSetup;
 use self::report::Subjects;
 pub use self::report::{ExecFailure, ExecOutcome, ExecReport, Stage};
-use self::sheet::Sheet;
 use super::cgroupfs::Group;
 use super::error::Error;
 use super::pidfd::Pidfd;
@@ -84,7 +84,7 @@ pub enum Resource {
 
 /// How a child gets into its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum SpawnMethod {
     /// It is born in it: `clone3` with `CLONE_INTO_CGROUP`, Linux 5.7.
     Clone3,
     /// It joins before it executes: for older kernels, and sandboxes that refuse `clone3`.
@@ -107,33 +107,33 @@ static CLONE3_REFUSED: AtomicBool = AtomicBool::new(false);
 /// that could not execute says so through `Child::exec` and ends with code 127.
 ///
 /// Through `clone3` we wait until the program is executed, which in a frozen group would be until
-/// somebody thaws it: there the child goes through the other door.
+/// somebody thaws it: there the other method is used.
 pub fn spawn(launch: &Launch<'_>) -> Result<Child, Error> {
     let frozen = launch.group.is_some_and(|group| group.frozen().unwrap_or(false));
     if !frozen && !CLONE3_REFUSED.load(Ordering::Relaxed) {
-        match spawn_through(Door::Clone3, launch) {
-            Err(Error::Clone { reason, .. }) if is_shut(&reason) => {
+        match spawn_with(SpawnMethod::Clone3, launch) {
+            Err(Error::Clone { reason, .. }) if is_clone3_refused(&reason) => {
                 CLONE3_REFUSED.store(true, Ordering::Relaxed);
             }
             outcome => return outcome,
         }
     }
-    spawn_through(Door::CloneThenJoin, launch)
+    spawn_with(SpawnMethod::CloneThenJoin, launch)
 }
 
-/// `spawn` through this door only.
-pub fn spawn_through(door: Door, launch: &Launch<'_>) -> Result<Child, Error> {
-    let (mut sheet, report) = Sheet::prepare(door, launch)?;
-    let (pid, pidfd) = clone::clone(door, launch.group, &mut sheet).map_err(|reason| {
+/// `spawn` by this method only.
+pub fn spawn_with(method: SpawnMethod, launch: &Launch<'_>) -> Result<Child, Error> {
+    let (mut setup, report) = ChildSetup::prepare(method, launch)?;
+    let (pid, pidfd) = clone::clone(method, launch.group, &mut setup).map_err(|reason| {
         let program = launch.program_name();
-        Error::Clone { program, door, reason }
+        Error::Clone { program, method, reason }
     })?;
-    drop(sheet);
+    drop(setup);
     Ok(Child { pid, pidfd, exec: ExecReport::new(report, Subjects::of(launch)) })
 }
 
 /// Whether `clone3` itself was refused, rather than this one process.
-fn is_shut(reason: &io::Error) -> bool {
+fn is_clone3_refused(reason: &io::Error) -> bool {
     let errno = Errno::from_io_error(reason);
     // No such call; not in this sandbox; flag or structure unknown to Linux 5.3 to 5.6.
     [Errno::NOSYS, Errno::PERM, Errno::TOOBIG, Errno::INVAL].map(Some).contains(&errno)
@@ -149,7 +149,7 @@ impl Launch<'_> {
     }
 }
 
-impl fmt::Display for Door {
+impl fmt::Display for SpawnMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clone3 => f.pad("clone3"),

@@ -9,7 +9,7 @@ use tokio::io::Interest;
 
 use super::{Launch, Resource};
 use crate::linux::error::{Error, failed, words};
-use crate::linux::watch;
+use crate::linux::fd_readiness;
 
 /// What the child was doing when it failed, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl ExecReport {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(reason) => return Err(self.unreadable(reason.into())),
             }
-            let waited = watch::ready(self.pipe.as_fd(), Interest::READABLE).await;
+            let waited = fd_readiness::ready(self.pipe.as_fd(), Interest::READABLE).await;
             waited.map_err(|reason| self.unreadable(reason))?;
         };
         match (read, FailureNote::from_bytes(bytes)) {

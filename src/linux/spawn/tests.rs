@@ -13,11 +13,11 @@ use crate::linux::testing::{Finished, Output, TestGroup, text};
 use crate::linux::{fds, procfs};
 use crate::units::{Core, ExitStatus, Signal};
 
-const DOORS: [Door; 2] = [Door::Clone3, Door::CloneThenJoin];
+const METHODS: [SpawnMethod; 2] = [SpawnMethod::Clone3, SpawnMethod::CloneThenJoin];
 
-async fn run(door: Door, script: &str) -> Finished {
+async fn run(method: SpawnMethod, script: &str) -> Finished {
     let output = Output::new();
-    let child = spawn_through(door, &output.shell(script)).unwrap();
+    let child = spawn_with(method, &output.shell(script)).unwrap();
     output.finish(child).await
 }
 
@@ -38,15 +38,15 @@ async fn failure(program: &str, spoil: impl FnOnce(&mut Launch<'_>)) -> ExecFail
 #[tokio::test]
 async fn a_child_is_born_in_its_group() {
     let Some(group) = TestGroup::new() else { return };
-    for door in DOORS {
+    for method in METHODS {
         let output = Output::new();
         let mut launch = output.launch("/bin/cat", &["/proc/self/cgroup"]);
         launch.group = Some(&group);
-        let child = spawn_through(door, &launch).unwrap();
+        let child = spawn_with(method, &launch).unwrap();
         let finished = output.finish(child).await;
         let name = group.path().file_name().unwrap().to_str().unwrap();
         let line = finished.output.lines().find(|line| line.starts_with("0::")).unwrap();
-        assert!(line.ends_with(name), "{door}: {line}");
+        assert!(line.ends_with(name), "{method}: {line}");
     }
 }
 
@@ -56,17 +56,17 @@ async fn a_child_has_its_declared_descriptors_and_no_other() {
     let careless = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 200).unwrap();
     rustix::io::fcntl_setfd(&careless, rustix::io::FdFlags::empty()).unwrap();
     let (read_end, write_end) = fds::pipe().unwrap();
-    for door in DOORS {
+    for method in METHODS {
         let output = Output::new();
         let mut launch = output.launch("/bin/ls", &["-l", "/proc/self/fd"]);
         launch.passed = vec![read_end.as_fd(), write_end.as_fd()];
-        let child = spawn_through(door, &launch).unwrap();
+        let child = spawn_with(method, &launch).unwrap();
         let listed = output.finish(child).await.output;
         let open: Vec<_> = listed.lines().filter_map(|line| line.split_once(" -> ")).collect();
         let numbers: Vec<_> = open.iter().map(|(name, _)| name.rsplit_once(' ')).collect();
         let numbers: Vec<_> = numbers.into_iter().flatten().map(|(_, number)| number).collect();
         // ls itself opens 5 to read the folder.
-        assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"], "{door}: {listed}");
+        assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"], "{method}: {listed}");
         assert_eq!(open[0].1, "/dev/null");
         assert!(open[5].1.starts_with("/proc/"), "{listed}");
     }
@@ -91,16 +91,16 @@ async fn descriptors_arrive_in_their_order_whatever_their_numbers_here() {
 
 #[tokio::test]
 async fn the_environment_is_the_declared_one() {
-    for door in DOORS {
+    for method in METHODS {
         let output = Output::new();
         let mut launch = output.launch("/usr/bin/env", &[]);
         launch.environment = vec![text("A=1"), text("ODD=a=b c"), text("EMPTY=")];
         launch.pid_variables = vec!["LISTEN_PID", "WATCHDOG_PID"];
-        let child = spawn_through(door, &launch).unwrap();
+        let child = spawn_with(method, &launch).unwrap();
         let pid = child.pid;
         let printed = output.finish(child).await.output;
         let expected = format!("LISTEN_PID={pid}\nWATCHDOG_PID={pid}\nA=1\nODD=a=b c\nEMPTY=\n");
-        assert_eq!(printed, expected, "{door}");
+        assert_eq!(printed, expected, "{method}");
     }
 }
 
@@ -113,10 +113,10 @@ async fn signals_are_at_their_defaults_and_unblocked() {
     let own = fs::read_to_string("/proc/thread-self/status").unwrap();
     // Otherwise there would be nothing to reset.
     assert_ne!(mask(&own, "SigIgn:"), 0);
-    for door in DOORS {
-        let printed = run(door, "grep ^Sig /proc/self/status").await.output;
-        assert_eq!(mask(&printed, "SigIgn:"), 0, "{door}: {printed}");
-        assert_eq!(mask(&printed, "SigBlk:"), 0, "{door}: {printed}");
+    for method in METHODS {
+        let printed = run(method, "grep ^Sig /proc/self/status").await.output;
+        assert_eq!(mask(&printed, "SigIgn:"), 0, "{method}: {printed}");
+        assert_eq!(mask(&printed, "SigBlk:"), 0, "{method}: {printed}");
     }
     let after = fs::read_to_string("/proc/thread-self/status").unwrap();
     assert_eq!(mask(&after, "SigBlk:"), mask(&own, "SigBlk:"));
@@ -147,11 +147,11 @@ async fn limits_directory_and_session_are_the_childs_own() {
 #[tokio::test]
 async fn our_own_program_is_executed_from_its_descriptor() {
     let executable = fds::own_executable().unwrap();
-    for door in DOORS {
+    for method in METHODS {
         let output = Output::new();
         let mut launch = output.launch("blackhole-node", &["--list"]);
         launch.program = Program::Fd(executable.as_fd());
-        let child = spawn_through(door, &launch).unwrap();
+        let child = spawn_with(method, &launch).unwrap();
         let finished = output.finish(child).await;
         assert_eq!(finished.outcome, ExecOutcome::Executed);
         assert!(finished.output.contains("our_own_program_is_executed"), "{}", finished.output);
@@ -161,7 +161,7 @@ async fn our_own_program_is_executed_from_its_descriptor() {
 /// Writes a file from another process: while this one has it open for writing, a child of a test
 /// that runs beside this one could hold it open too, and execution would fail with ETXTBSY.
 async fn file_made_elsewhere(path: &Path, command: &str) {
-    let finished = run(Door::Clone3, &format!("{command} > {}", path.display())).await;
+    let finished = run(SpawnMethod::Clone3, &format!("{command} > {}", path.display())).await;
     assert_eq!(finished.status, ExitStatus::Code(0), "{}", finished.output);
 }
 
@@ -221,7 +221,7 @@ async fn a_failure_before_exec_names_what_failed() {
 }
 
 #[tokio::test]
-async fn a_group_that_cannot_be_joined_is_reported_at_both_doors() {
+async fn a_group_that_cannot_be_joined_is_reported_by_both_methods() {
     let Some(group) = TestGroup::new() else { return };
     // A threaded sibling makes a group "domain invalid": nothing may join it.
     group.create("threads").unwrap().write("cgroup.type", "threaded").unwrap();
@@ -229,10 +229,10 @@ async fn a_group_that_cannot_be_joined_is_reported_at_both_doors() {
     let output = Output::new();
     let mut launch = output.launch("/bin/true", &[]);
     launch.group = Some(&invalid);
-    let refused = spawn_through(Door::Clone3, &launch).unwrap_err();
+    let refused = spawn_with(SpawnMethod::Clone3, &launch).unwrap_err();
     assert_eq!(refused.errno(), Some(libc::EOPNOTSUPP), "{refused}");
 
-    let child = spawn_through(Door::CloneThenJoin, &launch).unwrap();
+    let child = spawn_with(SpawnMethod::CloneThenJoin, &launch).unwrap();
     let finished = output.finish(child).await;
     let ExecOutcome::Failed(failure) = finished.outcome else { panic!("{finished:?}") };
     assert_eq!((failure.stage, failure.errno), (Stage::JoinGroup, libc::EOPNOTSUPP));
@@ -240,11 +240,11 @@ async fn a_group_that_cannot_be_joined_is_reported_at_both_doors() {
 }
 
 #[test]
-fn a_door_is_shut_for_good_only_when_the_call_itself_is_refused() {
-    let is_shut = |errno| is_shut(&io::Error::from_raw_os_error(errno));
-    assert!([libc::ENOSYS, libc::EPERM, libc::E2BIG, libc::EINVAL].into_iter().all(is_shut));
+fn clone3_is_given_up_for_good_only_when_the_call_itself_is_refused() {
+    let is_refused = |errno| is_clone3_refused(&io::Error::from_raw_os_error(errno));
+    assert!([libc::ENOSYS, libc::EPERM, libc::E2BIG, libc::EINVAL].into_iter().all(is_refused));
     let passing = [libc::EAGAIN, libc::ENOMEM, libc::EBUSY, libc::EACCES, libc::ENODEV];
-    assert!(!passing.into_iter().any(is_shut));
+    assert!(!passing.into_iter().any(is_refused));
 }
 
 #[tokio::test]
@@ -252,11 +252,11 @@ async fn a_removed_group_starts_nothing() {
     let Some(group) = TestGroup::new() else { return };
     let removed = group.create("removed").unwrap();
     removed.remove().unwrap();
-    for door in DOORS {
+    for method in METHODS {
         let output = Output::new();
         let mut launch = output.launch("/bin/true", &[]);
         launch.group = Some(&removed);
-        spawn_through(door, &launch).unwrap_err();
+        spawn_with(method, &launch).unwrap_err();
     }
 }
 
@@ -273,10 +273,10 @@ fn a_launch_without_arguments_is_refused() {
 async fn a_child_that_finds_another_parent_does_not_execute() {
     let output = Output::new();
     let launch = output.shell("echo executed");
-    let (mut sheet, report) = Sheet::prepare(Door::Clone3, &launch).unwrap();
-    sheet.parent = rustix::process::Pid::INIT;
-    let (pid, pidfd) = clone::clone(Door::Clone3, None, &mut sheet).unwrap();
-    drop(sheet);
+    let (mut setup, report) = ChildSetup::prepare(SpawnMethod::Clone3, &launch).unwrap();
+    setup.parent = rustix::process::Pid::INIT;
+    let (pid, pidfd) = clone::clone(SpawnMethod::Clone3, None, &mut setup).unwrap();
+    drop(setup);
     let exec = ExecReport::new(report, Subjects::of(&launch));
     let finished = output.finish(Child { pid, pidfd, exec }).await;
     assert_eq!((finished.output.as_str(), finished.status), ("", ExitStatus::Code(127)));
@@ -340,7 +340,7 @@ async fn a_thousand_children_leave_no_descriptor_and_no_zombie() {
         let mut launch = output.launch("/bin/true", &[]);
         (launch.stdout, launch.stderr) = (null.as_fd(), null.as_fd());
         launch.passed = vec![null.as_fd()];
-        let child = spawn_through(DOORS[round % 2], &launch).unwrap();
+        let child = spawn_with(METHODS[round % 2], &launch).unwrap();
         assert_eq!(child.exec.outcome().await.unwrap(), ExecOutcome::Executed);
         child.pidfd.exited().await.unwrap();
         assert_eq!(child.pidfd.reap().unwrap(), Reaped::Ended(ExitStatus::Code(0)));

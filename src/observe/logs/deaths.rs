@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::linux::inherited;
 use crate::linux::journal::JournalSocket;
+use crate::linux::listen_fds;
 use crate::telemetry::fake_journal::{FakeJournal, Fields};
 use crate::telemetry::{AtEnd, Flushed, Limits, Query, Scope, Settings, SystemClock, journal};
 use crate::units::{Level, Pid, RunId};
@@ -29,7 +29,7 @@ const QUEUE: usize = 200_000;
 #[test]
 #[ignore = "run by the tests below, as a process of its own"]
 fn a_pump() {
-    let mut passed = inherited::take().unwrap();
+    let mut passed = listen_fds::take().unwrap();
     let (pipe, memory) = (passed.remove("pipe").unwrap(), passed.remove("spool").unwrap());
     let path = PathBuf::from(std::env::var("JOURNAL").unwrap());
     let rate = std::env::var("RATE").unwrap().parse().unwrap();
@@ -146,7 +146,7 @@ impl Lab {
         let program = [this.to_str().unwrap(), "--exact", child, "--ignored"];
         let passed =
             [("pipe", self.pipe.try_clone().unwrap()), ("spool", self.spool.try_clone().unwrap())];
-        inherited::testing::passing(&passed, &program)
+        listen_fds::testing::passing(&passed, &program)
             .env("JOURNAL", &self.path)
             .env("RATE", self.rate.to_string())
             .stdout(Stdio::null())

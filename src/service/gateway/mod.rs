@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 
-use crate::linux::line::Line;
+use crate::linux::connection_broker::ConnectionBroker;
 use crate::rpc::connections::{Bounds, accept_one_of, serve_each};
 use crate::rpc::{Ending, client, limits};
 use feed::{Feed, Freshness};
@@ -57,7 +57,7 @@ struct Times {
 /// does not answer, both pages say so with 503.
 pub async fn serve(
     http: Vec<StdListener>,
-    status: Line,
+    status: ConnectionBroker,
     drain: Duration,
     told: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
@@ -65,11 +65,11 @@ pub async fn serve(
     serve_with(times, http, over(status), told).await
 }
 
-fn over(line: Line) -> Channel {
+fn over(line: ConnectionBroker) -> Channel {
     let line = Arc::new(Mutex::new(line));
     client::channel_by(move || {
         let line = Arc::clone(&line);
-        async move { line.lock().await.ask().await.map_err(io::Error::other) }
+        async move { line.lock().await.connect().await.map_err(io::Error::other) }
     })
 }
 

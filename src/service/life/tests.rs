@@ -17,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::linux::inherited;
+use crate::linux::listen_fds;
 use crate::rpc::client;
 use crate::rpc::pb::node::{GatewaySettings, LaunchSheet, LedgerSettings, StorageSettings};
 use crate::rpc::pb::storage::PutRequest;
@@ -35,7 +35,7 @@ fn start(service: &str, passed: &[(&str, OwnedFd)]) -> Child {
     let this = std::env::current_exe().unwrap();
     let child = "service::life::tests::a_child";
     let program = [this.to_str().unwrap(), "--exact", child, "--ignored", "--nocapture"];
-    inherited::testing::passing(passed, &program)
+    listen_fds::testing::passing(passed, &program)
         .env("SERVICE", service)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

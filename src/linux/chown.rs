@@ -26,7 +26,7 @@ impl Owner {
 }
 
 /// Gives a file, a socket or an empty folder to its owner; follows no symbolic link.
-pub fn give(path: &Path, owner: Owner) -> Result<(), Error> {
+pub fn chown(path: &Path, owner: Owner) -> Result<(), Error> {
     let (uid, gid) = numbers(owner);
     rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(failed("change the owner of", path.display()))
@@ -35,7 +35,7 @@ pub fn give(path: &Path, owner: Owner) -> Result<(), Error> {
 /// Gives a folder to its owner if it is somebody else's, and with it what in it belonged to that
 /// one before. Files with a second name elsewhere keep their owner: they may be more than they
 /// seem.
-pub fn give_tree(path: &Path, owner: Owner) -> Result<(), Error> {
+pub fn chown_tree(path: &Path, owner: Owner) -> Result<(), Error> {
     let unread = |reason| failed("look at", path.display())(reason);
     let found = fs::symlink_metadata(path).map_err(unread)?;
     if (found.uid(), found.gid()) == (owner.uid, owner.gid) {
@@ -43,12 +43,12 @@ pub fn give_tree(path: &Path, owner: Owner) -> Result<(), Error> {
     }
     let refused = || failed("change the owner of what is in", path.display());
     let folder = open_folder(CWD, path).map_err(refused())?;
-    give_below(&folder, found.uid(), owner).map_err(refused())?;
+    chown_below(&folder, found.uid(), owner).map_err(refused())?;
     // Last: a change that was broken off begins anew.
-    give(path, owner)
+    chown(path, owner)
 }
 
-fn give_below(folder: &OwnedFd, before: u32, owner: Owner) -> Result<(), Errno> {
+fn chown_below(folder: &OwnedFd, before: u32, owner: Owner) -> Result<(), Errno> {
     let (uid, gid) = numbers(owner);
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
@@ -62,7 +62,7 @@ fn give_below(folder: &OwnedFd, before: u32, owner: Owner) -> Result<(), Errno> 
             continue;
         }
         if is_folder {
-            give_below(&open_folder(folder, name)?, before, owner)?;
+            chown_below(&open_folder(folder, name)?, before, owner)?;
         }
         rustix::fs::chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     }
@@ -79,7 +79,7 @@ fn numbers(owner: Owner) -> (Option<Uid>, Option<Gid>) {
 }
 
 /// Lets everybody go through a folder of ours to what they know the name of; they cannot list it.
-pub fn let_through(folder: &Path) -> Result<(), Error> {
+pub fn make_searchable(folder: &Path) -> Result<(), Error> {
     const SEARCH: u32 = 0o011;
     let refused = || failed("let other users through", folder.display());
     let mode = fs::metadata(folder).map_err(refused())?.permissions().mode() & 0o7777;
@@ -108,12 +108,12 @@ mod tests {
         for path in [&file, &others, &folder.join("shared"), &lab.path().join("outside")] {
             fs::write(path, "x").unwrap();
         }
-        give(&others, Owner { uid: 7, gid: 7 }).unwrap();
+        chown(&others, Owner { uid: 7, gid: 7 }).unwrap();
         symlink(lab.path().join("outside"), folder.join("link")).unwrap();
         fs::hard_link(folder.join("shared"), lab.path().join("shared")).unwrap();
 
         let new = Owner { uid: 1234, gid: 4321 };
-        give_tree(&folder, new).unwrap();
+        chown_tree(&folder, new).unwrap();
         let owner = |path: &Path| {
             let found = fs::symlink_metadata(path).unwrap();
             (found.uid(), found.gid())
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(owner(&others), (7, 7));
         assert_eq!(owner(&lab.path().join("outside")), (0, 0));
         assert_eq!(owner(&folder.join("shared")), (0, 0));
-        give_tree(&folder, Owner::us()).unwrap();
+        chown_tree(&folder, Owner::us()).unwrap();
         assert_eq!((owner(&file), owner(&others)), ((0, 0), (7, 7)));
     }
 
@@ -132,7 +132,7 @@ mod tests {
     fn others_are_let_through_and_see_nothing() {
         let lab = tempfile::tempdir().unwrap();
         fs::set_permissions(lab.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let_through(lab.path()).unwrap();
+        make_searchable(lab.path()).unwrap();
         assert_eq!(fs::metadata(lab.path()).unwrap().permissions().mode() & 0o7777, 0o711);
     }
 }

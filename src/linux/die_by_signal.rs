@@ -8,7 +8,7 @@ use super::pidfd::kernel_signal;
 use crate::units::Signal;
 
 /// Ends this process by `signal`, without a core file. Returns only if the signal ends nobody.
-pub fn end_by(signal: Signal) -> Result<(), Error> {
+pub fn die_by_signal(signal: Signal) -> Result<(), Error> {
     let kernel = kernel_signal(signal)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("forbid core files for", "this process"))?;

@@ -1,6 +1,6 @@
-//! A line on which one process asks another for a connection, and gets one: a Unix stream on which
-//! connected sockets travel. A wish that is not answered yet waits in the line, for whoever holds
-//! its other end by then. Knows nothing of what is said on the connections.
+//! Connections on request between two processes: one asks on a Unix stream, the other sends it the
+//! end of a new connection there (`SCM_RIGHTS`). A request that is not answered yet waits in the
+//! stream for whoever holds its other end by then. Knows nothing of what is said on the connections.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,33 +15,33 @@ use rustix::net::{
 use tokio::io::Interest;
 
 use super::error::{Error, failed};
+use super::fd_readiness;
 use super::fds;
-use super::watch;
 
 /// One end. The other may be in another process.
 #[derive(Debug)]
-pub struct Line(OwnedFd);
+pub struct ConnectionBroker(OwnedFd);
 
-/// Wishes that are read at a time; each is one byte.
-const WISHES: usize = 64;
+/// Requests that are read at a time; each is one byte.
+const REQUESTS_AT_ONCE: usize = 64;
 
-/// What became of the one who asks.
+/// What came from the one who asks for connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// It wants so many connections.
-    For(usize),
+pub enum BrokerRequest {
+    /// So many connections are asked for.
+    Connections(usize),
     HungUp,
 }
 
-impl Line {
+impl ConnectionBroker {
     pub fn pair() -> Result<(Self, Self), Error> {
         let (one, other) = fds::socket_pair()?;
         Ok((Self(one.into()), Self(other.into())))
     }
 
-    /// Asks for a connection and waits for it. One at a time. Connections that came for a wish that
-    /// was given up are closed.
-    pub async fn ask(&self) -> Result<UnixStream, Error> {
+    /// Asks for a connection and waits for it. One at a time. Connections that came for a
+    /// request that was given up are closed.
+    pub async fn connect(&self) -> Result<UnixStream, Error> {
         let unasked = |reason: Errno| failed("ask for", "a connection")(reason);
         while self.try_receive().map_err(unasked)?.is_some() {}
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -50,13 +50,13 @@ impl Line {
             if let Some(stream) = self.try_receive().map_err(unasked)? {
                 return Ok(stream);
             }
-            watch::ready(self.0.as_fd(), Interest::READABLE)
+            fd_readiness::ready(self.0.as_fd(), Interest::READABLE)
                 .await
                 .map_err(failed("wait for", "a connection"))?;
         }
     }
 
-    /// An answer that is there. The end of the line is ENOTCONN.
+    /// A connection that has come. ENOTCONN: nobody holds the other end.
     fn try_receive(&self) -> Result<Option<UnixStream>, Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -82,23 +82,23 @@ impl Line {
     }
 
     /// Waits until the other end asks.
-    pub async fn asked(&self) -> Result<Asked, Error> {
+    pub async fn next_request(&self) -> Result<BrokerRequest, Error> {
         let unheard = |reason| failed("hear from", "one who asks for connections")(reason);
-        let mut wishes = [0; WISHES];
+        let mut requests = [0; REQUESTS_AT_ONCE];
         loop {
-            match rustix::net::recv(&self.0, wishes.as_mut_slice(), RecvFlags::DONTWAIT) {
-                Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(Asked::HungUp),
-                Ok((_, count)) => return Ok(Asked::For(count)),
+            match rustix::net::recv(&self.0, requests.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(BrokerRequest::HungUp),
+                Ok((_, count)) => return Ok(BrokerRequest::Connections(count)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(reason) => return Err(unheard(reason.into())),
             }
-            watch::ready(self.0.as_fd(), Interest::READABLE).await.map_err(unheard)?;
+            fd_readiness::ready(self.0.as_fd(), Interest::READABLE).await.map_err(unheard)?;
         }
     }
 
-    /// Gives the one who asked a connection. Never waits: who does not fetch what was given before
-    /// gets an error (EAGAIN).
-    pub fn give(&self, stream: UnixStream) -> Result<(), Error> {
+    /// Sends a connection to the one who asked. Never waits: EAGAIN where that one has not fetched
+    /// what was sent before.
+    pub fn hand_out(&self, stream: UnixStream) -> Result<(), Error> {
         let fds = [stream.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -110,20 +110,20 @@ impl Line {
     }
 }
 
-impl AsFd for Line {
+impl AsFd for ConnectionBroker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl From<OwnedFd> for Line {
+impl From<OwnedFd> for ConnectionBroker {
     /// `fd` must be an end of a pair that was made here, in this process or another.
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
     }
 }
 
-impl From<UnixStream> for Line {
+impl From<UnixStream> for ConnectionBroker {
     /// As above.
     fn from(stream: UnixStream) -> Self {
         Self(stream.into())
@@ -138,13 +138,13 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_gets_a_connection_from_whoever_holds_the_other_end() {
-        let (asker, giver) = Line::pair().unwrap();
+        let (asker, giver) = ConnectionBroker::pair().unwrap();
         // Whoever held the other end did not answer; another holds it now.
-        let giver = Line::from(giver.0);
-        let (got, mut ours) = tokio::join!(asker.ask(), async {
-            assert_eq!(giver.asked().await.unwrap(), Asked::For(1));
+        let giver = ConnectionBroker::from(giver.0);
+        let (got, mut ours) = tokio::join!(asker.connect(), async {
+            assert_eq!(giver.next_request().await.unwrap(), BrokerRequest::Connections(1));
             let (ours, theirs) = fds::socket_pair().unwrap();
-            giver.give(theirs).unwrap();
+            giver.hand_out(theirs).unwrap();
             ours
         });
         got.unwrap().write_all(b"hello").unwrap();
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_to_a_wish_that_was_given_up_is_not_taken_for_the_next() {
-        let (asker, giver) = Line::pair().unwrap();
+    async fn an_answer_to_a_request_that_was_given_up_is_not_taken_for_the_next() {
+        let (asker, giver) = ConnectionBroker::pair().unwrap();
         let (mut stale, theirs) = fds::socket_pair().unwrap();
-        giver.give(theirs).unwrap();
+        giver.hand_out(theirs).unwrap();
         let (fresh, theirs) = fds::socket_pair().unwrap();
-        let (got, ()) = tokio::join!(asker.ask(), async {
-            assert_eq!(giver.asked().await.unwrap(), Asked::For(1));
-            giver.give(theirs).unwrap();
+        let (got, ()) = tokio::join!(asker.connect(), async {
+            assert_eq!(giver.next_request().await.unwrap(), BrokerRequest::Connections(1));
+            giver.hand_out(theirs).unwrap();
         });
         got.unwrap().write_all(b"x").unwrap();
         assert_eq!(stale.read(&mut [0; 8]).unwrap(), 0);
@@ -169,12 +169,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_line_is_told_to_both() {
-        let (asker, giver) = Line::pair().unwrap();
+    async fn the_end_of_either_side_is_told_to_the_other() {
+        let (asker, giver) = ConnectionBroker::pair().unwrap();
         drop(giver);
-        assert!(asker.ask().await.is_err());
-        let (asker, giver) = Line::pair().unwrap();
+        assert!(asker.connect().await.is_err());
+        let (asker, giver) = ConnectionBroker::pair().unwrap();
         drop(asker);
-        assert_eq!(giver.asked().await.unwrap(), Asked::HungUp);
+        assert_eq!(giver.next_request().await.unwrap(), BrokerRequest::HungUp);
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<
 
 /// For a descriptor of which each readiness is told once: it stays registered from one wait to the
 /// next, so that none is told in between.
-pub(super) fn lastingly(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn registered(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by what is returned, which deregisters it before closing it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
     Ok(watched)

@@ -15,13 +15,13 @@ const FIRST: RawFd = 3;
 /// The most descriptors that a service takes.
 const MOST: RawFd = 256;
 /// The most descriptors that the node takes from its service manager.
-const KEPT_MOST: RawFd = 1 << 16;
+const STORED_MOST: RawFd = 1 << 16;
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Why the passed descriptors cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum InheritError {
+pub enum ListenFdsError {
     #[error(
         "`service NAME` is started by the node itself; run `blackhole-node` instead \
          ({0} is not set)"
@@ -34,8 +34,8 @@ pub enum InheritError {
     OtherProcess { found: String, own: u32 },
     #[error("LISTEN_FDS is {0:?}: it must be a number from 1 to {MOST}")]
     Count(String),
-    #[error("LISTEN_FDS is {0:?}: it must be a number from 0 to {KEPT_MOST}")]
-    KeptCount(String),
+    #[error("LISTEN_FDS is {0:?}: it must be a number from 0 to {STORED_MOST}")]
+    StoredCount(String),
     #[error("LISTEN_FDNAMES has {names} names for {count} descriptors")]
     NameCount { names: usize, count: RawFd },
     #[error("LISTEN_FDNAMES has an empty name at place {0}")]
@@ -51,9 +51,9 @@ pub enum InheritError {
 }
 
 /// Takes the passed descriptors; each is closed on exec from now on. Works once in a process.
-pub fn take() -> Result<BTreeMap<String, OwnedFd>, InheritError> {
+pub fn take() -> Result<BTreeMap<String, OwnedFd>, ListenFdsError> {
     let variable =
-        |name: &'static str| env::var(name).map_err(|_| InheritError::NotStartedByNode(name));
+        |name: &'static str| env::var(name).map_err(|_| ListenFdsError::NotStartedByNode(name));
     let names = announced(
         &variable("LISTEN_PID")?,
         &variable("LISTEN_FDS")?,
@@ -61,66 +61,66 @@ pub fn take() -> Result<BTreeMap<String, OwnedFd>, InheritError> {
         std::process::id(),
     )?;
     if TAKEN.swap(true, Ordering::SeqCst) {
-        return Err(InheritError::Taken);
+        return Err(ListenFdsError::Taken);
     }
     (FIRST..).zip(names).map(|(number, name)| own(number, &name).map(|fd| (name, fd))).collect()
 }
 
 /// What the service manager kept for the node over its end (`FDSTORE=1` of `sd_notify(3)`), with
 /// the names they were given; names may repeat. Nothing where nothing is announced to this process.
-pub fn take_kept() -> Result<Vec<(String, OwnedFd)>, InheritError> {
+pub fn take_stored() -> Result<Vec<(String, OwnedFd)>, ListenFdsError> {
     let variable = |name| env::var(name).unwrap_or_default();
     if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
         return Ok(Vec::new());
     }
-    let names = kept(&variable("LISTEN_FDS"), &variable("LISTEN_FDNAMES"))?;
+    let names = stored_names(&variable("LISTEN_FDS"), &variable("LISTEN_FDNAMES"))?;
     if TAKEN.swap(true, Ordering::SeqCst) {
-        return Err(InheritError::Taken);
+        return Err(ListenFdsError::Taken);
     }
     (FIRST..).zip(names).map(|(number, name)| own(number, &name).map(|fd| (name, fd))).collect()
 }
 
-fn kept(count: &str, names: &str) -> Result<Vec<String>, InheritError> {
-    let number = count.parse().ok().filter(|count| (0..=KEPT_MOST).contains(count));
-    let count: RawFd = number.ok_or_else(|| InheritError::KeptCount(count.to_owned()))?;
+fn stored_names(count: &str, names: &str) -> Result<Vec<String>, ListenFdsError> {
+    let number = count.parse().ok().filter(|count| (0..=STORED_MOST).contains(count));
+    let count: RawFd = number.ok_or_else(|| ListenFdsError::StoredCount(count.to_owned()))?;
     if count == 0 {
         return Ok(Vec::new());
     }
     let names: Vec<String> = names.split(':').map(str::to_owned).collect();
     if RawFd::try_from(names.len()) != Ok(count) {
-        return Err(InheritError::NameCount { names: names.len(), count });
+        return Err(ListenFdsError::NameCount { names: names.len(), count });
     }
     Ok(names)
 }
 
 /// The names of the descriptors, in the order of their numbers.
-fn announced(pid: &str, count: &str, names: &str, own: u32) -> Result<Vec<String>, InheritError> {
+fn announced(pid: &str, count: &str, names: &str, own: u32) -> Result<Vec<String>, ListenFdsError> {
     if pid.parse() != Ok(own) {
-        return Err(InheritError::OtherProcess { found: pid.to_owned(), own });
+        return Err(ListenFdsError::OtherProcess { found: pid.to_owned(), own });
     }
     let number = count.parse().ok().filter(|count| (1..=MOST).contains(count));
-    let count: RawFd = number.ok_or_else(|| InheritError::Count(count.to_owned()))?;
+    let count: RawFd = number.ok_or_else(|| ListenFdsError::Count(count.to_owned()))?;
     let names: Vec<String> = names.split(':').map(str::to_owned).collect();
     if RawFd::try_from(names.len()) != Ok(count) {
-        return Err(InheritError::NameCount { names: names.len(), count });
+        return Err(ListenFdsError::NameCount { names: names.len(), count });
     }
     for (place, name) in names.iter().enumerate() {
         if name.is_empty() {
-            return Err(InheritError::NoName(place));
+            return Err(ListenFdsError::NoName(place));
         }
         if names[..place].contains(name) {
-            return Err(InheritError::TwiceNamed(name.clone()));
+            return Err(ListenFdsError::TwiceNamed(name.clone()));
         }
     }
     Ok(names)
 }
 
 /// One that this process got from whoever it was before, which owns it no more.
-pub(super) fn own(number: RawFd, name: &str) -> Result<OwnedFd, InheritError> {
+pub(super) fn own(number: RawFd, name: &str) -> Result<OwnedFd, ListenFdsError> {
     // SAFETY: F_GETFD takes no further argument and changes nothing, whatever the number is.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
         let source = io::Error::last_os_error();
-        return Err(InheritError::NotOpen { number, name: name.to_owned(), source });
+        return Err(ListenFdsError::NotOpen { number, name: name.to_owned(), source });
     }
     // SAFETY: it is open (above), was passed to this process by the node, which keeps no other use
     // for it here, and `take` runs once, before anything else opens or owns descriptors.
@@ -128,7 +128,7 @@ pub(super) fn own(number: RawFd, name: &str) -> Result<OwnedFd, InheritError> {
     match fcntl_setfd(&fd, FdFlags::CLOEXEC) {
         Ok(()) => Ok(fd),
         Err(error) => {
-            Err(InheritError::CloseOnExec { name: name.to_owned(), source: error.into() })
+            Err(ListenFdsError::CloseOnExec { name: name.to_owned(), source: error.into() })
         }
     }
 }
@@ -205,12 +205,15 @@ mod tests {
 
     #[test]
     fn what_was_kept_may_share_a_name_and_be_nothing() {
-        assert_eq!(kept("3", "listener:out:out").unwrap(), ["listener", "out", "out"]);
-        assert_eq!(kept("0", "").unwrap(), [""; 0]);
+        assert_eq!(stored_names("3", "listener:out:out").unwrap(), ["listener", "out", "out"]);
+        assert_eq!(stored_names("0", "").unwrap(), [""; 0]);
         for wrong in ["", "-1", "x", "65537"] {
-            assert!(kept(wrong, "a").unwrap_err().to_string().contains("0 to 65536"), "{wrong}");
+            assert!(
+                stored_names(wrong, "a").unwrap_err().to_string().contains("0 to 65536"),
+                "{wrong}"
+            );
         }
-        assert!(kept("2", "a").unwrap_err().to_string().contains("1 names for 2"));
+        assert!(stored_names("2", "a").unwrap_err().to_string().contains("1 names for 2"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Rlimit};
 
 use super::confine::Confinement;
 use super::report::FailureNote;
-use super::{Door, Launch, Program, Resource};
+use super::{Launch, Program, Resource, SpawnMethod};
 use crate::linux::error::{Error, failed};
 use crate::linux::{fds, procfs};
 
@@ -20,8 +20,8 @@ const PID_ROOM: usize = 11;
 /// Prepared by the parent, used by the child while the parent waits, or in a copy of its memory.
 ///
 /// Every descriptor in it is a duplicate above all targets, so that no `dup2` of the child can
-/// overwrite one that is still needed. They close on exec, and here when the sheet is dropped.
-pub(super) struct Sheet<'a> {
+/// overwrite one that is still needed. They close on exec, and here when the setup is dropped.
+pub(super) struct ChildSetup<'a> {
     pub(super) program: PreparedProgram<'a>,
     /// Ends with a null pointer; points into the launch's strings.
     pub(super) argv: Vec<*const c_char>,
@@ -34,7 +34,7 @@ pub(super) struct Sheet<'a> {
     /// The lowest descriptor number that the program does not get.
     pub(super) first_free: RawFd,
     pub(super) limits: Vec<(rustix::process::Resource, Rlimit)>,
-    pub(super) shelter: Shelter,
+    pub(super) oom_protection: OomProtection,
     /// The group's `cgroup.procs`, where the child has to join by itself.
     pub(super) procs: Option<OwnedFd>,
     pub(super) confinement: Confinement<'a>,
@@ -50,18 +50,18 @@ pub(super) enum PreparedProgram<'a> {
 /// Whether the kernel spares this process when memory is out, which children would inherit: the
 /// orchestrator is to survive its services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shelter {
-    None,
+pub(super) enum OomProtection {
+    Unprotected,
     /// `oom_score_adj` is below 0.
-    Taken,
+    Protected,
 }
 
-impl Shelter {
+impl OomProtection {
     fn ours() -> Self {
         match procfs::own_oom_score_adj() {
-            Ok(score) if score < 0 => Self::Taken,
+            Ok(score) if score < 0 => Self::Protected,
             // Where it cannot be read, there is no /proc that a child could write.
-            Ok(_) | Err(_) => Self::None,
+            Ok(_) | Err(_) => Self::Unprotected,
         }
     }
 }
@@ -72,9 +72,12 @@ pub(super) struct PidEntry {
     digits_at: usize,
 }
 
-impl<'a> Sheet<'a> {
-    /// The sheet, and the end of the pipe from which the parent reads the child's report.
-    pub(super) fn prepare(door: Door, launch: &'a Launch<'_>) -> Result<(Self, OwnedFd), Error> {
+impl<'a> ChildSetup<'a> {
+    /// The setup, and the end of the pipe from which the parent reads the child's report.
+    pub(super) fn prepare(
+        method: SpawnMethod,
+        launch: &'a Launch<'_>,
+    ) -> Result<(Self, OwnedFd), Error> {
         if launch.arguments.is_empty() {
             return Err(Error::NoArguments { program: launch.program_name() });
         }
@@ -87,12 +90,12 @@ impl<'a> Sheet<'a> {
             rustix::io::fcntl_dupfd_cloexec(fd, first_free)
                 .map_err(failed("duplicate", "a descriptor for a child"))
         };
-        let procs = match (door, launch.group) {
-            (Door::CloneThenJoin, Some(group)) => Some(lifted(group.open_procs()?.as_fd())?),
-            (Door::CloneThenJoin, None) | (Door::Clone3, _) => None,
+        let procs = match (method, launch.group) {
+            (SpawnMethod::CloneThenJoin, Some(group)) => Some(lifted(group.open_procs()?.as_fd())?),
+            (SpawnMethod::CloneThenJoin, None) | (SpawnMethod::Clone3, _) => None,
         };
         let pid_entries: Vec<_> = launch.pid_variables.iter().map(|n| PidEntry::new(n)).collect();
-        let sheet = Self {
+        let setup = Self {
             program: match &launch.program {
                 Program::Fd(fd) => PreparedProgram::Fd(lifted(*fd)?),
                 Program::Path(path) => PreparedProgram::Path(path),
@@ -109,13 +112,13 @@ impl<'a> Sheet<'a> {
             descriptors: given.into_iter().map(lifted).collect::<Result<_, _>>()?,
             first_free,
             limits: launch.limits.iter().map(|l| (l.resource.kernel(), l.kernel())).collect(),
-            shelter: Shelter::ours(),
+            oom_protection: OomProtection::ours(),
             procs,
             confinement: Confinement::prepare(&launch.sandbox, &launch.program_name(), lifted)?,
             report: lifted(write_end.as_fd())?,
             parent: rustix::process::getpid(),
         };
-        Ok((sheet, read_end))
+        Ok((setup, read_end))
     }
 
     /// The child's last word before it gives up. Nobody is left to hear that this failed.

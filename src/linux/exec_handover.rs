@@ -16,7 +16,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::error::{Error, failed};
 use super::fds;
-use super::inherited::{self, InheritError};
+use super::listen_fds::{self, ListenFdsError};
 use super::process::own_pid;
 
 /// Where the successor finds the number of the descriptor with the list of all others.
@@ -26,11 +26,11 @@ const LIST_MOST: u64 = 16 << 20;
 
 /// Why what a predecessor handed over cannot be taken.
 #[derive(Debug, thiserror::Error)]
-pub enum SuccessionError {
+pub enum HandoverError {
     #[error("{VARIABLE} is {0:?}: it must be the number of an open descriptor")]
     Variable(String),
     #[error(transparent)]
-    Inherit(#[from] InheritError),
+    Inherit(#[from] ListenFdsError),
     #[error("cannot read the list of what the former orchestrator handed over: {0}")]
     Read(#[source] io::Error),
     #[error("the list of what the former orchestrator handed over holds {0:?}")]
@@ -38,43 +38,43 @@ pub enum SuccessionError {
 }
 
 /// What is handed over, by name; names may repeat and hold no line feed.
-pub type Estate = Vec<(String, OwnedFd)>;
+pub type HandedFds = Vec<(String, OwnedFd)>;
 
 /// Takes what the program that this process was before has handed over. `None`: it was none, or
 /// meant another process. Before anything else opens descriptors.
-pub fn take() -> Result<Option<Estate>, SuccessionError> {
+pub fn take() -> Result<Option<HandedFds>, HandoverError> {
     let Some(text) = std::env::var_os(VARIABLE) else { return Ok(None) };
-    let wrong = || SuccessionError::Variable(text.to_string_lossy().into_owned());
+    let wrong = || HandoverError::Variable(text.to_string_lossy().into_owned());
     let (pid, number) = text.to_str().and_then(|text| text.split_once(':')).ok_or_else(wrong)?;
     if pid != own_pid().to_string() {
         return Ok(None);
     }
-    let list = inherited::own(number.parse().map_err(|_| wrong())?, "list")?;
+    let list = listen_fds::own(number.parse().map_err(|_| wrong())?, "list")?;
     let list = File::from(list);
-    let size = list.metadata().map_err(SuccessionError::Read)?.len().min(LIST_MOST);
+    let size = list.metadata().map_err(HandoverError::Read)?.len().min(LIST_MOST);
     let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-    list.read_exact_at(&mut bytes, 0).map_err(SuccessionError::Read)?;
+    list.read_exact_at(&mut bytes, 0).map_err(HandoverError::Read)?;
     String::from_utf8_lossy(&bytes).lines().map(own).collect::<Result<_, _>>().map(Some)
 }
 
 /// `NUMBER NAME`
-fn own(line: &str) -> Result<(String, OwnedFd), SuccessionError> {
+fn own(line: &str) -> Result<(String, OwnedFd), HandoverError> {
     let read = line.split_once(' ').and_then(|(number, name)| Some((number.parse().ok()?, name)));
-    let (number, name) = read.ok_or_else(|| SuccessionError::Line(line.to_owned()))?;
-    Ok((name.to_owned(), inherited::own(number, name)?))
+    let (number, name) = read.ok_or_else(|| HandoverError::Line(line.to_owned()))?;
+    Ok((name.to_owned(), listen_fds::own(number, name)?))
 }
 
-/// Becomes `program`, which gets `estate` and nothing else that is open but standard input, output
+/// Becomes `program`, which gets `fds` and nothing else that is open but standard input, output
 /// and error. Returns only when that failed; then everything is as before.
-pub fn become_program(
+pub fn exec(
     program: &Path,
     arguments: &[OsString],
-    estate: &[(String, impl AsFd)],
+    fds: &[(String, impl AsFd)],
 ) -> Result<std::convert::Infallible, Error> {
     let list: Vec<String> =
-        estate.iter().map(|(name, fd)| format!("{} {name}\n", fd.as_fd().as_raw_fd())).collect();
+        fds.iter().map(|(name, fd)| format!("{} {name}\n", fd.as_fd().as_raw_fd())).collect();
     let list = fds::sealed_memory("succession", list.concat().as_bytes())?;
-    let kept = estate.iter().map(|(_, fd)| fd.as_fd()).chain([list.as_fd()]);
+    let kept = fds.iter().map(|(_, fd)| fd.as_fd()).chain([list.as_fd()]);
     let kept: Vec<_> = kept.collect();
     for fd in &kept {
         fcntl_setfd(fd, FdFlags::empty()).map_err(failed("keep over exec", "a descriptor"))?;
@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn a_program_that_cannot_be_executed_leaves_everything_as_it_was() {
         let (read_end, _write_end) = fds::pipe().unwrap();
-        let estate = [("pipe".to_owned(), read_end)];
-        let refused = become_program(Path::new("/no/such"), &["x".into()], &estate).unwrap_err();
+        let fds = [("pipe".to_owned(), read_end)];
+        let refused = exec(Path::new("/no/such"), &["x".into()], &fds).unwrap_err();
         assert_eq!(refused.errno(), Some(libc::ENOENT));
-        let flags = rustix::io::fcntl_getfd(&estate[0].1).unwrap();
+        let flags = rustix::io::fcntl_getfd(&fds[0].1).unwrap();
         assert_eq!(flags, FdFlags::CLOEXEC);
     }
 
