@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::custody::{Inheritance, Keepsake, Turn};
-use super::superior::Superior;
+use super::fd_names::{CheckpointSlot, FdName, InheritedFds};
+use super::service_manager::ServiceManager;
 use crate::config::Beside;
 use crate::decide::SavedNode;
 use crate::linux::{fds, process};
@@ -81,7 +81,7 @@ impl Checkpoint {
     }
 }
 
-impl Inheritance {
+impl InheritedFds {
     /// The newest state that was kept; `None`: there is none at all.
     pub fn checkpoint(&self) -> Option<Result<Checkpoint, CheckpointError>> {
         let all = self.checkpoints.iter().map(Checkpoint::read);
@@ -95,18 +95,18 @@ impl Inheritance {
 
 /// Writes checkpoints, one after another.
 #[derive(Debug)]
-pub(super) struct Scribe {
+pub(super) struct CheckpointWriter {
     sequence: u64,
-    turn: Turn,
+    slot: CheckpointSlot,
     boot: String,
     written: u64,
 }
 
-impl Scribe {
+impl CheckpointWriter {
     /// `after`: the one that was gone on from.
     pub(super) fn new(after: Option<&Checkpoint>) -> Result<Self, crate::linux::Error> {
         let sequence = after.map_or(0, |checkpoint| checkpoint.sequence + 1);
-        Ok(Self { sequence, turn: Turn::Even, boot: process::boot_id()?, written: 0 })
+        Ok(Self { sequence, slot: CheckpointSlot::Zero, boot: process::boot_id()?, written: 0 })
     }
 
     /// As a file that holds it.
@@ -122,24 +122,24 @@ impl Scribe {
     }
 
     /// Hands it to the service manager. The one before goes when the new one is there.
-    pub(super) fn hand_over(&mut self, file: &OwnedFd, superior: &mut Superior) {
-        let former = self.turn;
-        self.turn = match former {
-            Turn::Even => Turn::Odd,
-            Turn::Odd => Turn::Even,
+    pub(super) fn store(&mut self, file: &OwnedFd, service_manager: &mut ServiceManager) {
+        let former = self.slot;
+        self.slot = match former {
+            CheckpointSlot::Zero => CheckpointSlot::One,
+            CheckpointSlot::One => CheckpointSlot::Zero,
         };
         if self.written == 0 {
             // Whatever a former orchestrator left by this name.
-            superior.drop_kept(&Keepsake::Checkpoint(self.turn).to_string());
+            service_manager.remove_fd(&FdName::Checkpoint(self.slot).to_string());
         }
-        superior.keep(&Keepsake::Checkpoint(self.turn).to_string(), file.as_fd());
-        superior.drop_kept(&Keepsake::Checkpoint(former).to_string());
+        service_manager.store_fd(&FdName::Checkpoint(self.slot).to_string(), file.as_fd());
+        service_manager.remove_fd(&FdName::Checkpoint(former).to_string());
         self.written += 1;
     }
 
-    pub(super) fn withdraw(superior: &mut Superior) {
-        for turn in [Turn::Even, Turn::Odd] {
-            superior.drop_kept(&Keepsake::Checkpoint(turn).to_string());
+    pub(super) fn remove(service_manager: &mut ServiceManager) {
+        for slot in [CheckpointSlot::Zero, CheckpointSlot::One] {
+            service_manager.remove_fd(&FdName::Checkpoint(slot).to_string());
         }
     }
 }
@@ -162,15 +162,16 @@ mod tests {
         BTreeMap::from([(RunId(5), SavedRun { pid: Pid(7), cpu_before, oom_kills_before: 2 })])
     }
 
-    fn inherited(files: Vec<OwnedFd>) -> Inheritance {
-        Inheritance { checkpoints: files, ..Inheritance::default() }
+    fn inherited(files: Vec<OwnedFd>) -> InheritedFds {
+        InheritedFds { checkpoints: files, ..InheritedFds::default() }
     }
 
     #[test]
     fn the_newest_of_all_is_gone_on_from() {
-        let mut scribe = Scribe::new(None).unwrap();
-        let old = scribe.write(State { config: "old".to_owned(), ..state() }, runs()).unwrap();
-        let new = scribe.write(state(), runs()).unwrap();
+        let mut checkpoint_writer = CheckpointWriter::new(None).unwrap();
+        let old =
+            checkpoint_writer.write(State { config: "old".to_owned(), ..state() }, runs()).unwrap();
+        let new = checkpoint_writer.write(state(), runs()).unwrap();
         let torn = fds::sealed_memory("checkpoint", b"{\"form\":1,").unwrap();
         let read = inherited(vec![new, torn, old]).checkpoint().unwrap().unwrap();
         assert_eq!((read.state, read.runs), (state(), runs()));
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_flipped_bit_is_an_error_or_a_state_and_never_a_panic() {
-        let file = Scribe::new(None).unwrap().write(state(), runs()).unwrap();
+        let file = CheckpointWriter::new(None).unwrap().write(state(), runs()).unwrap();
         let whole = fds::read_whole(&file, SIZE_MOST).unwrap();
         let read = |bytes: &[u8]| {
             let file = fds::sealed_memory("checkpoint", bytes).unwrap();
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn another_form_and_another_boot_are_told_apart() {
-        let file = Scribe::new(None).unwrap().write(state(), runs()).unwrap();
+        let file = CheckpointWriter::new(None).unwrap().write(state(), runs()).unwrap();
         let text = String::from_utf8(fds::read_whole(&file, SIZE_MOST).unwrap()).unwrap();
         let spoilt = |text: String| {
             let file = fds::sealed_memory("checkpoint", text.as_bytes()).unwrap();

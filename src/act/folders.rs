@@ -99,7 +99,7 @@ pub(super) fn remove_old(runtime_dir: &Path) {
 }
 
 /// When nothing runs any more.
-pub(super) fn put_away(runtime_dir: &Path) {
+pub(super) fn clean_up(runtime_dir: &Path) {
     for folder in [RUNTIME_FOLDERS, OLD] {
         let _left_for_the_next_start = fs::remove_dir_all(runtime_dir.join(folder));
     }

@@ -1,20 +1,20 @@
 //! Effects become deeds: spawn, signal, kill, clear, forget, and the sweep before the first of
 //! them. Decides nothing; knows nothing of what observers see.
 
+mod adoption;
 mod checkpoint;
-mod custody;
 mod environment;
 mod error;
+mod fd_names;
 mod fd_store;
 mod folders;
 mod limits;
 mod rehearsal;
 mod sandbox;
+mod service_manager;
 mod sockets;
 mod spawn;
-mod superior;
 mod sweep;
-mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,14 +23,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use adoption::Unread;
 pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
-pub use custody::{Inheritance, Part};
 pub use error::ActError;
+pub use fd_names::{InheritedFds, RunFd};
 pub use limits::{LimitChange, LimitInForce, Pause};
-pub use rehearsal::{ABLE, REHEARSAL, Rehearsal, Unfit};
-pub use superior::Superior;
+pub use rehearsal::{ABLE, REHEARSAL, Rehearsal, RehearsalFailure};
+pub use service_manager::ServiceManager;
 pub use sweep::{Spared, Swept, sweep};
-pub use takeover::Unread;
 
 use crate::config::NodeConfig;
 use crate::decide::SpawnFailure;
@@ -45,8 +45,8 @@ use crate::linux::sandbox::Support;
 use crate::linux::spawn::ExecReport;
 use crate::plan::{Plan, SocketId, SocketPlace};
 use crate::units::{InstanceId, Pid, RunId, Signal};
-use checkpoint::Scribe;
-use custody::Keepsake;
+use checkpoint::CheckpointWriter;
+use fd_names::FdName;
 use fd_store::FdStore;
 use sandbox::Sandboxes;
 use sockets::Sockets;
@@ -58,7 +58,7 @@ pub struct Act {
     node_name: String,
     executable: OwnedFd,
     /// None: the host has no cgroup v2 for us.
-    ground: Option<Ground>,
+    services_cgroup: Option<ServicesCgroup>,
     groups: BTreeMap<InstanceId, Arc<Group>>,
     sockets: Sockets,
     stores: BTreeMap<InstanceId, FdStore>,
@@ -66,27 +66,27 @@ pub struct Act {
     runs: BTreeMap<RunId, LiveRun>,
     /// What the groups counted that are gone.
     past_events: BTreeMap<InstanceId, LimitEvents>,
-    pub superior: Superior,
-    scribe: Scribe,
+    pub service_manager: ServiceManager,
+    checkpoint_writer: CheckpointWriter,
     /// A child that is no run.
     rehearsing: Option<Pid>,
 }
 
 /// Where the groups of the instances are made.
 #[derive(Debug, Clone)]
-pub struct Ground {
+pub struct ServicesCgroup {
     /// `NAME-N` are made in it. It hands its controllers on to them.
     pub services: Arc<Group>,
     /// The group around it that was made for nothing else, and goes with it; none: what is around
     /// it is the service manager's and not ours to touch.
-    pub made_for_it: Option<Arc<Group>>,
+    pub own_parent: Option<Arc<Group>>,
 }
 
-impl Ground {
+impl ServicesCgroup {
     /// When nothing runs there any more.
-    pub fn put_away(self) {
+    pub fn clean_up(self) {
         let _left_for_the_next_sweep = self.services.remove();
-        let _left_for_the_next_sweep = self.made_for_it.map(|group| group.remove());
+        let _left_for_the_next_sweep = self.own_parent.map(|group| group.remove());
     }
 }
 
@@ -117,11 +117,11 @@ enum GroupUse {
 
 /// What a fresh process brings with it, for the observers.
 #[derive(Debug)]
-pub struct Newborn {
+pub struct StartedRun {
     pub pid: Pid,
     pub pidfd: Arc<Pidfd>,
     pub members: Members,
-    pub beginning: Beginning,
+    pub origin: RunOrigin,
     /// How many of its group the kernel had killed for want of memory before it began.
     pub oom_kills_before: u64,
     pub stdout: Pipe,
@@ -130,7 +130,7 @@ pub struct Newborn {
     /// Our end of the line on which it asks for connections to the status, where it has one.
     pub status: Option<Arc<ConnectionBroker>>,
     /// Processes that were in its group before it, and were killed.
-    pub strangers: Vec<Pid>,
+    pub intruders: Vec<Pid>,
 }
 
 /// Our end of a pipe into which a run writes.
@@ -152,7 +152,7 @@ impl From<OwnedFd> for Pipe {
 }
 
 /// The process of a run that is not among the live ones yet.
-struct FirstProcess {
+struct MainProcess {
     pid: Pid,
     pidfd: Pidfd,
     cpu_before: Duration,
@@ -165,7 +165,7 @@ struct FirstProcess {
 
 /// How a process came to us.
 #[derive(Debug)]
-pub enum Beginning {
+pub enum RunOrigin {
     /// Whether its program was executed is told here.
     Spawned(ExecReport),
     /// A former orchestrator started it.
@@ -178,36 +178,36 @@ impl Act {
     pub fn new(
         config: &NodeConfig,
         plan: Plan,
-        ground: Option<Ground>,
-        mut superior: Superior,
-        (inheritance, after): (&mut Inheritance, Option<&Checkpoint>),
+        services_cgroup: Option<ServicesCgroup>,
+        mut service_manager: ServiceManager,
+        (inherited_fds, after): (&mut InheritedFds, Option<&Checkpoint>),
     ) -> Result<Self, ActError> {
         sandbox::check_users(&plan)?;
         let executable = fds::own_executable().map_err(ActError::Executable)?;
-        let scribe = Scribe::new(after).map_err(ActError::Checkpoint)?;
-        let mut sockets = std::mem::take(&mut inheritance.taken);
+        let checkpoint_writer = CheckpointWriter::new(after).map_err(ActError::Checkpoint)?;
+        let mut sockets = std::mem::take(&mut inherited_fds.taken);
         let planned: BTreeSet<&SocketPlace> = plan.sockets.values().collect();
         sockets.match_any_ports(&planned);
-        sockets.keep_only(&mut superior, |place| planned.contains(place));
+        sockets.keep_only(&mut service_manager, |place| planned.contains(place));
         for (id, place) in &plan.sockets {
-            let _tried_again_at_spawn = sockets.bind(id, place, &mut superior);
+            let _tried_again_at_spawn = sockets.bind(id, place, &mut service_manager);
         }
-        if let Some(Ground { services, .. }) = &ground {
+        if let Some(ServicesCgroup { services, .. }) = &services_cgroup {
             limits::protect(services, &plan)?;
         }
         Ok(Self {
             plan,
             node_name: config.node.name.clone(),
             executable,
-            ground,
+            services_cgroup,
             groups: BTreeMap::new(),
             sockets,
             stores: BTreeMap::new(),
             sandboxes: Sandboxes::of_this_host(),
             runs: BTreeMap::new(),
             past_events: BTreeMap::new(),
-            superior,
-            scribe,
+            service_manager,
+            checkpoint_writer,
             rehearsing: None,
         })
     }
@@ -218,17 +218,21 @@ impl Act {
 
     /// From now on the plan is `next`, and `leaving`: instances of the plan before that are on
     /// their way out. Binds what is new first; when that fails, everything is as it was.
-    pub fn adopt(&mut self, next: Plan, leaving: &BTreeSet<InstanceId>) -> Result<(), ActError> {
+    pub fn apply_plan(
+        &mut self,
+        next: Plan,
+        leaving: &BTreeSet<InstanceId>,
+    ) -> Result<(), ActError> {
         sandbox::check_users(&next)?;
         let next = next.with_leaving(&self.plan, leaving);
         let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
         for (id, place) in next.sockets.iter().filter(|(_, place)| !known.contains(place)) {
-            if let Err(error) = self.sockets.bind(id, place, &mut self.superior) {
-                self.sockets.keep_only(&mut self.superior, |place| known.contains(place));
+            if let Err(error) = self.sockets.bind(id, place, &mut self.service_manager) {
+                self.sockets.keep_only(&mut self.service_manager, |place| known.contains(place));
                 return Err(error);
             }
         }
-        if let Some(Ground { services, .. }) = &self.ground {
+        if let Some(ServicesCgroup { services, .. }) = &self.services_cgroup {
             limits::protect(services, &next)?;
         }
         self.plan = next;
@@ -240,7 +244,8 @@ impl Act {
     pub fn retire(&mut self, id: &InstanceId) {
         if let Some(store) = self.stores.remove(id) {
             for (name, _) in store.all() {
-                self.superior.drop_kept(&Keepsake::Stored(id.clone(), name.clone()).to_string());
+                self.service_manager
+                    .remove_fd(&FdName::Stored(id.clone(), name.clone()).to_string());
             }
         }
         self.past_events.remove(id);
@@ -255,7 +260,7 @@ impl Act {
 
     fn close_what_is_not_planned(&mut self) {
         let planned: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
-        self.sockets.keep_only(&mut self.superior, |place| planned.contains(place));
+        self.sockets.keep_only(&mut self.service_manager, |place| planned.contains(place));
     }
 
     /// The sandboxes that this kernel can make.
@@ -277,15 +282,15 @@ impl Act {
         self.sockets.tcp_address(self.plan.sockets.get(&SocketId::Api)?)
     }
 
-    pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<Newborn, SpawnFailure> {
+    pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<StartedRun, SpawnFailure> {
         spawn::spawn(self, id, run).map_err(|error| SpawnFailure(error.to_string()))
     }
 
     /// Takes a run among the live ones.
-    fn enroll(
+    fn register_run(
         &mut self,
         (id, run): (&InstanceId, RunId),
-        first: FirstProcess,
+        first: MainProcess,
         group: Option<Arc<Group>>,
     ) -> (Arc<Pidfd>, Members) {
         let members = match group {
@@ -295,7 +300,7 @@ impl Act {
                 Members::Marked(Marks { all, ..Marks::default() })
             }
         };
-        let FirstProcess { pid, pidfd, cpu_before, oom_kills_before, .. } = first;
+        let MainProcess { pid, pidfd, cpu_before, oom_kills_before, .. } = first;
         let pidfd = Arc::new(pidfd);
         let live = LiveRun {
             instance: id.clone(),
@@ -369,8 +374,8 @@ impl Act {
     /// what it wrote is read to the end.
     pub fn forget(&mut self, run: RunId) {
         let Some(live) = self.runs.remove(&run) else { return };
-        for part in [Part::Pidfd, Part::Notify, Part::StatusLine] {
-            self.let_go(part, &live.instance, run);
+        for part in [RunFd::Pidfd, RunFd::Notify, RunFd::StatusBroker] {
+            self.release_fd(part, &live.instance, run);
         }
         if let Some(path) = live.notify_path {
             let _gone_already = std::fs::remove_file(path);
@@ -403,46 +408,46 @@ impl Act {
         let limit = limit.map_or(0, |notify| usize::from(notify.fd_store_max));
         let store = self.stores.entry(id.clone()).or_default();
         let refused = store.keep(name, fds, limit);
-        let keepsake = Keepsake::Stored(id.clone(), name.to_owned());
-        if keepsake.can_be_kept() {
+        let fd_name = FdName::Stored(id.clone(), name.to_owned());
+        if fd_name.is_valid() {
             // The manager passes over what it has already.
             for (_, fd) in store.all().iter().filter(|(kept, _)| kept == name) {
-                self.superior.keep(&keepsake.to_string(), fd.as_fd());
+                self.service_manager.store_fd(&fd_name.to_string(), fd.as_fd());
             }
         }
         refused
     }
 
     /// One part of a run is needed no more, and neither is what goes with it.
-    pub fn let_go(&mut self, part: Part, id: &InstanceId, run: RunId) {
-        let spool = part.beside().map(|(_, spool)| spool);
-        self.drop_kept([Some(part), spool].into_iter().flatten(), id, run);
+    pub fn release_fd(&mut self, part: RunFd, id: &InstanceId, run: RunId) {
+        let spool = part.companions().map(|(_, spool)| spool);
+        self.remove_fds([Some(part), spool].into_iter().flatten(), id, run);
     }
 
     /// The run did not come to be.
-    fn let_all_go(&mut self, id: &InstanceId, run: RunId) {
-        self.drop_kept(Part::ALL.into_iter().map(|(part, _)| part), id, run);
+    fn release_all_fds(&mut self, id: &InstanceId, run: RunId) {
+        self.remove_fds(RunFd::ALL.into_iter().map(|(part, _)| part), id, run);
     }
 
-    fn drop_kept(&mut self, parts: impl Iterator<Item = Part>, id: &InstanceId, run: RunId) {
+    fn remove_fds(&mut self, parts: impl Iterator<Item = RunFd>, id: &InstanceId, run: RunId) {
         for part in parts {
-            self.superior.drop_kept(&Keepsake::Run(part, id.clone(), run).to_string());
+            self.service_manager.remove_fd(&FdName::Run(part, id.clone(), run).to_string());
         }
     }
 
     /// Saves what the next orchestrator has to know.
     pub fn save(&mut self, state: State) -> Result<(), CheckpointError> {
-        if !self.superior.listens() {
+        if !self.service_manager.is_connected() {
             return Ok(());
         }
         let file = self.write_checkpoint(state)?;
-        self.scribe.hand_over(&file, &mut self.superior);
+        self.checkpoint_writer.store(&file, &mut self.service_manager);
         Ok(())
     }
 
     fn write_checkpoint(&mut self, state: State) -> Result<OwnedFd, CheckpointError> {
         let runs = self.saved_runs();
-        self.scribe.write(state, runs)
+        self.checkpoint_writer.write(state, runs)
     }
 
     fn saved_runs(&self) -> BTreeMap<RunId, SavedRun> {
@@ -458,31 +463,33 @@ impl Act {
     pub fn unstore(&mut self, id: &InstanceId, name: &str) {
         if let Some(store) = self.stores.get_mut(id) {
             store.remove(name);
-            self.superior.drop_kept(&Keepsake::Stored(id.clone(), name.to_owned()).to_string());
+            self.service_manager
+                .remove_fd(&FdName::Stored(id.clone(), name.to_owned()).to_string());
         }
     }
 
     /// Takes away what stands in the file system, after everything has ended.
-    pub fn put_away(&mut self) {
-        self.sockets.keep_only(&mut self.superior, |_| false);
+    pub fn clean_up(&mut self) {
+        self.sockets.keep_only(&mut self.service_manager, |_| false);
         for (id, store) in std::mem::take(&mut self.stores) {
             for (name, _) in store.all() {
-                self.superior.drop_kept(&Keepsake::Stored(id.clone(), name.clone()).to_string());
+                self.service_manager
+                    .remove_fd(&FdName::Stored(id.clone(), name.clone()).to_string());
             }
         }
-        self.superior.drop_kept(&Keepsake::Control.to_string());
-        Scribe::withdraw(&mut self.superior);
-        folders::put_away(&self.plan.runtime_dir);
+        self.service_manager.remove_fd(&FdName::Control.to_string());
+        CheckpointWriter::remove(&mut self.service_manager);
+        folders::clean_up(&self.plan.runtime_dir);
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();
         }
-        if let Some(ground) = self.ground.take() {
-            ground.put_away();
+        if let Some(services_cgroup) = self.services_cgroup.take() {
+            services_cgroup.clean_up();
         }
     }
 
     fn group_of(&mut self, id: &InstanceId) -> Result<Option<Arc<Group>>, ActError> {
-        let Some(Ground { services, .. }) = &self.ground else { return Ok(None) };
+        let Some(ServicesCgroup { services, .. }) = &self.services_cgroup else { return Ok(None) };
         if let Some(group) = self.groups.get(id) {
             return Ok(Some(Arc::clone(group)));
         }

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::Act;
 use super::checkpoint::State;
-use super::custody::{Keepsake, Turn};
 use super::error::ActError;
+use super::fd_names::{CheckpointSlot, FdName};
 use super::spawn::c_string;
 use crate::linux::fds;
 use crate::linux::pidfd::{Pidfd, Reaped};
@@ -45,7 +45,7 @@ pub struct Rehearsal {
 
 /// Why it will not do.
 #[derive(Debug)]
-pub enum Unfit {
+pub enum RehearsalFailure {
     /// It refuses the configuration, with these words.
     Configuration(String),
     Otherwise(String),
@@ -90,7 +90,10 @@ fn environment() -> Result<Vec<CString>, ActError> {
     }
     all.insert(REHEARSAL.into(), "1".into());
     all.insert("LISTEN_FDS".into(), "1".into());
-    all.insert("LISTEN_FDNAMES".into(), Keepsake::Checkpoint(Turn::Even).to_string().into());
+    all.insert(
+        "LISTEN_FDNAMES".into(),
+        FdName::Checkpoint(CheckpointSlot::Zero).to_string().into(),
+    );
     let entry = |(mut name, value): (OsString, OsString)| {
         name.push("=");
         name.push(value);
@@ -101,30 +104,35 @@ fn environment() -> Result<Vec<CString>, ActError> {
 
 impl Rehearsal {
     /// The version that it says it is, or why it will not do.
-    pub async fn outcome(self) -> Result<String, Unfit> {
-        let otherwise = |error: crate::linux::Error| Unfit::Otherwise(error.to_string());
+    pub async fn outcome(self) -> Result<String, RehearsalFailure> {
+        let otherwise = |error: crate::linux::Error| RehearsalFailure::Otherwise(error.to_string());
         if timeout(PATIENCE, self.pidfd.exited()).await.is_err() {
             self.pidfd.send(Signal::KILL).map_err(otherwise)?;
             self.pidfd.exited().await.map_err(otherwise)?;
             let _killed = self.pidfd.reap();
-            return Err(Unfit::Otherwise(format!("it took more than {} s", PATIENCE.as_secs())));
+            return Err(RehearsalFailure::Otherwise(format!(
+                "it took more than {} s",
+                PATIENCE.as_secs()
+            )));
         }
         let ended = match self.pidfd.reap().map_err(otherwise)? {
             Reaped::Ended(status) => status,
             Reaped::StillRunning | Reaped::NotOurChild => ExitStatus::Unseen,
         };
         if let ExecOutcome::Failed(failure) = self.exec.outcome().await.map_err(otherwise)? {
-            return Err(Unfit::Otherwise(failure.to_string()));
+            return Err(RehearsalFailure::Otherwise(failure.to_string()));
         }
         let (out, err) = (said(self.stdout), said(self.stderr));
         match ended {
             ExitStatus::Code(0) => match out.strip_prefix(ABLE) {
                 Some(version) => Ok(version.to_owned()),
-                None => Err(Unfit::Otherwise("it is no blackhole-node that can".to_owned())),
+                None => {
+                    Err(RehearsalFailure::Otherwise("it is no blackhole-node that can".to_owned()))
+                }
             },
-            ExitStatus::Code(CONFIGURATION) => Err(Unfit::Configuration(err)),
+            ExitStatus::Code(CONFIGURATION) => Err(RehearsalFailure::Configuration(err)),
             ExitStatus::Code(_) | ExitStatus::Signal { .. } | ExitStatus::Unseen => {
-                Err(Unfit::Otherwise(format!("it ended with {ended}: {err}")))
+                Err(RehearsalFailure::Otherwise(format!("it ended with {ended}: {err}")))
             }
         }
     }

@@ -8,9 +8,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use super::custody::Keepsake;
 use super::error::ActError;
-use super::superior::Superior;
+use super::fd_names::FdName;
+use super::service_manager::ServiceManager;
 use crate::linux::fds::{self, ListensAt, SocketAccess};
 use crate::linux::procfs;
 use crate::plan::{SocketId, SocketPlace};
@@ -40,12 +40,12 @@ impl Sockets {
         &mut self,
         id: &SocketId,
         place: &SocketPlace,
-        superior: &mut Superior,
+        service_manager: &mut ServiceManager,
     ) -> Result<(), ActError> {
         if !self.bound.contains_key(place) {
             let (listener, number) = (bind(id, place)?, self.next);
             self.next += 1;
-            superior.keep(&Keepsake::Listener(number).to_string(), listener.as_fd());
+            service_manager.store_fd(&FdName::Listener(number).to_string(), listener.as_fd());
             self.bound.insert(place.clone(), Bound { number, listener });
         }
         Ok(())
@@ -53,7 +53,11 @@ impl Sockets {
 
     /// Takes listeners that a former orchestrator bound. One whose file is gone can be reached by
     /// nobody and is closed, as is what is no listener.
-    pub(super) fn take_over(&mut self, kept: Vec<(u64, OwnedFd)>, superior: &mut Superior) {
+    pub(super) fn take_over(
+        &mut self,
+        kept: Vec<(u64, OwnedFd)>,
+        service_manager: &mut ServiceManager,
+    ) {
         for (number, fd) in kept {
             self.next = self.next.max(number.saturating_add(1));
             let found = match fds::listens_at(&fd) {
@@ -69,7 +73,7 @@ impl Sockets {
                 Some((place, listener)) => {
                     self.bound.insert(place, Bound { number, listener });
                 }
-                None => superior.drop_kept(&Keepsake::Listener(number).to_string()),
+                None => service_manager.remove_fd(&FdName::Listener(number).to_string()),
             }
         }
     }
@@ -120,7 +124,7 @@ impl Sockets {
     /// Closes all others, has them kept no longer, and removes their files.
     pub(super) fn keep_only(
         &mut self,
-        superior: &mut Superior,
+        service_manager: &mut ServiceManager,
         wanted: impl Fn(&SocketPlace) -> bool,
     ) {
         self.bound.retain(|place, bound| {
@@ -128,7 +132,7 @@ impl Sockets {
             if stays {
                 return true;
             }
-            superior.drop_kept(&Keepsake::Listener(bound.number).to_string());
+            service_manager.remove_fd(&FdName::Listener(bound.number).to_string());
             if let SocketPlace::Unix(path) = place
                 && is_socket(path)
             {

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use prost::Message;
 
-use super::custody::{Keepsake, Part};
 use super::environment::of_run;
 use super::error::ActError;
+use super::fd_names::{FdName, RunFd};
 use super::sandbox::user_of;
-use super::{Act, Beginning, FirstProcess, GroupUse, Newborn, Pipe, folders, limits};
+use super::{Act, GroupUse, MainProcess, Pipe, RunOrigin, StartedRun, folders, limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::chown::{self, Owner};
@@ -29,7 +29,7 @@ use crate::rpc::pb::node as pb;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::units::{InstanceId, Pid, RunId};
 
-pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newborn, ActError> {
+pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<StartedRun, ActError> {
     let plan = act.plan.instances.get(id).ok_or_else(|| ActError::Unplanned(id.clone()))?.clone();
     let launch = &plan.launch;
     let user = user_of(launch)?;
@@ -37,33 +37,33 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
     folders::make(&act.plan, launch, id, run, owner)?;
     bind_listeners(act, launch)?;
     let group = act.group_of(id)?;
-    let mut strangers = Vec::new();
+    let mut intruders = Vec::new();
     if let Some(group) = &group {
-        strangers = kill_strangers(group)?;
+        intruders = kill_intruders(group)?;
         limits::set(group, &plan.limits)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
     let oom_kills_before = group.as_deref().map(oom_kills).unwrap_or_default();
     let sandbox = act.sandboxes.prepare(launch, user)?;
-    let passing = Passing::prepare(act, launch, id, run)?;
-    let voices = Voices::make(act, launch, (id, run), owner)?;
-    keep(act, (id, run), &voices, &passing);
-    let given = (&voices, &passing, sandbox.sandbox());
+    let passed_fds = PassedFds::prepare(act, launch, id, run)?;
+    let stdio = Stdio::make(act, launch, (id, run), owner)?;
+    keep(act, (id, run), &stdio, &passed_fds);
+    let given = (&stdio, &passed_fds, sandbox.sandbox());
     let child = match execute(act, launch, (id, run), group.as_deref(), given) {
         Ok(child) => child,
         Err(error) => {
-            act.let_all_go(id, run);
+            act.release_all_fds(id, run);
             return Err(error);
         }
     };
-    let pidfd = Keepsake::Run(Part::Pidfd, id.clone(), run);
-    act.superior.keep(&pidfd.to_string(), child.pidfd.as_fd());
-    let Voices { stdout: (stdout, _), stderr: (stderr, _), notify } = voices;
+    let pidfd = FdName::Run(RunFd::Pidfd, id.clone(), run);
+    act.service_manager.store_fd(&pidfd.to_string(), child.pidfd.as_fd());
+    let Stdio { stdout: (stdout, _), stderr: (stderr, _), notify } = stdio;
     let (notify, notify_path) = notify.unzip();
     let notify = notify.map(Arc::new);
-    let status = passing.status.map(|(ours, _)| Arc::new(ours));
+    let status = passed_fds.status.map(|(ours, _)| Arc::new(ours));
     let pid = child.pid;
-    let first = FirstProcess {
+    let first = MainProcess {
         pid,
         pidfd: child.pidfd,
         cpu_before,
@@ -73,29 +73,29 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Newbor
         status: status.clone(),
         group: GroupUse::Fresh,
     };
-    let (pidfd, members) = act.enroll((id, run), first, group);
-    Ok(Newborn {
+    let (pidfd, members) = act.register_run((id, run), first, group);
+    Ok(StartedRun {
         pid,
         pidfd,
         members,
-        beginning: Beginning::Spawned(child.exec),
+        origin: RunOrigin::Spawned(child.exec),
         oom_kills_before,
         stdout,
         stderr,
         notify,
         status,
-        strangers,
+        intruders,
     })
 }
 
-/// By what a run speaks to us: each pipe with our end and the service's.
-struct Voices {
+/// Standard output, standard error and the notify socket: each pipe with our end and the service's.
+struct Stdio {
     stdout: (Pipe, OwnedFd),
     stderr: (Pipe, OwnedFd),
     notify: Option<(NotifySocket, PathBuf)>,
 }
 
-impl Voices {
+impl Stdio {
     fn make(
         act: &Act,
         launch: &LaunchPlan,
@@ -111,24 +111,27 @@ impl Voices {
 /// With a spool where somebody is there to keep it.
 fn log_pipe(act: &Act) -> Result<(Pipe, OwnedFd), crate::linux::Error> {
     let (ours, theirs) = fds::pipe()?;
-    let spool =
-        act.superior.listens().then(|| shared_memory::memory("blackhole-log")).transpose()?;
+    let spool = act
+        .service_manager
+        .is_connected()
+        .then(|| shared_memory::memory("blackhole-log"))
+        .transpose()?;
     Ok((Pipe { spool, ..ours.into() }, theirs))
 }
 
-/// Before there is a process that speaks: none is found later without its voices.
-fn keep(act: &mut Act, (id, run): (&InstanceId, RunId), voices: &Voices, passing: &Passing) {
+/// Before there is a process: none is adopted later without its stdio.
+fn keep(act: &mut Act, (id, run): (&InstanceId, RunId), stdio: &Stdio, passed_fds: &PassedFds) {
     let parts = [
-        (Part::Stdout, Some(voices.stdout.0.fd.as_fd())),
-        (Part::Stderr, Some(voices.stderr.0.fd.as_fd())),
-        (Part::StdoutSpool, voices.stdout.0.spool.as_ref().map(AsFd::as_fd)),
-        (Part::StderrSpool, voices.stderr.0.spool.as_ref().map(AsFd::as_fd)),
-        (Part::Notify, voices.notify.as_ref().map(|(socket, _)| socket.as_fd())),
-        (Part::StatusLine, passing.status.as_ref().map(|(ours, _)| ours.as_fd())),
+        (RunFd::Stdout, Some(stdio.stdout.0.fd.as_fd())),
+        (RunFd::Stderr, Some(stdio.stderr.0.fd.as_fd())),
+        (RunFd::StdoutSpool, stdio.stdout.0.spool.as_ref().map(AsFd::as_fd)),
+        (RunFd::StderrSpool, stdio.stderr.0.spool.as_ref().map(AsFd::as_fd)),
+        (RunFd::Notify, stdio.notify.as_ref().map(|(socket, _)| socket.as_fd())),
+        (RunFd::StatusBroker, passed_fds.status.as_ref().map(|(ours, _)| ours.as_fd())),
     ];
     for (part, fd) in parts {
         if let Some(fd) = fd {
-            act.superior.keep(&Keepsake::Run(part, id.clone(), run).to_string(), fd);
+            act.service_manager.store_fd(&FdName::Run(part, id.clone(), run).to_string(), fd);
         }
     }
 }
@@ -138,10 +141,10 @@ fn execute(
     launch: &LaunchPlan,
     (id, run): (&InstanceId, RunId),
     group: Option<&Group>,
-    (voices, passing, sandbox): (&Voices, &Passing, Sandbox<'_>),
+    (stdio, passed_fds, sandbox): (&Stdio, &PassedFds, Sandbox<'_>),
 ) -> Result<kernel::Child, ActError> {
-    let (names, passed) = passing.descriptors(act, launch, id);
-    let notify = voices.notify.as_ref().map(|(_, path)| path.as_path());
+    let (names, passed) = passed_fds.descriptors(act, launch, id);
+    let notify = stdio.notify.as_ref().map(|(_, path)| path.as_path());
     let environment = of_run(launch, run, notify, &names)?;
     let (program, arguments) = program(act, launch, id)?;
     kernel::spawn(&Launch {
@@ -150,8 +153,8 @@ fn execute(
         environment,
         pid_variables: pid_variables(launch),
         working_directory: Some(c_string(&launch.working_directory, "its working directory")?),
-        stdout: voices.stdout.1.as_fd(),
-        stderr: voices.stderr.1.as_fd(),
+        stdout: stdio.stdout.1.as_fd(),
+        stderr: stdio.stderr.1.as_fd(),
         passed,
         limits: launch.limits.iter().map(rlimit).collect(),
         group,
@@ -162,7 +165,7 @@ fn execute(
 
 /// Groups are kept over restarts. Whoever came into one in between would count as part of the run
 /// and could speak for it.
-fn kill_strangers(group: &Group) -> Result<Vec<Pid>, ActError> {
+fn kill_intruders(group: &Group) -> Result<Vec<Pid>, ActError> {
     if !group.populated().map_err(ActError::Group)? {
         return Ok(Vec::new());
     }
@@ -170,13 +173,13 @@ fn kill_strangers(group: &Group) -> Result<Vec<Pid>, ActError> {
 }
 
 /// What is made afresh for the run and passed to it; listeners and stored descriptors are not.
-struct Passing {
+struct PassedFds {
     /// Our end and the service's.
     status: Option<(ConnectionBroker, ConnectionBroker)>,
     sheet: Option<OwnedFd>,
 }
 
-impl Passing {
+impl PassedFds {
     fn prepare(
         act: &Act,
         launch: &LaunchPlan,
@@ -229,7 +232,7 @@ impl Passing {
 fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
     for id in launch.listeners() {
         if let Some(place) = act.plan.sockets.get(id) {
-            act.sockets.bind(id, place, &mut act.superior)?;
+            act.sockets.bind(id, place, &mut act.service_manager)?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::logs::LogSources;
-use crate::act::{Beginning, Newborn, Part, Pipe};
+use crate::act::{Pipe, RunFd, RunOrigin, StartedRun};
 use crate::config::HealthChecks;
 use crate::control::server::Desk;
 use crate::control::server::Feed;
@@ -53,7 +53,7 @@ pub(super) struct PumpEnded {
     pub(super) instance: InstanceId,
     pub(super) run: RunId,
     pub(super) pid: Pid,
-    pub(super) part: Part,
+    pub(super) part: RunFd,
     /// What is to be read on, where it was stopped; none: it was read to its end.
     pub(super) unread: Option<Pipe>,
 }
@@ -65,21 +65,21 @@ pub(super) fn attach(
     around: &Surroundings,
     (id, run): (&InstanceId, RunId),
     plan: Option<&InstancePlan>,
-    newborn: Newborn,
+    started_run: StartedRun,
     pumps: &mut JoinSet<PumpEnded>,
 ) -> JoinSet<()> {
     let mut observers = JoinSet::new();
     let teller = Teller::new(run, around.heard.clone());
-    let Newborn { pid, pidfd, members, stdout, stderr, notify, status: status_broker, .. } =
-        newborn;
-    for (pipe, part) in [(stdout, Part::Stdout), (stderr, Part::Stderr)] {
+    let StartedRun { pid, pidfd, members, stdout, stderr, notify, status: status_broker, .. } =
+        started_run;
+    for (pipe, part) in [(stdout, RunFd::Stdout), (stderr, RunFd::Stderr)] {
         read_log(around, (id, run, pid), (pipe, part), pumps);
     }
-    let exec = match newborn.beginning {
-        Beginning::Spawned(report) => Some(report),
-        Beginning::Adopted => None,
+    let exec = match started_run.origin {
+        RunOrigin::Spawned(report) => Some(report),
+        RunOrigin::Adopted => None,
     };
-    let oom_kills_before = newborn.oom_kills_before;
+    let oom_kills_before = started_run.oom_kills_before;
     let first = First { pidfd, members: members.clone(), exec, oom_kills_before };
     observers.spawn(exits::watch(first, teller.clone()));
     let Some(plan) = plan else { return observers };
@@ -112,10 +112,10 @@ pub(super) fn attach(
 pub(super) fn read_log(
     around: &Surroundings,
     (id, run, pid): (&InstanceId, RunId, Pid),
-    (pipe, part): (Pipe, Part),
+    (pipe, part): (Pipe, RunFd),
     pumps: &mut JoinSet<PumpEnded>,
 ) {
-    let stream = if part == Part::Stderr { Stream::Stderr } else { Stream::Stdout };
+    let stream = if part == RunFd::Stderr { Stream::Stderr } else { Stream::Stdout };
     let source = Source::instance(id, run, pid);
     let (book, teller) = (around.book.clone(), Teller::new(run, around.heard.clone()));
     let mut ended = PumpEnded { instance: id.clone(), run, pid, part, unread: None };
@@ -128,7 +128,7 @@ pub(super) fn read_log(
             let what = "what is read from here on is lost with the orchestrator";
             teller.odd(format!("{stream}: {error}; {what}")).await;
         }
-        let custody = match opened {
+        let fd_names = match opened {
             Ok(Some(spool)) => Custody::Shared(Box::new(spool)),
             Ok(None) | Err(_) => Custody::Ours(Rest { bytes: rest, parts }),
         };
@@ -138,7 +138,7 @@ pub(super) fn read_log(
                 std::future::pending().await
             }
         };
-        match logs::pump(fd, source, stream, book, custody, stopped).await {
+        match logs::pump(fd, source, stream, book, fd_names, stopped).await {
             Ok(Ended::Stopped { pipe: fd, rest: Rest { bytes, parts } }) => {
                 ended.unread = Some(Pipe { fd, rest: bytes, parts, spool });
             }

@@ -14,7 +14,7 @@ use super::estate::{Estate, Resumed, TakenOver};
 use super::host::{self, Host};
 use super::logs::{self, LogError, Opened};
 use super::marks::Mark;
-use crate::act::{Act, ActError, Inheritance, Superior, Swept, sweep};
+use crate::act::{Act, ActError, InheritedFds, ServiceManager, Swept, sweep};
 use crate::config::{Beside, NodeConfig, ResourceLimits};
 use crate::control;
 use crate::linux::fds::{self, ListensAt, SocketAccess};
@@ -178,27 +178,28 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
         && let Some(without) = host.without_limits()
     {
         let missing = without.missing.clone();
-        if let Some(ground) = host.ground {
-            ground.put_away();
+        if let Some(services_cgroup) = host.services_cgroup {
+            services_cgroup.clean_up();
         }
         return Err(BootError::NoLimits { missing });
     }
-    let (mut superior, unheard) = Superior::find();
+    let (mut service_manager, unheard) = ServiceManager::find();
     if let Some(error) = unheard {
         book.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
     }
-    estate.inheritance.take_listeners(&mut superior);
+    estate.inherited_fds.take_listeners(&mut service_manager);
     let resumed = estate.resume(&plan, clock.now());
     let spared = match &resumed {
-        Some(resumed) => resumed.spared(&estate.inheritance, runtime_dir),
-        None => estate.inheritance.spared(BTreeSet::new(), runtime_dir),
+        Some(resumed) => resumed.spared(&estate.inherited_fds, runtime_dir),
+        None => estate.inherited_fds.spared(BTreeSet::new(), runtime_dir),
     };
-    let services = host.ground.as_ref().map(|ground| &ground.services);
+    let services = host.services_cgroup.as_ref().map(|services_cgroup| &services_cgroup.services);
     report_sweep(&book, sweep(services, runtime_dir, &spared).await?);
-    let control = control_listener(runtime_dir, &mut estate.inheritance, &mut superior)?;
+    let control = control_listener(runtime_dir, &mut estate.inherited_fds, &mut service_manager)?;
     let after = estate.former.as_ref();
-    let inherited = (&mut estate.inheritance, after);
-    let mut act = Act::new(&config, plan, host.ground.clone(), superior, inherited)?;
+    let inherited = (&mut estate.inherited_fds, after);
+    let mut act =
+        Act::new(&config, plan, host.services_cgroup.clone(), service_manager, inherited)?;
     let taken_over = estate.take_over(resumed.as_ref(), &mut act);
     Ok(Booted {
         file: (configured.config, configured.text),
@@ -221,11 +222,11 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
 /// The one that was kept for us, on which operators may be waiting, or a new one.
 fn control_listener(
     runtime_dir: &Path,
-    inheritance: &mut Inheritance,
-    superior: &mut Superior,
+    inherited_fds: &mut InheritedFds,
+    service_manager: &mut ServiceManager,
 ) -> Result<UnixListener, BootError> {
     let path = runtime_dir.join(control::SOCKET);
-    let kept = inheritance.control.take();
+    let kept = inherited_fds.control.take();
     let ours = |fd: &OwnedFd| fds::listens_at(fd) == Some(ListensAt::Unix(path.clone()));
     match kept.filter(|fd| ours(fd) && path.exists()) {
         Some(fd) => {
@@ -235,7 +236,7 @@ fn control_listener(
         }
         None => {
             let listener = fds::unix_listener(&path, SocketAccess::Owner)?;
-            superior.keep_control(&listener);
+            service_manager.store_control(&listener);
             Ok(listener)
         }
     }

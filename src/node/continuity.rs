@@ -14,11 +14,11 @@ impl Supervisor {
     /// nobody read is read, and what was still to be done is done. Then the configuration is read:
     /// it may have changed meanwhile.
     pub(super) fn go_on(&mut self, taken_over: TakenOver, effects: Vec<Effect>) {
-        let TakenOver { newborns, unread } = taken_over;
-        let count = newborns.len();
+        let TakenOver { started_runs, unread } = taken_over;
+        let count = started_runs.len();
         self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
-        for (id, run, newborn) in newborns {
-            self.watch(&id, run, newborn);
+        for (id, run, started_run) in started_runs {
+            self.watch(&id, run, started_run);
             self.follow_limits_of(&id);
         }
         for Unread { instance, run, pipes } in unread {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::boot::{BootError, Configured, Loader};
-use crate::act::{Act, Checkpoint, Inheritance, Newborn, Spared, Unread};
+use crate::act::{Act, Checkpoint, InheritedFds, Spared, StartedRun, Unread};
 use crate::config::{Beside, NodeConfig};
 use crate::decide::{Effect, Held, Node, resume};
 use crate::linux::{exec_handover, listen_fds};
@@ -17,7 +17,7 @@ use crate::units::{InstanceId, Level, RunId, Tick};
 #[derive(Debug, Default)]
 pub(super) struct Estate {
     pub(super) arrival: Arrival,
-    pub(super) inheritance: Inheritance,
+    pub(super) inherited_fds: InheritedFds,
     /// The state that is gone on from; none: there is nothing to go on from.
     pub(super) former: Option<Checkpoint>,
     /// Why what was kept is of no use, in words.
@@ -41,13 +41,13 @@ pub(super) fn take() -> Result<Estate, BootError> {
         Some(handed_over) => (Arrival::InPlace, handed_over),
         None => (Arrival::Started, listen_fds::take_stored()?),
     };
-    let inheritance = Inheritance::sort(kept);
-    let mut remarks: Vec<String> = inheritance
-        .strange
+    let inherited_fds = InheritedFds::sort(kept);
+    let mut remarks: Vec<String> = inherited_fds
+        .unknown
         .iter()
         .map(|name| format!("a descriptor named {name:?} was passed to us and is closed"))
         .collect();
-    let former = match inheritance.checkpoint() {
+    let former = match inherited_fds.checkpoint() {
         // Its orderly end had begun: nothing of it was to live on.
         Some(Ok(checkpoint)) if checkpoint.state.node.is_ending() => None,
         Some(Ok(checkpoint)) => Some(checkpoint),
@@ -57,7 +57,7 @@ pub(super) fn take() -> Result<Estate, BootError> {
         }
         None => None,
     };
-    Ok(Estate { arrival, inheritance, former, remarks })
+    Ok(Estate { arrival, inherited_fds, former, remarks })
 }
 
 impl Estate {
@@ -115,7 +115,7 @@ impl Estate {
     pub(super) fn resume(&self, plan: &Plan, now: Tick) -> Option<Resumed> {
         let former = self.former.as_ref()?;
         let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
-        let held = self.inheritance.held(former);
+        let held = self.inherited_fds.held(former);
         let (node, effects) = resume(former.state.node.clone(), &rules.collect(), &held, now);
         let goes_on = |(id, held): &(InstanceId, Held)| node.owner(held.run) == Some(id);
         let runs = held.into_iter().filter(goes_on).collect();
@@ -134,30 +134,30 @@ pub(super) struct Resumed {
 /// What was taken over, for the observers.
 #[derive(Debug, Default)]
 pub(super) struct TakenOver {
-    pub(super) newborns: Vec<(InstanceId, RunId, Newborn)>,
+    pub(super) started_runs: Vec<(InstanceId, RunId, StartedRun)>,
     pub(super) unread: Vec<Unread>,
 }
 
 impl Resumed {
-    pub(super) fn spared(&self, inheritance: &Inheritance, runtime_dir: &Path) -> Spared {
+    pub(super) fn spared(&self, inherited_fds: &InheritedFds, runtime_dir: &Path) -> Spared {
         let runs = self.runs.iter().map(|(id, held)| (id.clone(), held.run));
-        inheritance.spared(runs.collect::<BTreeSet<_>>(), runtime_dir)
+        inherited_fds.spared(runs.collect::<BTreeSet<_>>(), runtime_dir)
     }
 }
 
 impl Estate {
     /// Makes what goes on ours. Afterwards nothing is left of the estate.
     pub(super) fn take_over(self, resumed: Option<&Resumed>, act: &mut Act) -> TakenOver {
-        let Self { mut inheritance, former, .. } = self;
-        let mut newborns = Vec::new();
+        let Self { mut inherited_fds, former, .. } = self;
+        let mut started_runs = Vec::new();
         for (id, held) in resumed.iter().flat_map(|resumed| &resumed.runs) {
             let saved = former.as_ref().and_then(|former| former.runs.get(&held.run));
-            match act.take_over(&mut inheritance, (id, *held), saved.copied()) {
-                Ok(newborn) => newborns.push((id.clone(), held.run, newborn)),
+            match act.adopt_run(&mut inherited_fds, (id, *held), saved.copied()) {
+                Ok(started_run) => started_runs.push((id.clone(), held.run, started_run)),
                 Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
             }
         }
-        let unread = act.settle_estate(inheritance);
-        TakenOver { newborns, unread }
+        let unread = act.settle_unadopted(inherited_fds);
+        TakenOver { started_runs, unread }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::delegation::{Facts, Mark as Delegation, ORCHESTRATOR, Place, Starter, place};
 use super::estate::Arrival;
 use super::marks::Mark;
-use crate::act::Ground;
+use crate::act::ServicesCgroup;
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process;
 use crate::linux::sandbox::Support;
@@ -25,7 +25,7 @@ const RESOURCE_LIMITS: &str = "resource-limits";
 #[derive(Debug)]
 pub(super) struct Host {
     /// None: no cgroup v2 for us.
-    pub(super) ground: Option<Ground>,
+    pub(super) services_cgroup: Option<ServicesCgroup>,
     pub(super) degradations: Vec<Degradation>,
 }
 
@@ -46,11 +46,11 @@ pub(super) fn look(
     without_journal: Option<String>,
 ) -> Host {
     let mut degradations = Vec::new();
-    let ground = match find_ground(runtime_dir, arrival) {
-        Ok((ground, mut missing)) => {
+    let services_cgroup = match find_services_cgroup(runtime_dir, arrival) {
+        Ok((services_cgroup, mut missing)) => {
             missing.retain(|missing| is_missed(missing.controller, plan));
             degradations.extend(without_controllers(&missing));
-            Some(ground)
+            Some(services_cgroup)
         }
         Err(missing) => {
             degradations.push(degradation(
@@ -76,7 +76,7 @@ pub(super) fn look(
             "logs go to the console and stay in memory for `logs`",
         ));
     }
-    Host { ground, degradations }
+    Host { services_cgroup, degradations }
 }
 
 /// What services that are to be confined are not confined by.
@@ -106,7 +106,10 @@ struct Missing {
     why: String,
 }
 
-fn find_ground(runtime_dir: &Path, arrival: Arrival) -> Result<(Ground, Vec<Missing>), String> {
+fn find_services_cgroup(
+    runtime_dir: &Path,
+    arrival: Arrival,
+) -> Result<(ServicesCgroup, Vec<Missing>), String> {
     let hierarchy = Hierarchy::find().map_err(|error| error.to_string())?;
     let hierarchy = hierarchy.ok_or_else(|| "the host has no cgroup v2".to_owned())?;
     take_place(&hierarchy, runtime_dir, arrival).map_err(|error| error.to_string())
@@ -117,7 +120,7 @@ fn take_place(
     hierarchy: &Hierarchy,
     runtime_dir: &Path,
     arrival: Arrival,
-) -> Result<(Ground, Vec<Missing>), crate::linux::Error> {
+) -> Result<(ServicesCgroup, Vec<Missing>), crate::linux::Error> {
     let own = Group::own(hierarchy)?;
     let above = Group::above_own(hierarchy)?;
     let facts = Facts {
@@ -135,7 +138,7 @@ fn take_place(
             }
             let services = unit.create(SERVICES)?;
             let missing = hand_on(&[&unit, &services]);
-            Ok((Ground { services: Arc::new(services), made_for_it: None }, missing))
+            Ok((ServicesCgroup { services: Arc::new(services), own_parent: None }, missing))
         }
         (Place::UnitAroundUs, _) => {
             // An older life was started otherwise only if systemd was updated since.
@@ -143,14 +146,14 @@ fn take_place(
             own.create(ORCHESTRATOR)?.add(process::own_pid())?;
             let services = own.create(SERVICES)?;
             let missing = hand_on(&[&own, &services]);
-            Ok((Ground { services: Arc::new(services), made_for_it: None }, missing))
+            Ok((ServicesCgroup { services: Arc::new(services), own_parent: None }, missing))
         }
         (Place::BelowOurs | Place::UnitAboveUs, _) => {
             let base = own.create(&base_name(runtime_dir))?;
             let services = base.create(SERVICES)?;
             let missing = hand_on(&[&own, &base, &services]);
-            let made_for_it = Some(Arc::new(base));
-            Ok((Ground { services: Arc::new(services), made_for_it }, missing))
+            let own_parent = Some(Arc::new(base));
+            Ok((ServicesCgroup { services: Arc::new(services), own_parent }, missing))
         }
     }
 }

@@ -117,7 +117,7 @@ fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>
 impl Supervisor {
     pub(super) fn reload(&mut self, asked: Asked) {
         let Some(asked) = self.upgrades_for(asked) else { return };
-        self.act.superior.reloading();
+        self.act.service_manager.reloading();
         self.live.ask(asked);
     }
 
@@ -143,7 +143,7 @@ impl Supervisor {
         }
         if self.node.is_announced() {
             let summary = self.summary();
-            self.act.superior.ready(summary);
+            self.act.service_manager.ready(summary);
         }
         for asked in std::mem::take(&mut self.live.next) {
             self.reload(asked);
@@ -222,7 +222,7 @@ impl Supervisor {
         let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
         let relaunch = changes.relaunched.keys().cloned().collect();
         let replan = Replan { rules: rules.collect(), relaunch };
-        let adopted = self.act.adopt(plan, &leaving);
+        let adopted = self.act.apply_plan(plan, &leaving);
         adopted.map_err(|error| Refusal::State(error.to_string()))?;
         logs::register(&self.around.book, &config);
         self.around.book.set_node_level(config.monitoring.log_level);

@@ -25,7 +25,7 @@ use super::security;
 use super::status::{CpuLooks, View};
 use super::upgrade::Upgrade;
 use super::verbs::{Outcome, Waiter, Wish, outcome};
-use crate::act::{Act, ActError, Newborn};
+use crate::act::{Act, ActError, StartedRun};
 use crate::config::NodeConfig;
 use crate::control::Wait;
 use crate::control::server::{Answer, Ask, Desk, Verb};
@@ -38,7 +38,7 @@ use crate::observe::{exits, strangers};
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, RunId, ServiceName};
 
-/// After a child ended, strangers among the children are collected this much later, once for all.
+/// After a child ended, intruders among the children are collected this much later, once for all.
 const REAP_DELAY: Duration = Duration::from_millis(50);
 /// Events after which the state is saved although more is to be heard.
 const UNSAVED_MOST: u32 = 64;
@@ -63,7 +63,7 @@ pub(super) struct Supervisor {
     pub(super) waiters: Vec<Waiter>,
     cpu_looks: CpuLooks,
     history: History,
-    /// When strangers are looked for next.
+    /// When intruders are looked for next.
     reap_at: Option<Instant>,
     /// When the service manager is asked for more time next.
     pub(super) ask_at: Option<Instant>,
@@ -108,7 +108,7 @@ pub(super) async fn until_stopped(booted: Booted) {
         desk: desk.clone(),
         stop_pumps: watch::Sender::new(Pumps::Run),
     };
-    let beat = act.superior.beat.map(tokio::time::interval);
+    let beat = act.service_manager.watchdog_interval.map(tokio::time::interval);
     let mut supervisor = Supervisor {
         node,
         act,
@@ -145,14 +145,14 @@ pub(super) async fn until_stopped(booted: Booted) {
         end(served).await;
         supervisor.hand_over(&program, &control).await;
     };
-    supervisor.put_away().await;
+    supervisor.clean_up().await;
     end(served).await;
     book.node_line(Level::Info, "stopped", &[]);
     if let Some(sink) = book.sink() {
         sink.close(LAST_WORDS).await;
     }
-    supervisor.act.superior.status("stopped".to_owned());
-    let _told_or_not = timeout(LAST_WORDS, supervisor.act.superior.flush()).await;
+    supervisor.act.service_manager.status("stopped".to_owned());
+    let _told_or_not = timeout(LAST_WORDS, supervisor.act.service_manager.flush()).await;
 }
 
 async fn end(served: Option<Served>) {
@@ -179,14 +179,14 @@ impl Supervisor {
                 biased;
                 told = inbox.signals.next() => self.obey_signal(told),
                 () = at(due) => self.take(Event::Tick),
-                () = beat(&mut inbox.beat) => self.act.superior.alive(),
+                () = beat(&mut inbox.beat) => self.act.service_manager.watchdog(),
                 Some(ask) = inbox.asks.recv() => self.answer(ask),
                 read = self.live.read() => self.take_read(read),
                 Some(changed) = self.limits.next() => self.take_changed_limits(changed),
                 rehearsed = Upgrade::rehearsed(&mut self.upgrade) => self.take_rehearsed(rehearsed),
                 () = at(self.reap_at) => self.reap_strangers(),
                 () = at(self.ask_at) => self.ask_for_time(),
-                () = self.act.superior.room() => self.act.superior.send_waiting(),
+                () = self.act.service_manager.writable() => self.act.service_manager.send_waiting(),
                 Some(ended) = self.pumps.join_next() => self.end_pump(ended),
                 Some(heard) = inbox.heard.recv() => self.hear(heard),
             }
@@ -218,9 +218,9 @@ impl Supervisor {
             events.extend(self.perform_all(effects));
         }
         self.reply_to_waiters();
-        if self.act.superior.listens() {
+        if self.act.service_manager.is_connected() {
             let summary = self.summary();
-            self.act.superior.status(summary);
+            self.act.service_manager.status(summary);
             if self.ask_at.is_none() {
                 self.ask_for_time();
             }
@@ -235,15 +235,15 @@ impl Supervisor {
         effects.into_iter().filter_map(|effect| self.perform(effect)).collect()
     }
 
-    pub(super) fn watch(&mut self, id: &InstanceId, run: RunId, newborn: Newborn) {
+    pub(super) fn watch(&mut self, id: &InstanceId, run: RunId, started_run: StartedRun) {
         let plan = self.act.plan().instances.get(id);
-        let observers = attach(&self.around, (id, run), plan, newborn, &mut self.pumps);
+        let observers = attach(&self.around, (id, run), plan, started_run, &mut self.pumps);
         self.observers.insert(run, observers);
     }
 
     pub(super) fn end_pump(&mut self, ended: Result<PumpEnded, JoinError>) {
         if let Ok(PumpEnded { instance, run, part, .. }) = ended {
-            self.act.let_go(part, &instance, run);
+            self.act.release_fd(part, &instance, run);
         }
     }
 
@@ -275,13 +275,13 @@ impl Supervisor {
 
     fn spawn(&mut self, id: &InstanceId, run: RunId) -> Event {
         let news = match self.act.spawn(id, run) {
-            Ok(newborn) => {
-                let pid = newborn.pid;
-                for stranger in &newborn.strangers {
-                    let what = format!("process {stranger}, none of its own, was in its group");
+            Ok(started_run) => {
+                let pid = started_run.pid;
+                for intruder in &started_run.intruders {
+                    let what = format!("process {intruder}, none of its own, was in its group");
                     self.remark(run, &format!("{what} and is killed"));
                 }
-                self.watch(id, run, newborn);
+                self.watch(id, run, started_run);
                 News::Spawned { pid }
             }
             Err(SpawnFailure(why)) => News::SpawnFailed(SpawnFailure(why)),
@@ -539,7 +539,7 @@ impl Supervisor {
     }
 
     /// Everything has ended: reads the last lines, then removes sockets and groups.
-    async fn put_away(&mut self) {
+    async fn clean_up(&mut self) {
         self.observers.clear();
         let last_words = async {
             while let Some(ended) = self.pumps.join_next().await {
@@ -553,7 +553,7 @@ impl Supervisor {
                 "some output of services was not read to its end, or is not where logs go",
             );
         }
-        self.act.put_away();
+        self.act.clean_up();
         let control = self.config.node.runtime_dir.join(crate::control::SOCKET);
         let _gone_already = std::fs::remove_file(control);
         self.around.book.close();

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::attach::{PumpEnded, Pumps, read_log};
 use super::reload::Asked;
 use super::supervise::{LAST_WORDS, Supervisor};
-use crate::act::{ActError, Part, Pipe, Unfit};
+use crate::act::{ActError, Pipe, RehearsalFailure, RunFd};
 use crate::control::server::Answer;
 use crate::decide::Goal;
 use crate::linux::{exec_handover, fds};
@@ -25,7 +25,7 @@ use crate::units::{InstanceId, Level, Pid, RunId};
 #[derive(Debug)]
 pub(super) struct Upgrade {
     program: PathBuf,
-    rehearsal: JoinHandle<Result<String, Unfit>>,
+    rehearsal: JoinHandle<Result<String, RehearsalFailure>>,
     asked: Vec<Asker>,
 }
 
@@ -38,7 +38,7 @@ enum Asker {
     Upgrade(Answer<pb::UpgradeReply>),
 }
 
-type Rehearsed = Result<Result<String, Unfit>, JoinError>;
+type Rehearsed = Result<Result<String, RehearsalFailure>, JoinError>;
 
 impl Upgrade {
     /// The end of the rehearsal that is under way. May be dropped and called again.
@@ -99,7 +99,7 @@ impl Supervisor {
         let state = self.state();
         match self.act.rehearse(&program, state) {
             Ok(rehearsal) => {
-                self.act.superior.reloading();
+                self.act.service_manager.reloading();
                 let rehearsal = tokio::spawn(rehearsal.outcome());
                 self.upgrade = Some(Upgrade { program, rehearsal, asked: vec![asker] });
             }
@@ -114,7 +114,7 @@ impl Supervisor {
     pub(super) fn take_rehearsed(&mut self, rehearsed: Rehearsed) {
         self.act.end_rehearsal();
         let Some(Upgrade { program, asked, .. }) = self.upgrade.take() else { return };
-        let lost = |error: JoinError| Err(Unfit::Otherwise(error.to_string()));
+        let lost = |error: JoinError| Err(RehearsalFailure::Otherwise(error.to_string()));
         match rehearsed.unwrap_or_else(lost) {
             Ok(version) => {
                 let reply = pb::UpgradeReply {
@@ -137,7 +137,7 @@ impl Supervisor {
                 }
                 if self.node.is_announced() {
                     let summary = self.summary();
-                    self.act.superior.ready(summary);
+                    self.act.service_manager.ready(summary);
                 }
             }
         }
@@ -159,7 +159,7 @@ impl Supervisor {
             // What is not written in time is counted by whoever reads the journal.
             let _written = sink.flush(LAST_WORDS).await;
         }
-        let _told_or_not = timeout(LAST_WORDS, self.act.superior.flush()).await;
+        let _told_or_not = timeout(LAST_WORDS, self.act.service_manager.flush()).await;
         let why = match self.execute(program, control, &pipes) {
             Ok(never) => match never {},
             Err(why) => why,
@@ -179,7 +179,7 @@ impl Supervisor {
     ) -> Result<std::convert::Infallible, ActError> {
         let state = self.state();
         let pipes = pipes.iter().map(|left| (left.part, &left.instance, left.run, &left.pipe));
-        let mut estate = self.act.estate(state, pipes)?;
+        let mut estate = self.act.handed_fds(state, pipes)?;
         let control = control.as_fd().try_clone_to_owned().map_err(ActError::Duplicate)?;
         estate.push(("control".to_owned(), control));
         let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -192,14 +192,14 @@ struct Left {
     instance: InstanceId,
     run: RunId,
     pid: Pid,
-    part: Part,
+    part: RunFd,
     pipe: Pipe,
 }
 
-fn refusal(program: &Path, unfit: Unfit) -> Status {
+fn refusal(program: &Path, unfit: RehearsalFailure) -> Status {
     match unfit {
-        Unfit::Configuration(why) => Status::invalid_argument(why),
-        Unfit::Otherwise(why) => {
+        RehearsalFailure::Configuration(why) => Status::invalid_argument(why),
+        RehearsalFailure::Otherwise(why) => {
             let program = program.display();
             Status::failed_precondition(format!("{program} cannot take our place: {why}"))
         }

@@ -19,13 +19,13 @@ impl Supervisor {
             Announcement::Ready => {
                 let summary = self.summary();
                 self.leave(Mark::Ready);
-                self.act.superior.ready(summary.clone());
+                self.act.service_manager.ready(summary.clone());
                 let after = crate::units::human_duration(self.around.clock.now().0);
                 self.say(Level::Info, &format!("{summary}, {after} after the start"));
             }
             Announcement::Stopping => {
                 self.leave(Mark::Stopping);
-                self.act.superior.stopping();
+                self.act.service_manager.stopping();
                 self.say(Level::Info, "stopping, dependants first");
             }
             Announcement::Stopped => self.stopped = true,
@@ -59,7 +59,7 @@ impl Supervisor {
             }
         };
         self.ask_at = (is_waited_for && self.node.is_moving()).then(|| {
-            self.act.superior.ask_for_time(3 * ASK_EVERY);
+            self.act.service_manager.extend_timeout(3 * ASK_EVERY);
             Instant::now() + ASK_EVERY
         });
     }

@@ -1,6 +1,5 @@
-//! What outlives the orchestrator, by the names under which it is kept: its place is with the
-//! service manager, or in the hands of the program that we become. Knows nothing of what follows
-//! from it.
+//! The names (`FDNAME=`) of the descriptors that outlive the orchestrator: in the service manager's
+//! fd store, and on the way to the program that we become. Knows nothing of what follows from them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,36 +11,36 @@ use crate::units::{InstanceId, RunId};
 /// The longest name that a service manager takes (`FDNAME=`, sd_notify(3)).
 const NAME_MOST: usize = 255;
 
-/// What a kept descriptor is.
+/// What a stored descriptor is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Keepsake {
-    /// The state. Two names take turns, so that there is always a whole one.
-    Checkpoint(Turn),
+pub(super) enum FdName {
+    /// The checkpoint. Two slots take turns, so that there is always a whole one.
+    Checkpoint(CheckpointSlot),
     /// The listener of the control socket.
     Control,
     /// A listener; which one its address tells. The number makes its name its own.
     Listener(u64),
-    Run(Part, InstanceId, RunId),
+    Run(RunFd, InstanceId, RunId),
     /// What the instance stored with us under this name.
     Stored(InstanceId, String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    Even,
-    Odd,
+pub(super) enum CheckpointSlot {
+    Zero,
+    One,
 }
 
-/// What there is one of for every run.
+/// A descriptor of which every run has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum RunFd {
     Pidfd,
     Stdout,
     Stderr,
     /// Its notify socket.
     Notify,
-    /// Our end of the line on which it asks for a connection to the status.
-    StatusLine,
+    /// Our end of the broker that gives it connections to the status feed.
+    StatusBroker,
     /// What was read of a line on its standard output that has not ended. Only handed over, never
     /// kept.
     StdoutRest,
@@ -51,13 +50,13 @@ pub enum Part {
     StderrSpool,
 }
 
-impl Part {
+impl RunFd {
     pub(super) const ALL: [(Self, &str); 9] = [
         (Self::Pidfd, "pid"),
         (Self::Stdout, "out"),
         (Self::Stderr, "err"),
         (Self::Notify, "notify"),
-        (Self::StatusLine, "status"),
+        (Self::StatusBroker, "status"),
         (Self::StdoutRest, "out-rest"),
         (Self::StderrRest, "err-rest"),
         (Self::StdoutSpool, "out-spool"),
@@ -65,13 +64,13 @@ impl Part {
     ];
 
     /// What goes with the pipe of a log: the rest of a line, and the spool.
-    pub(super) fn beside(self) -> Option<(Self, Self)> {
+    pub(super) fn companions(self) -> Option<(Self, Self)> {
         match self {
             Self::Stdout => Some((Self::StdoutRest, Self::StdoutSpool)),
             Self::Stderr => Some((Self::StderrRest, Self::StderrSpool)),
             Self::Pidfd
             | Self::Notify
-            | Self::StatusLine
+            | Self::StatusBroker
             | Self::StdoutRest
             | Self::StderrRest
             | Self::StdoutSpool
@@ -80,15 +79,15 @@ impl Part {
     }
 }
 
-impl fmt::Display for Keepsake {
+impl fmt::Display for FdName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Checkpoint(Turn::Even) => f.write_str("checkpoint.0"),
-            Self::Checkpoint(Turn::Odd) => f.write_str("checkpoint.1"),
+            Self::Checkpoint(CheckpointSlot::Zero) => f.write_str("checkpoint.0"),
+            Self::Checkpoint(CheckpointSlot::One) => f.write_str("checkpoint.1"),
             Self::Control => f.write_str("control"),
             Self::Listener(number) => write!(f, "listener.{number}"),
             Self::Run(part, id, run) => {
-                let word = Part::ALL.iter().find(|(one, _)| one == part).map_or("", |(_, w)| w);
+                let word = RunFd::ALL.iter().find(|(one, _)| one == part).map_or("", |(_, w)| w);
                 write!(f, "{word}.{id}.{run}")
             }
             Self::Stored(id, name) => write!(f, "stored.{id}.{name}"),
@@ -96,13 +95,13 @@ impl fmt::Display for Keepsake {
     }
 }
 
-impl Keepsake {
+impl FdName {
     /// None: no such name is ever given.
-    fn read(name: &str) -> Option<Self> {
+    fn parse(name: &str) -> Option<Self> {
         let (kind, rest) = name.split_once('.').unwrap_or((name, ""));
         match (kind, rest) {
-            ("checkpoint", "0") => return Some(Self::Checkpoint(Turn::Even)),
-            ("checkpoint", "1") => return Some(Self::Checkpoint(Turn::Odd)),
+            ("checkpoint", "0") => return Some(Self::Checkpoint(CheckpointSlot::Zero)),
+            ("checkpoint", "1") => return Some(Self::Checkpoint(CheckpointSlot::One)),
             ("control", "") => return Some(Self::Control),
             ("listener", number) => return number.parse().ok().map(Self::Listener),
             _ => {}
@@ -112,44 +111,44 @@ impl Keepsake {
         if kind == "stored" {
             return Some(Self::Stored(id, rest.to_owned()));
         }
-        let part = Part::ALL.iter().find(|(_, word)| *word == kind)?.0;
+        let part = RunFd::ALL.iter().find(|(_, word)| *word == kind)?.0;
         Some(Self::Run(part, id, RunId(rest.parse().ok()?)))
     }
 
     /// Whether its name is one that a service manager keeps.
-    pub(super) fn can_be_kept(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         let name = self.to_string();
         name.len() <= NAME_MOST && name.bytes().all(|b| b != b':' && (b' '..0x7f).contains(&b))
     }
 }
 
-/// What was kept for us, sorted by what it is.
+/// The descriptors that a former orchestrator left to us, sorted by what they are.
 #[derive(Debug, Default)]
-pub struct Inheritance {
+pub struct InheritedFds {
     pub(super) checkpoints: Vec<OwnedFd>,
     pub control: Option<OwnedFd>,
     pub(super) listeners: Vec<(u64, OwnedFd)>,
-    pub(super) runs: BTreeMap<(InstanceId, RunId), BTreeMap<Part, OwnedFd>>,
+    pub(super) runs: BTreeMap<(InstanceId, RunId), BTreeMap<RunFd, OwnedFd>>,
     pub(super) stored: Vec<(InstanceId, String, OwnedFd)>,
     /// Listeners that are ours again.
     pub(super) taken: Sockets,
     /// Names that are none of ours. Their descriptors are closed.
-    pub strange: Vec<String>,
+    pub unknown: Vec<String>,
 }
 
-impl Inheritance {
+impl InheritedFds {
     pub fn sort(kept: Vec<(String, OwnedFd)>) -> Self {
         let mut all = Self::default();
         for (name, fd) in kept {
-            match Keepsake::read(&name) {
-                Some(Keepsake::Checkpoint(_)) => all.checkpoints.push(fd),
-                Some(Keepsake::Control) => all.control = Some(fd),
-                Some(Keepsake::Listener(number)) => all.listeners.push((number, fd)),
-                Some(Keepsake::Run(part, id, run)) => {
+            match FdName::parse(&name) {
+                Some(FdName::Checkpoint(_)) => all.checkpoints.push(fd),
+                Some(FdName::Control) => all.control = Some(fd),
+                Some(FdName::Listener(number)) => all.listeners.push((number, fd)),
+                Some(FdName::Run(part, id, run)) => {
                     all.runs.entry((id, run)).or_default().insert(part, fd);
                 }
-                Some(Keepsake::Stored(id, name)) => all.stored.push((id, name, fd)),
-                None => all.strange.push(name),
+                Some(FdName::Stored(id, name)) => all.stored.push((id, name, fd)),
+                None => all.unknown.push(name),
             }
         }
         all
@@ -164,19 +163,19 @@ mod tests {
     fn every_name_is_read_as_it_was_written() {
         let id: InstanceId = "my-web-12".parse().unwrap();
         let mut all = vec![
-            Keepsake::Checkpoint(Turn::Even),
-            Keepsake::Checkpoint(Turn::Odd),
-            Keepsake::Control,
-            Keepsake::Listener(7),
-            Keepsake::Stored(id.clone(), "a.name with.dots".to_owned()),
+            FdName::Checkpoint(CheckpointSlot::Zero),
+            FdName::Checkpoint(CheckpointSlot::One),
+            FdName::Control,
+            FdName::Listener(7),
+            FdName::Stored(id.clone(), "a.name with.dots".to_owned()),
         ];
-        all.extend(Part::ALL.map(|(part, _)| Keepsake::Run(part, id.clone(), RunId(42))));
+        all.extend(RunFd::ALL.map(|(part, _)| FdName::Run(part, id.clone(), RunId(42))));
         for one in all {
-            assert_eq!(Keepsake::read(&one.to_string()), Some(one.clone()));
-            assert!(one.can_be_kept(), "{one}");
+            assert_eq!(FdName::parse(&one.to_string()), Some(one.clone()));
+            assert!(one.is_valid(), "{one}");
         }
         for strange in ["", "out", "out.web-0", "out.web-0.x", "x.web-0.1", "checkpoint.2", "a:b"] {
-            assert_eq!(Keepsake::read(strange), None, "{strange}");
+            assert_eq!(FdName::parse(strange), None, "{strange}");
         }
     }
 
@@ -184,7 +183,7 @@ mod tests {
     fn a_name_that_no_manager_takes_is_known_before() {
         let id: InstanceId = "web-0".parse().unwrap();
         for name in ["x".repeat(250), "a:b".to_owned(), "ü".to_owned()] {
-            assert!(!Keepsake::Stored(id.clone(), name).can_be_kept());
+            assert!(!FdName::Stored(id.clone(), name).is_valid());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Runs that a former orchestrator started and that are ours again: held by the descriptors that
-//! were kept for us, they never notice. Decides nothing.
+//! Adoption of the runs that a former orchestrator started, by the descriptors that the service
+//! manager's fd store or an upgrade gives us. The processes never notice. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::State;
-use super::custody::{Inheritance, Keepsake, Part, Turn};
 use super::error::ActError;
+use super::fd_names::{CheckpointSlot, FdName, InheritedFds, RunFd};
+use super::service_manager::ServiceManager;
 use super::spawn::{notify_path, oom_kills};
-use super::superior::Superior;
 use super::sweep::Spared;
-use super::{Act, Beginning, Checkpoint, FirstProcess, GroupUse, Newborn, Pipe, SavedRun};
+use super::{Act, Checkpoint, GroupUse, MainProcess, Pipe, RunOrigin, SavedRun, StartedRun};
 use crate::decide::Held;
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds;
@@ -28,17 +28,17 @@ const REST_MOST: u64 = 1 << 20;
 pub struct Unread {
     pub instance: InstanceId,
     pub run: RunId,
-    pub pipes: Vec<(Part, Pipe)>,
+    pub pipes: Vec<(RunFd, Pipe)>,
 }
 
-impl Inheritance {
+impl InheritedFds {
     /// The newest run of each instance that can be held: its process, alive or not, and the pipes
     /// into which it writes.
     pub fn held(&self, checkpoint: &Checkpoint) -> BTreeMap<InstanceId, Held> {
         let mut held = BTreeMap::new();
         for ((id, run), parts) in &self.runs {
-            let whole = [Part::Stdout, Part::Stderr].iter().all(|part| parts.contains_key(part));
-            let pid = parts.get(&Part::Pidfd).and_then(|fd| {
+            let whole = [RunFd::Stdout, RunFd::Stderr].iter().all(|part| parts.contains_key(part));
+            let pid = parts.get(&RunFd::Pidfd).and_then(|fd| {
                 let known = checkpoint.runs.get(run).map(|saved| saved.pid);
                 pid_of(fd).or(known)
             });
@@ -59,8 +59,8 @@ impl Inheritance {
 }
 
 /// The pipe of a log with all that goes with it; none: it is not there.
-fn take_pipe(parts: &mut BTreeMap<Part, OwnedFd>, part: Part) -> Result<Option<Pipe>, ActError> {
-    let (Some(fd), Some((rest, spool))) = (parts.remove(&part), part.beside()) else {
+fn take_pipe(parts: &mut BTreeMap<RunFd, OwnedFd>, part: RunFd) -> Result<Option<Pipe>, ActError> {
+    let (Some(fd), Some((rest, spool))) = (parts.remove(&part), part.companions()) else {
         return Ok(None);
     };
     let pipe = Pipe { spool: parts.remove(&spool), ..fd.into() };
@@ -83,27 +83,27 @@ fn pid_of(fd: &OwnedFd) -> Option<crate::units::Pid> {
 
 impl Act {
     /// Takes over the run of the instance, which is one of those that `held` gave.
-    pub fn take_over(
+    pub fn adopt_run(
         &mut self,
-        inheritance: &mut Inheritance,
+        inherited_fds: &mut InheritedFds,
         (id, held): (&InstanceId, Held),
         saved: Option<SavedRun>,
-    ) -> Result<Newborn, ActError> {
+    ) -> Result<StartedRun, ActError> {
         let Held { run, pid } = held;
-        let mut parts = inheritance.runs.remove(&(id.clone(), run)).unwrap_or_default();
-        let pipes = (take_pipe(&mut parts, Part::Stdout)?, take_pipe(&mut parts, Part::Stderr)?);
+        let mut parts = inherited_fds.runs.remove(&(id.clone(), run)).unwrap_or_default();
+        let pipes = (take_pipe(&mut parts, RunFd::Stdout)?, take_pipe(&mut parts, RunFd::Stderr)?);
         let mut take = |part| parts.remove(&part);
-        let (Some(pidfd), (Some(stdout), Some(stderr))) = (take(Part::Pidfd), pipes) else {
+        let (Some(pidfd), (Some(stdout), Some(stderr))) = (take(RunFd::Pidfd), pipes) else {
             return Err(ActError::NotHeld(id.clone()));
         };
-        let notify = take(Part::Notify).map(NotifySocket::adopt).transpose();
+        let notify = take(RunFd::Notify).map(NotifySocket::adopt).transpose();
         let notify = notify.map_err(ActError::Channel)?.map(Arc::new);
-        let status = take(Part::StatusLine).map(|fd| Arc::new(ConnectionBroker::from(fd)));
+        let status = take(RunFd::StatusBroker).map(|fd| Arc::new(ConnectionBroker::from(fd)));
         let group = self.group_of(id)?;
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
         // The count began anew if the group's controllers were gone meanwhile.
         let oom_kills_before = saved.map_or(counted, |saved| saved.oom_kills_before.min(counted));
-        let first = FirstProcess {
+        let first = MainProcess {
             pid,
             pidfd: Pidfd::from(pidfd),
             cpu_before: saved.map(|saved| saved.cpu_before).unwrap_or_default(),
@@ -113,26 +113,26 @@ impl Act {
             status: status.clone(),
             group: GroupUse::Spent,
         };
-        let (pidfd, members) = self.enroll((id, run), first, group);
+        let (pidfd, members) = self.register_run((id, run), first, group);
         self.reapply(run)?;
-        Ok(Newborn {
+        Ok(StartedRun {
             pid,
             pidfd,
             members,
-            beginning: Beginning::Adopted,
+            origin: RunOrigin::Adopted,
             oom_kills_before,
             stdout,
             stderr,
             notify,
             status,
-            strangers: Vec::new(),
+            intruders: Vec::new(),
         })
     }
 
     /// After all runs that go on were taken over: what instances stored is theirs again, and the
     /// rest is let go, but for what was written and not read.
-    pub fn settle_estate(&mut self, mut inheritance: Inheritance) -> Vec<Unread> {
-        for (id, name, fd) in std::mem::take(&mut inheritance.stored) {
+    pub fn settle_unadopted(&mut self, mut inherited_fds: InheritedFds) -> Vec<Unread> {
+        for (id, name, fd) in std::mem::take(&mut inherited_fds.stored) {
             if self.plan.instances.contains_key(&id) {
                 self.stores.entry(id).or_default().keep(&name, vec![fd], usize::MAX);
             } else {
@@ -140,9 +140,9 @@ impl Act {
             }
         }
         let mut unread = Vec::new();
-        for ((instance, run), mut parts) in inheritance.runs {
+        for ((instance, run), mut parts) in inherited_fds.runs {
             let mut pipes = Vec::new();
-            for part in [Part::Stdout, Part::Stderr] {
+            for part in [RunFd::Stdout, RunFd::Stderr] {
                 match take_pipe(&mut parts, part) {
                     Ok(pipe) => pipes.extend(pipe.map(|pipe| (part, pipe))),
                     Err(error) => {
@@ -151,7 +151,7 @@ impl Act {
                 }
             }
             for part in parts.into_keys() {
-                self.let_go(part, &instance, run);
+                self.release_fd(part, &instance, run);
             }
             unread.push(Unread { instance, run, pipes });
         }
@@ -159,51 +159,51 @@ impl Act {
     }
 }
 
-impl Inheritance {
+impl InheritedFds {
     /// Makes the listeners ours.
-    pub fn take_listeners(&mut self, superior: &mut Superior) {
-        self.taken.take_over(std::mem::take(&mut self.listeners), superior);
+    pub fn take_listeners(&mut self, service_manager: &mut ServiceManager) {
+        self.taken.take_over(std::mem::take(&mut self.listeners), service_manager);
     }
 }
 
 impl Act {
     /// Everything that the program that we become is to have, with the names it knows it by.
     /// `pipes` are those of the runs, which nobody reads now.
-    pub fn estate<'a>(
+    pub fn handed_fds<'a>(
         &mut self,
         state: State,
-        pipes: impl Iterator<Item = (Part, &'a InstanceId, RunId, &'a Pipe)>,
+        pipes: impl Iterator<Item = (RunFd, &'a InstanceId, RunId, &'a Pipe)>,
     ) -> Result<Vec<(String, OwnedFd)>, ActError> {
         let mut all = Vec::new();
         let checkpoint = self.write_checkpoint(state).map_err(ActError::State)?;
-        all.push((Keepsake::Checkpoint(Turn::Even).to_string(), checkpoint));
-        let mut add = |keepsake: Keepsake, fd: BorrowedFd<'_>| {
+        all.push((FdName::Checkpoint(CheckpointSlot::Zero).to_string(), checkpoint));
+        let mut add = |fd_name: FdName, fd: BorrowedFd<'_>| {
             let ours = fd.try_clone_to_owned().map_err(ActError::Duplicate)?;
-            all.push((keepsake.to_string(), ours));
+            all.push((fd_name.to_string(), ours));
             Ok::<(), ActError>(())
         };
         for (number, fd) in self.sockets.numbered() {
-            add(Keepsake::Listener(number), fd)?;
+            add(FdName::Listener(number), fd)?;
         }
         for (run, live) in &self.runs {
-            let part = |part| Keepsake::Run(part, live.instance.clone(), *run);
-            add(part(Part::Pidfd), live.pidfd.as_fd())?;
+            let part = |part| FdName::Run(part, live.instance.clone(), *run);
+            add(part(RunFd::Pidfd), live.pidfd.as_fd())?;
             if let Some(socket) = &live.notify {
-                add(part(Part::Notify), socket.as_fd())?;
+                add(part(RunFd::Notify), socket.as_fd())?;
             }
             if let Some(line) = &live.status {
-                add(part(Part::StatusLine), line.as_fd())?;
+                add(part(RunFd::StatusBroker), line.as_fd())?;
             }
         }
         for (id, store) in &self.stores {
             for (name, fd) in store.all() {
-                add(Keepsake::Stored(id.clone(), name.clone()), fd.as_fd())?;
+                add(FdName::Stored(id.clone(), name.clone()), fd.as_fd())?;
             }
         }
         for (part, id, run, Pipe { fd, rest, parts, spool }) in pipes {
-            let mut add = |part, fd: BorrowedFd<'_>| add(Keepsake::Run(part, id.clone(), run), fd);
+            let mut add = |part, fd: BorrowedFd<'_>| add(FdName::Run(part, id.clone(), run), fd);
             add(part, fd.as_fd())?;
-            let Some((rest_of, spool_of)) = part.beside() else { continue };
+            let Some((rest_of, spool_of)) = part.companions() else { continue };
             if !rest.is_empty() {
                 let content = [parts.to_le_bytes().as_slice(), rest].concat();
                 let file = fds::sealed_memory("rest", &content).map_err(ActError::Channel)?;

@@ -1,4 +1,4 @@
-//! The service manager that started us, if one did (sd_notify(3)): what it is told, and what it
+//! The service manager that started us, if one did (sd_notify(3)): what it is last_status, and what it
 //! keeps for the orchestrator that follows us. Never waits for it: what it does not take in time
 //! waits here, in order and up to a bound.
 
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::custody::Keepsake;
+use super::fd_names::FdName;
 use crate::linux::manager::{ManagerSocket, Sent};
 
 /// Messages that may wait. Each run takes five when it begins and five when it is over.
 const WAITING_MOST: usize = 8192;
 
-/// The one above us. Silent where `NOTIFY_SOCKET` is not set.
+/// The connection to it. Silent where `NOTIFY_SOCKET` is not set.
 #[derive(Debug, Default)]
-pub struct Superior {
-    /// How often it wants a sign of life; a third of what it waits for.
-    pub beat: Option<Duration>,
+pub struct ServiceManager {
+    /// How often it is sent `WATCHDOG=1`: a third of `WATCHDOG_USEC`.
+    pub watchdog_interval: Option<Duration>,
     socket: Option<ManagerSocket>,
-    /// The last `STATUS=`: it is told changes only.
-    told: String,
+    /// The last `STATUS=`: it is last_status changes only.
+    last_status: String,
     waiting: VecDeque<Message>,
     /// Messages that there was no room for.
     lost: u64,
@@ -34,20 +34,22 @@ struct Message {
     fd: Option<OwnedFd>,
 }
 
-impl Superior {
+impl ServiceManager {
     /// The one that our environment names, and why there is none where one is named.
     pub fn find() -> (Self, Option<crate::linux::Error>) {
-        let beat = sd_notify::watchdog_enabled().map(|patience| patience / 3);
+        let watchdog_interval = sd_notify::watchdog_enabled().map(|patience| patience / 3);
         let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
-            return (Self { beat, ..Self::default() }, None);
+            return (Self { watchdog_interval, ..Self::default() }, None);
         };
         match ManagerSocket::connect(&address) {
-            Ok(socket) => (Self { beat, socket: Some(socket), ..Self::default() }, None),
+            Ok(socket) => {
+                (Self { watchdog_interval, socket: Some(socket), ..Self::default() }, None)
+            }
             Err(error) => (Self::default(), Some(error)),
         }
     }
 
-    pub fn listens(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
@@ -58,13 +60,13 @@ impl Superior {
 
     pub fn ready(&mut self, status: String) {
         self.say(&[NotifyState::Ready, NotifyState::Status(&status)]);
-        self.told = status;
+        self.last_status = status;
     }
 
     pub fn status(&mut self, status: String) {
-        if status != self.told {
+        if status != self.last_status {
             self.say(&[NotifyState::Status(&status)]);
-            self.told = status;
+            self.last_status = status;
         }
     }
 
@@ -81,12 +83,12 @@ impl Superior {
 
     /// Asks that the start, stop or reload that is under way may go on for so long from now, also
     /// beyond its own time limit.
-    pub fn ask_for_time(&mut self, more: Duration) {
+    pub fn extend_timeout(&mut self, more: Duration) {
         let micros = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
         self.say(&[NotifyState::ExtendTimeoutUsec(micros)]);
     }
 
-    pub fn alive(&mut self) {
+    pub fn watchdog(&mut self) {
         // One that waits says as much as ten.
         if self.waiting.is_empty() {
             self.say(&[NotifyState::Watchdog]);
@@ -94,18 +96,18 @@ impl Superior {
     }
 
     /// Has the control socket's listener kept, so that operators wait and are not refused.
-    pub fn keep_control(&mut self, listener: &UnixListener) {
-        self.keep(&Keepsake::Control.to_string(), listener.as_fd());
+    pub fn store_control(&mut self, listener: &UnixListener) {
+        self.store_fd(&FdName::Control.to_string(), listener.as_fd());
     }
 
     /// Has a duplicate of the descriptor kept over our end. Not watched (`FDPOLL=0`): what a pipe
     /// or a pidfd still has to tell when its other side is gone is what it is kept for.
-    pub(super) fn keep(&mut self, name: &str, fd: BorrowedFd<'_>) {
+    pub(super) fn store_fd(&mut self, name: &str, fd: BorrowedFd<'_>) {
         self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), Some(fd));
     }
 
     /// Has all that is kept by this name dropped.
-    pub(super) fn drop_kept(&mut self, name: &str) {
+    pub(super) fn remove_fd(&mut self, name: &str) {
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None);
     }
 
@@ -130,7 +132,7 @@ impl Superior {
     }
 
     /// Waits until something that waits may be sent; for ever when nothing does.
-    pub async fn room(&self) {
+    pub async fn writable(&self) {
         match &self.socket {
             Some(socket) if !self.waiting.is_empty() => {
                 if socket.writable().await.is_err() {
@@ -144,7 +146,7 @@ impl Superior {
     /// Waits until nothing waits any more.
     pub async fn flush(&mut self) {
         while !self.waiting.is_empty() {
-            self.room().await;
+            self.writable().await;
             self.send_waiting();
         }
     }
@@ -174,18 +176,19 @@ mod tests {
         let path = folder.path().join("manager");
         let manager = NotifySocket::bind(&path, SocketAccess::Owner).unwrap();
         let socket = ManagerSocket::connect(path.as_os_str()).unwrap();
-        let mut superior = Superior { socket: Some(socket), ..Superior::default() };
+        let mut service_manager =
+            ServiceManager { socket: Some(socket), ..ServiceManager::default() };
         let (read_end, write_end) = fds::pipe().unwrap();
         let messages = 3000;
         for number in 0..messages {
-            superior.keep(&format!("out.{number}"), read_end.as_fd());
+            service_manager.store_fd(&format!("out.{number}"), read_end.as_fd());
         }
-        assert!(!superior.waiting.is_empty() && superior.lost() == 0);
+        assert!(!service_manager.waiting.is_empty() && service_manager.lost() == 0);
         drop(read_end);
         let mut heard = 0;
         while heard < messages {
             tokio::select! {
-                () = superior.room() => superior.send_waiting(),
+                () = service_manager.writable() => service_manager.send_waiting(),
                 datagram = manager.receive() => {
                     let datagram = datagram.unwrap();
                     let text = String::from_utf8(datagram.bytes).unwrap();
@@ -200,9 +203,9 @@ mod tests {
 
     #[test]
     fn without_a_manager_nothing_is_said_and_nothing_waits() {
-        let mut superior = Superior::default();
-        superior.ready("ready".to_owned());
-        superior.drop_kept("out");
-        assert!(!superior.listens() && superior.waiting.is_empty());
+        let mut service_manager = ServiceManager::default();
+        service_manager.ready("ready".to_owned());
+        service_manager.remove_fd("out");
+        assert!(!service_manager.is_connected() && service_manager.waiting.is_empty());
     }
 }
