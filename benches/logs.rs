@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use blackhole_node::linux::fds;
-use blackhole_node::observe::logs::{self, Custody};
+use blackhole_node::observe::logs::{self, Durability};
 use blackhole_node::telemetry::clock::Stamp;
 use blackhole_node::telemetry::recognise::Recogniser;
 use blackhole_node::telemetry::record::Part;
@@ -47,11 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         report(kind.name, "rendered entry", entries, json);
     }
     let plain = kind("plain", plain).input;
-    let ours = best(|| runtime.block_on(pumped(&plain, Custody::Ours(Rest::default()))))?;
+    let ours = best(|| runtime.block_on(pumped(&plain, Durability::InProcess(Rest::default()))))?;
     report("plain", "pumped, ours", ours, ours);
-    let shared = || -> io::Result<Custody> {
+    let shared = || -> io::Result<Durability> {
         let memory = Spool::memory().map_err(io::Error::other)?;
-        Ok(Custody::Shared(Box::new(Spool::open(memory).map_err(io::Error::other)?)))
+        Ok(Durability::Spooled(Box::new(Spool::open(memory).map_err(io::Error::other)?)))
     };
     let spooled = best(|| runtime.block_on(pumped(&plain, shared()?)))?;
     report("plain", "pumped, shared", spooled, ours);
@@ -133,7 +133,7 @@ async fn through_the_book(input: &[u8], style: Style) -> io::Result<Duration> {
 }
 
 /// From a writer's pipe to /dev/null.
-async fn pumped(input: &[u8], custody: Custody) -> io::Result<Duration> {
+async fn pumped(input: &[u8], custody: Durability) -> io::Result<Duration> {
     let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
     let sink = console::start(null, Style::Json, sink::QUEUE_MAX).map_err(io::Error::other)?;
     let settings = Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };

@@ -1,4 +1,4 @@
-//! This process among the others: subreaper, strangers' orphans, process groups, the instance lock.
+//! This process among the others: subreaper, orphans, process groups, the instance lock.
 //! Knows nothing of services.
 
 use std::fs::File;
@@ -55,7 +55,7 @@ pub fn stay_in_memory() -> Result<(), Error> {
 }
 
 /// Collects a child that has no pidfd here, such as an orphan that was given to us.
-pub fn reap_stranger(pid: Pid) -> Result<Reaped, Error> {
+pub fn reap_orphan(pid: Pid) -> Result<Reaped, Error> {
     match pidfd::kernel_pid(pid) {
         Some(raw) => pidfd::collect(WaitId::Pid(raw)).map_err(failed("collect process", pid)),
         None => Ok(Reaped::NotOurChild),
@@ -142,12 +142,12 @@ mod tests {
         let printed = output.finish(child).await.output;
         let orphan = Pid(printed.trim().parse().unwrap());
         assert!(procfs::own_children().unwrap().contains(&orphan));
-        assert_eq!(reap_stranger(orphan).unwrap(), Reaped::StillRunning);
+        assert_eq!(reap_orphan(orphan).unwrap(), Reaped::StillRunning);
         let pidfd = Pidfd::open(orphan).unwrap().unwrap();
         drop(write_end);
         pidfd.exited().await.unwrap();
-        assert_eq!(reap_stranger(orphan).unwrap(), Reaped::Ended(ExitStatus::Code(3)));
-        assert_eq!(reap_stranger(orphan).unwrap(), Reaped::NotOurChild);
+        assert_eq!(reap_orphan(orphan).unwrap(), Reaped::Ended(ExitStatus::Code(3)));
+        assert_eq!(reap_orphan(orphan).unwrap(), Reaped::NotOurChild);
     }
 
     #[tokio::test]

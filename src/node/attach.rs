@@ -14,10 +14,10 @@ use crate::control::server::Feed;
 use crate::linux::connection_broker::{BrokerRequest, ConnectionBroker};
 use crate::linux::fds;
 use crate::observe::clock::Clock;
-use crate::observe::exits::{self, First};
+use crate::observe::exits::{self, MainProcess};
 use crate::observe::health::{self, HealthPlan};
-use crate::observe::logs::{Custody, Ended};
-use crate::observe::news::{Heard, Teller};
+use crate::observe::logs::{Durability, Ended};
+use crate::observe::news::{Observation, Reporter};
 use crate::observe::notify::{self, Trusted};
 use crate::observe::starvation::Scheduling;
 use crate::observe::{logs, memory, port};
@@ -29,7 +29,7 @@ use crate::units::{InstanceId, Pid, RunId};
 /// What every attachment needs.
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
-    pub(super) heard: mpsc::Sender<Heard>,
+    pub(super) observation: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
     pub(super) book: LogBook,
     pub(super) health_checks: watch::Sender<HealthChecks>,
@@ -69,7 +69,7 @@ pub(super) fn attach(
     pumps: &mut JoinSet<PumpEnded>,
 ) -> JoinSet<()> {
     let mut observers = JoinSet::new();
-    let teller = Teller::new(run, around.heard.clone());
+    let reporter = Reporter::new(run, around.observation.clone());
     let StartedRun { pid, pidfd, members, stdout, stderr, notify, status: status_broker, .. } =
         started_run;
     for (pipe, part) in [(stdout, RunFd::Stdout), (stderr, RunFd::Stderr)] {
@@ -80,26 +80,26 @@ pub(super) fn attach(
         RunOrigin::Adopted => None,
     };
     let oom_kills_before = started_run.oom_kills_before;
-    let first = First { pidfd, members: members.clone(), exec, oom_kills_before };
-    observers.spawn(exits::watch(first, teller.clone()));
+    let first = MainProcess { pidfd, members: members.clone(), exec, oom_kills_before };
+    observers.spawn(exits::watch(first, reporter.clone()));
     let Some(plan) = plan else { return observers };
     if plan.limits.memory.is_some() || plan.limits.memory_high.is_some() {
-        observers.spawn(memory::watch(members.clone(), teller.clone()));
+        observers.spawn(memory::watch(members.clone(), reporter.clone()));
     }
     if let (Some(socket), Some(rules)) = (notify, plan.launch.notify) {
         let trusted = Trusted { access: rules.access, main: pid, members: members.clone() };
-        observers.spawn(notify::listen(socket, trusted, teller.clone()));
+        observers.spawn(notify::listen(socket, trusted, reporter.clone()));
     }
     match plan.rules.readiness {
         Readiness::Started | Readiness::Notify => {}
         Readiness::Port(port) => {
-            observers.spawn(port::wait_until_open(port, teller));
+            observers.spawn(port::wait_until_open(port, reporter));
         }
         Readiness::Grpc => {
             let rules = around.health_checks.subscribe();
             let checks = HealthPlan { socket: plan.socket.clone(), rules };
             let scheduling = Scheduling::of(members);
-            observers.spawn(health::watch(checks, around.clock, scheduling, teller));
+            observers.spawn(health::watch(checks, around.clock, scheduling, reporter));
         }
     }
     if let Some(broker) = status_broker {
@@ -117,7 +117,7 @@ pub(super) fn read_log(
 ) {
     let stream = if part == RunFd::Stderr { Stream::Stderr } else { Stream::Stdout };
     let source = Source::instance(id, run, pid);
-    let (book, teller) = (around.book.clone(), Teller::new(run, around.heard.clone()));
+    let (book, reporter) = (around.book.clone(), Reporter::new(run, around.observation.clone()));
     let mut ended = PumpEnded { instance: id.clone(), run, pid, part, unread: None };
     let mut stop = around.stop_pumps.subscribe();
     pumps.spawn(async move {
@@ -126,11 +126,11 @@ pub(super) fn read_log(
         if let Err(error) = &opened {
             let stream = stream.as_str();
             let what = "what is read from here on is lost with the orchestrator";
-            teller.odd(format!("{stream}: {error}; {what}")).await;
+            reporter.warn(format!("{stream}: {error}; {what}")).await;
         }
         let fd_names = match opened {
-            Ok(Some(spool)) => Custody::Shared(Box::new(spool)),
-            Ok(None) | Err(_) => Custody::Ours(Rest { bytes: rest, parts }),
+            Ok(Some(spool)) => Durability::Spooled(Box::new(spool)),
+            Ok(None) | Err(_) => Durability::InProcess(Rest { bytes: rest, parts }),
         };
         let stopped = async {
             // When nobody can say it any more, it is not said.
@@ -143,7 +143,7 @@ pub(super) fn read_log(
                 ended.unread = Some(Pipe { fd, rest: bytes, parts, spool });
             }
             Ok(Ended::EndOfFile) => {}
-            Err(error) => teller.odd(error.to_string()).await,
+            Err(error) => reporter.warn(error.to_string()).await,
         }
         ended
     });

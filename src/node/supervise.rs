@@ -31,18 +31,18 @@ use crate::control::Wait;
 use crate::control::server::{Answer, Ask, Desk, Verb};
 use crate::decide::{Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step};
 use crate::linux::process;
-use crate::observe::news::{Heard, QUEUE, Teller};
-use crate::observe::notices::FdStore;
-use crate::observe::signals::{Signals, Told};
-use crate::observe::{exits, strangers};
+use crate::observe::news::{Observation, QUEUE, Reporter};
+use crate::observe::notify_message::FdStoreRequest;
+use crate::observe::signals::{NodeSignal, Signals};
+use crate::observe::{exits, orphans};
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, RunId, ServiceName};
 
 /// After a child ended, intruders among the children are collected this much later, once for all.
 const REAP_DELAY: Duration = Duration::from_millis(50);
-/// Events after which the state is saved although more is to be heard.
+/// Events after which the state is saved although more is to be observation.
 const UNSAVED_MOST: u32 = 64;
-/// How much news is heard before anything else gets its turn.
+/// How much news is observation before anything else gets its turn.
 const HEARD_AT_ONCE: usize = 64;
 /// How long the last lines of services and the console may take at the end.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ pub(super) struct Supervisor {
 
 /// Where the loop hears from.
 struct Inbox {
-    heard: mpsc::Receiver<Heard>,
+    observation: mpsc::Receiver<Observation>,
     asks: mpsc::Receiver<Ask>,
     signals: Signals,
     beat: Option<tokio::time::Interval>,
@@ -89,7 +89,7 @@ struct Inbox {
 pub(super) async fn until_stopped(booted: Booted) {
     let Booted { file, beside, generation, config, loader, resumed, taken_over, .. } = booted;
     let Booted { clock, book, host, act, signals, control, _locks, .. } = booted;
-    let (heard_by, heard) = mpsc::channel(QUEUE);
+    let (heard_by, observation) = mpsc::channel(QUEUE);
     let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
     let services = watch::Sender::new(config.services.keys().cloned().collect());
     let sources = LogSources { book: book.clone(), services: services.subscribe() };
@@ -101,7 +101,7 @@ pub(super) async fn until_stopped(booted: Booted) {
     };
     let health_checks = watch::Sender::new(config.health_checks);
     let around = Surroundings {
-        heard: heard_by,
+        observation: heard_by,
         clock,
         book: book.clone(),
         health_checks,
@@ -136,7 +136,7 @@ pub(super) async fn until_stopped(booted: Booted) {
     if let Some(effects) = effects {
         supervisor.go_on(taken_over, effects);
     }
-    let mut inbox = Inbox { heard, asks, signals, beat };
+    let mut inbox = Inbox { observation, asks, signals, beat };
     supervisor.take(Event::Tick);
     let served = loop {
         let served = Served::on(&control, desk.clone());
@@ -170,10 +170,10 @@ impl Supervisor {
     /// Until it stopped, or is to hand over.
     async fn run(&mut self, inbox: &mut Inbox) {
         while !self.stopped && self.hand_over_to.is_none() {
-            if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.heard.is_empty()) {
+            if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.observation.is_empty()) {
                 self.save();
             }
-            self.hear_waiting(&mut inbox.heard);
+            self.hear_waiting(&mut inbox.observation);
             let due = self.node.next_deadline().map(|tick| self.around.clock.instant(tick));
             tokio::select! {
                 biased;
@@ -184,21 +184,21 @@ impl Supervisor {
                 read = self.live.read() => self.take_read(read),
                 Some(changed) = self.limits.next() => self.take_changed_limits(changed),
                 rehearsed = Upgrade::rehearsed(&mut self.upgrade) => self.take_rehearsed(rehearsed),
-                () = at(self.reap_at) => self.reap_strangers(),
+                () = at(self.reap_at) => self.reap_orphans(),
                 () = at(self.ask_at) => self.ask_for_time(),
                 () = self.act.service_manager.writable() => self.act.service_manager.send_waiting(),
                 Some(ended) = self.pumps.join_next() => self.end_pump(ended),
-                Some(heard) = inbox.heard.recv() => self.hear(heard),
+                Some(observation) = inbox.observation.recv() => self.hear(observation),
             }
         }
     }
 
     /// News comes before time and operators: a run that has ended did not miss its deadline. But a
     /// service that never stops talking does not keep the loop from everything else.
-    fn hear_waiting(&mut self, waiting: &mut mpsc::Receiver<Heard>) {
+    fn hear_waiting(&mut self, waiting: &mut mpsc::Receiver<Observation>) {
         for _ in 0..HEARD_AT_ONCE {
             match waiting.try_recv() {
-                Ok(heard) => self.hear(heard),
+                Ok(observation) => self.hear(observation),
                 Err(_) => return,
             }
         }
@@ -291,8 +291,8 @@ impl Supervisor {
 
     fn clear(&mut self, run: RunId) {
         let Some(members) = self.act.begin_clear(run) else { return };
-        let teller = Teller::new(run, self.around.heard.clone());
-        let clearing = exits::clear(members, teller);
+        let reporter = Reporter::new(run, self.around.observation.clone());
+        let clearing = exits::clear(members, reporter);
         self.observers.entry(run).or_default().spawn(clearing);
     }
 
@@ -317,31 +317,31 @@ impl Supervisor {
         }
     }
 
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Event(event) => self.take(event),
-            Heard::Stored { run, what, fds } => self.store(run, what, fds),
-            Heard::Odd { run, what } => self.remark(run, &what),
+    fn hear(&mut self, observation: Observation) {
+        match observation {
+            Observation::Event(event) => self.take(event),
+            Observation::FdStore { run, request, fds } => self.store(run, request, fds),
+            Observation::Warning { run, what } => self.remark(run, &what),
         }
     }
 
-    fn store(&mut self, run: RunId, what: FdStore, fds: Vec<std::os::fd::OwnedFd>) {
+    fn store(&mut self, run: RunId, request: FdStoreRequest, fds: Vec<std::os::fd::OwnedFd>) {
         let Some(id) = self.node.owner(run).cloned() else { return };
-        match what {
-            FdStore::Keep { name } => {
+        match request {
+            FdStoreRequest::Keep { name } => {
                 let refused = self.act.store(&id, &name, fds);
                 if refused > 0 {
                     let what = format!("fd_store_max is reached; descriptors closed: {refused}");
                     self.remark(run, &what);
                 }
             }
-            FdStore::Remove { name } => self.act.unstore(&id, &name),
+            FdStoreRequest::Remove { name } => self.act.unstore(&id, &name),
         }
     }
 
-    fn obey_signal(&mut self, told: Told) {
+    fn obey_signal(&mut self, told: NodeSignal) {
         match told {
-            Told::End => {
+            NodeSignal::Terminate => {
                 let urgency = match self.node.phase() {
                     NodePhase::Stopping => Urgency::Now,
                     NodePhase::Starting | NodePhase::Ready | NodePhase::Degraded => {
@@ -350,16 +350,16 @@ impl Supervisor {
                 };
                 self.take(Event::Command(Command::Shutdown(urgency)));
             }
-            Told::Reload => self.reload(Asked::Signal),
-            Told::ChildEnded => {
+            NodeSignal::Reload => self.reload(Asked::Signal),
+            NodeSignal::ChildExited => {
                 self.reap_at.get_or_insert_with(|| Instant::now() + REAP_DELAY);
             }
         }
     }
 
-    fn reap_strangers(&mut self) {
+    fn reap_orphans(&mut self) {
         self.reap_at = None;
-        if let Err(error) = strangers::reap(|pid| self.act.owns(pid)) {
+        if let Err(error) = orphans::reap(|pid| self.act.owns(pid)) {
             self.say(Level::Warn, &error.to_string());
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::news::Teller;
+use super::news::Reporter;
 use crate::decide::{ExitFacts, GroupState, News, SpawnFailure};
 use crate::linux::members::Members;
 use crate::linux::pidfd::{Pidfd, Reaped};
@@ -18,7 +18,7 @@ const COLLECTED_LOOK: Duration = Duration::from_millis(10);
 
 /// A run's first process, and what is known of its beginning.
 #[derive(Debug)]
-pub struct First {
+pub struct MainProcess {
     pub pidfd: Arc<Pidfd>,
     pub members: Members,
     /// None: a former orchestrator started it, long since.
@@ -28,22 +28,22 @@ pub struct First {
 }
 
 /// Tells whether the program was executed, then how its process ended, then ends.
-pub async fn watch(first: First, teller: Teller) {
-    let First { pidfd, members, exec, oom_kills_before } = first;
+pub async fn watch(first: MainProcess, reporter: Reporter) {
+    let MainProcess { pidfd, members, exec, oom_kills_before } = first;
     match exec {
-        Some(exec) => tell_of_exec(exec, &teller).await,
-        None => teller.tell(News::Executed).await,
+        Some(exec) => tell_of_exec(exec, &reporter).await,
+        None => reporter.report(News::Executed).await,
     }
     let status = loop {
         if let Err(error) = pidfd.exited().await {
-            teller.odd(error.to_string()).await;
+            reporter.warn(error.to_string()).await;
         }
         match pidfd.reap() {
             Ok(Reaped::Ended(status)) => break status,
             Ok(Reaped::StillRunning) => {}
             Ok(Reaped::NotOurChild) => break recorded_end(&pidfd).await,
             Err(error) => {
-                teller.odd(error.to_string()).await;
+                reporter.warn(error.to_string()).await;
                 break ExitStatus::Unseen;
             }
         }
@@ -55,16 +55,16 @@ pub async fn watch(first: First, teller: Teller) {
         Ok(false) => GroupState::Empty,
         Ok(true) | Err(_) => GroupState::Populated,
     };
-    teller.tell(News::Exited { facts, group }).await;
+    reporter.report(News::Exited { facts, group }).await;
 }
 
-async fn tell_of_exec(exec: ExecReport, teller: &Teller) {
+async fn tell_of_exec(exec: ExecReport, reporter: &Reporter) {
     match exec.outcome().await {
-        Ok(ExecOutcome::Executed) => teller.tell(News::Executed).await,
+        Ok(ExecOutcome::Executed) => reporter.report(News::Executed).await,
         Ok(ExecOutcome::Failed(failure)) => {
-            teller.tell(News::ExecFailed(SpawnFailure(failure.to_string()))).await;
+            reporter.report(News::ExecFailed(SpawnFailure(failure.to_string()))).await;
         }
-        Err(error) => teller.odd(error.to_string()).await,
+        Err(error) => reporter.warn(error.to_string()).await,
     }
 }
 
@@ -82,11 +82,11 @@ async fn recorded_end(pidfd: &Pidfd) -> ExitStatus {
 }
 
 /// Kills what is left of the run until nothing is, tells so, and ends.
-pub async fn clear(members: Members, teller: Teller) {
+pub async fn clear(members: Members, reporter: Reporter) {
     match members.clear().await {
-        Ok(()) => teller.tell(News::GroupEmpty).await,
+        Ok(()) => reporter.report(News::GroupEmpty).await,
         // The core asks again when its patience is over.
-        Err(error) => teller.odd(error.to_string()).await,
+        Err(error) => reporter.warn(error.to_string()).await,
     }
 }
 

@@ -16,7 +16,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::clock::Clock;
-use super::news::Teller;
+use super::news::Reporter;
 use super::starvation::Scheduling;
 use crate::decide::{Check, News};
 use crate::plan::HealthChecks;
@@ -34,30 +34,30 @@ pub struct HealthPlan {
 }
 
 /// Checks until it is dropped. The first SERVING is told as soon as it comes.
-pub async fn watch(mut plan: HealthPlan, clock: Clock, scheduling: Scheduling, teller: Teller) {
+pub async fn watch(mut plan: HealthPlan, clock: Clock, scheduling: Scheduling, reporter: Reporter) {
     let channel = rpc::client::channel_to(&plan.socket);
-    let changes = tell_changes(HealthClient::new(channel.clone()), &teller);
+    let changes = tell_changes(HealthClient::new(channel.clone()), &reporter);
     let checks = check_at_every_beat(
         HealthClient::new(channel),
         &mut plan.rules,
         clock,
         scheduling,
-        &teller,
+        &reporter,
     );
     tokio::join!(changes, checks);
 }
 
-async fn tell_changes(mut client: HealthClient<Channel>, teller: &Teller) {
+async fn tell_changes(mut client: HealthClient<Channel>, reporter: &Reporter) {
     loop {
         match client.watch(everything()).await {
             Ok(changes) => {
                 let mut changes = changes.into_inner();
                 while let Ok(Some(change)) = changes.message().await {
-                    teller.tell(News::Checked(verdict(change.status()))).await;
+                    reporter.report(News::Checked(verdict(change.status()))).await;
                 }
             }
             Err(status) if status.code() == Code::Unimplemented => {
-                return teller.tell(News::Checked(Check::Healthy)).await;
+                return reporter.report(News::Checked(Check::Healthy)).await;
             }
             // The next check says what is wrong, if something is.
             Err(_) => {}
@@ -71,7 +71,7 @@ async fn check_at_every_beat(
     rules: &mut watch::Receiver<HealthChecks>,
     clock: Clock,
     mut scheduling: Scheduling,
-    teller: &Teller,
+    reporter: &Reporter,
 ) {
     loop {
         let HealthChecks { timeout, .. } = next_beat(rules, clock).await;
@@ -95,7 +95,7 @@ async fn check_at_every_beat(
                 Check::Failed(format!("no answer within {patience}"))
             }
         };
-        teller.tell(News::Checked(check)).await;
+        reporter.report(News::Checked(check)).await;
     }
 }
 

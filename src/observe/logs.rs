@@ -43,13 +43,13 @@ pub enum LogError {
     Book(#[from] BookError),
 }
 
-/// Who has what was taken from a pipe and has not got out yet.
+/// Where what was taken from a pipe is until it is delivered.
 #[derive(Debug)]
-pub enum Custody {
+pub enum Durability {
     /// This process alone, and with it it is lost. A pump before had read the rest of a line.
-    Ours(Rest),
+    InProcess(Rest),
     /// The spool, and the pipe for what is not in there. Somebody else has both of them too.
-    Shared(Box<Spool>),
+    Spooled(Box<Spool>),
 }
 
 /// Why a pump has ended.
@@ -118,7 +118,7 @@ pub async fn pump(
     source: Source,
     stream: Stream,
     book: LogBook,
-    custody: Custody,
+    durability: Durability,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, LogError> {
     let (instance, name) = (source.instance.clone(), stream.as_str());
@@ -128,12 +128,12 @@ pub async fn pump(
         source,
     })?;
     let mut intake = book.intake(source, stream)?;
-    let done = match custody {
-        Custody::Ours(rest) => {
+    let done = match durability {
+        Durability::InProcess(rest) => {
             intake.resume(rest);
             read_and_end(pipe, &mut intake, Way::Read, stop).await
         }
-        Custody::Shared(spool) => match intake.keep_in(*spool).await {
+        Durability::Spooled(spool) => match intake.keep_in(*spool).await {
             Ok(()) => read_and_end(pipe, &mut intake, Way::Look, stop).await,
             Err(error) => Err(error),
         },
@@ -323,24 +323,24 @@ mod tests {
         book: &LogBook,
         pipe: OwnedFd,
         instance: &str,
-        custody: Custody,
+        durability: Durability,
     ) -> impl Future<Output = Ended> + use<> {
         let id: InstanceId = instance.parse().unwrap();
         let source = Source::instance(&id, RunId(1), Pid(7));
         let book = book.clone();
-        let pumped = pump(pipe, source, Stream::Stdout, book, custody, std::future::pending());
+        let pumped = pump(pipe, source, Stream::Stdout, book, durability, std::future::pending());
         async { pumped.await.unwrap() }
     }
 
-    fn ours() -> Custody {
-        Custody::Ours(Rest::default())
+    fn ours() -> Durability {
+        Durability::InProcess(Rest::default())
     }
 
-    fn shared(memory: &OwnedFd) -> Custody {
-        Custody::Shared(Box::new(Spool::open(memory).unwrap()))
+    fn shared(memory: &OwnedFd) -> Durability {
+        Durability::Spooled(Box::new(Spool::open(memory).unwrap()))
     }
 
-    fn either() -> [Custody; 2] {
+    fn either() -> [Durability; 2] {
         [ours(), shared(&Spool::memory().unwrap())]
     }
 
@@ -354,7 +354,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_line_of_a_flood_arrives_in_order() {
-        for custody in either() {
+        for durability in either() {
             let book = book();
             register(&book, "web", Limits { bytes: 1 << 30, ..Limits::new(1_000_000, 0, 0) });
             let (read, write) = pipe().unwrap();
@@ -363,7 +363,7 @@ mod tests {
                 (0..LINES).for_each(|n| writeln!(file, "line {n}").unwrap());
                 write!(file, "half a line at exit").unwrap();
             });
-            assert!(matches!(start_with(&book, read, "web-0", custody).await, Ended::EndOfFile));
+            assert!(matches!(start_with(&book, read, "web-0", durability).await, Ended::EndOfFile));
             writer.join().unwrap();
             let mut seen = messages(book.query(ALL));
             assert_eq!(seen.pop().unwrap(), "half a line at exit");
@@ -374,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_over_the_rate_is_kept_or_counted_and_told() {
-        for custody in either() {
+        for durability in either() {
             let book = book();
             register(&book, "web", Limits::new(1_000_000, 1000, 100));
             let (read, write) = pipe().unwrap();
@@ -382,7 +382,7 @@ mod tests {
                 let mut file = std::io::BufWriter::new(File::from(write));
                 (0..LINES).for_each(|_| writeln!(file, "x").unwrap());
             });
-            assert!(matches!(start_with(&book, read, "web-0", custody).await, Ended::EndOfFile));
+            assert!(matches!(start_with(&book, read, "web-0", durability).await, Ended::EndOfFile));
             writer.join().unwrap();
             let (notices, kept): (Vec<_>, Vec<_>) =
                 book.query(ALL).into_iter().partition(|record| record.level == Level::Warn);
@@ -456,8 +456,8 @@ mod tests {
         file.write_all(b" a line\nlast").unwrap();
         drop(file);
         let never = std::future::pending();
-        let custody = Custody::Ours(rest);
-        let second = pump(kept, source, Stream::Stderr, book.clone(), custody, never);
+        let durability = Durability::InProcess(rest);
+        let second = pump(kept, source, Stream::Stderr, book.clone(), durability, never);
         assert!(matches!(second.await.unwrap(), Ended::EndOfFile));
         assert_eq!(messages(book.query(ALL)), ["read", "half a line", "last"]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::news::Teller;
+use super::news::Reporter;
 use crate::decide::{Memory, News};
 use crate::linux::Error;
 use crate::linux::cgroupfs::{Group, MemoryStalls};
@@ -19,19 +19,19 @@ const CALM: Duration = Duration::from_secs(10);
 
 /// Tells when the run falls short of memory because of its own limits, and when no longer. Ends at
 /// once where the host cannot say.
-pub async fn watch(members: Members, teller: Teller) {
+pub async fn watch(members: Members, reporter: Reporter) {
     let Some(group) = members.group() else { return };
     let watching = match group.watch_memory_stalls(STALLED, WINDOW) {
-        Ok(Some(stalls)) => follow(group, &stalls, &teller).await,
+        Ok(Some(stalls)) => follow(group, &stalls, &reporter).await,
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
     if let Err(error) = watching {
-        teller.odd(error.to_string()).await;
+        reporter.warn(error.to_string()).await;
     }
 }
 
-async fn follow(group: &Group, stalls: &MemoryStalls, teller: &Teller) -> Result<(), Error> {
+async fn follow(group: &Group, stalls: &MemoryStalls, reporter: &Reporter) -> Result<(), Error> {
     let mut before = held_back(group)?;
     loop {
         stalls.next().await?;
@@ -40,11 +40,11 @@ async fn follow(group: &Group, stalls: &MemoryStalls, teller: &Teller) -> Result
         if now == before {
             continue;
         }
-        teller.tell(News::Memory(Memory::Short)).await;
+        reporter.report(News::Memory(Memory::Short)).await;
         while let Ok(again) = timeout(CALM, stalls.next()).await {
             again?;
         }
-        teller.tell(News::Memory(Memory::Enough)).await;
+        reporter.report(News::Memory(Memory::Enough)).await;
         before = held_back(group)?;
     }
 }

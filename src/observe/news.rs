@@ -1,28 +1,28 @@
-//! How observers tell the node's loop what they learn.
+//! How observers report to the node's loop what they learn.
 
 use std::os::fd::OwnedFd;
 
 use tokio::sync::mpsc;
 
-use super::notices::FdStore;
+use super::notify_message::FdStoreRequest;
 use crate::decide::{Event, News};
 use crate::units::RunId;
 
 /// How much may wait for the loop. An observer that finds the queue full waits.
 pub const QUEUE: usize = 1024;
 
-/// Something the loop is told.
+/// What an observer reports.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Observation {
     Event(Event),
     /// A service leaves descriptors with us, or asks us to drop some.
-    Stored {
+    FdStore {
         run: RunId,
-        what: FdStore,
+        request: FdStoreRequest,
         fds: Vec<OwnedFd>,
     },
     /// Something that changes nothing and that an operator should be able to read.
-    Odd {
+    Warning {
         run: RunId,
         what: String,
     },
@@ -30,30 +30,30 @@ pub enum Heard {
 
 /// Tells news about one run.
 #[derive(Debug, Clone)]
-pub struct Teller {
+pub struct Reporter {
     run: RunId,
-    to_loop: mpsc::Sender<Heard>,
+    to_node: mpsc::Sender<Observation>,
 }
 
-impl Teller {
-    pub fn new(run: RunId, to_loop: mpsc::Sender<Heard>) -> Self {
-        Self { run, to_loop }
+impl Reporter {
+    pub fn new(run: RunId, to_node: mpsc::Sender<Observation>) -> Self {
+        Self { run, to_node }
     }
 
     /// Waits for room. When the loop is gone there is nobody to tell, and nothing is done.
-    pub async fn tell(&self, news: News) {
-        self.send(Heard::Event(Event::News { run: self.run, news })).await;
+    pub async fn report(&self, news: News) {
+        self.send(Observation::Event(Event::News { run: self.run, news })).await;
     }
 
-    pub async fn store(&self, what: FdStore, fds: Vec<OwnedFd>) {
-        self.send(Heard::Stored { run: self.run, what, fds }).await;
+    pub async fn store(&self, request: FdStoreRequest, fds: Vec<OwnedFd>) {
+        self.send(Observation::FdStore { run: self.run, request, fds }).await;
     }
 
-    pub async fn odd(&self, what: String) {
-        self.send(Heard::Odd { run: self.run, what }).await;
+    pub async fn warn(&self, what: String) {
+        self.send(Observation::Warning { run: self.run, what }).await;
     }
 
-    async fn send(&self, heard: Heard) {
-        let _to_loopis_gone = self.to_loop.send(heard).await;
+    async fn send(&self, observation: Observation) {
+        let _the_node_ends = self.to_node.send(observation).await;
     }
 }

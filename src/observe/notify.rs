@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::news::Teller;
-use super::notices::{self, FdStore};
+use super::news::Reporter;
+use super::notify_message::{self, FdStoreRequest};
 use crate::decide::News;
 use crate::linux::members::Members;
 use crate::linux::notify::{Completeness, Datagram, NotifySocket};
@@ -22,17 +22,17 @@ pub struct Trusted {
 }
 
 /// Listens until it is dropped.
-pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, teller: Teller) {
+pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, reporter: Reporter) {
     let mut remarks_left = REMARKS_MAX;
     loop {
         let odd = match socket.receive().await {
-            Ok(datagram) => hear(datagram, &trusted, &teller).await,
-            Err(error) => return teller.odd(error.to_string()).await,
+            Ok(datagram) => hear(datagram, &trusted, &reporter).await,
+            Err(error) => return reporter.warn(error.to_string()).await,
         };
         for what in odd {
             if remarks_left > 0 {
                 remarks_left -= 1;
-                teller.odd(what).await;
+                reporter.warn(what).await;
             }
         }
     }
@@ -40,20 +40,20 @@ pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, teller: Teller)
 
 /// Returns what is odd about the datagram. Its descriptors, a BARRIER's among them, are closed at
 /// the end of this function: what was said before the barrier has been told by then.
-async fn hear(datagram: Datagram, trusted: &Trusted, teller: &Teller) -> Vec<String> {
+async fn hear(datagram: Datagram, trusted: &Trusted, reporter: &Reporter) -> Vec<String> {
     if let Some(stranger) = untrusted(&datagram, trusted) {
         return vec![stranger];
     }
     if datagram.completeness == Completeness::Truncated {
         return vec!["its notify message is too long and was not read".to_owned()];
     }
-    let message = notices::read(&datagram.bytes);
+    let message = notify_message::read(&datagram.bytes);
     for notice in message.notices {
-        teller.tell(News::Notice(notice)).await;
+        reporter.report(News::Notice(notice)).await;
     }
     match message.fd_store {
-        Some(what @ FdStore::Keep { .. }) => teller.store(what, datagram.fds).await,
-        Some(what @ FdStore::Remove { .. }) => teller.store(what, Vec::new()).await,
+        Some(what @ FdStoreRequest::Keep { .. }) => reporter.store(what, datagram.fds).await,
+        Some(what @ FdStoreRequest::Remove { .. }) => reporter.store(what, Vec::new()).await,
         None => {}
     }
     let odd = message.not_understood.into_iter();

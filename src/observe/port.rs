@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::news::Teller;
+use super::news::Reporter;
 use crate::decide::News;
 
 /// The kernel tells nobody when a port opens; this asks until it is, and then never again.
@@ -14,14 +14,14 @@ const EVERY: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks until the port accepts, tells so, and ends.
-pub async fn wait_until_open(port: u16, teller: Teller) {
+pub async fn wait_until_open(port: u16, reporter: Reporter) {
     let mut beat = interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
         let attempt = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
         if let Ok(Ok(_)) = timeout(PATIENCE, attempt).await {
-            return teller.tell(News::PortOpen).await;
+            return reporter.report(News::PortOpen).await;
         }
     }
 }

@@ -6,13 +6,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal means to the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum NodeSignal {
     /// SIGTERM, SIGINT: end; said again: now.
-    End,
+    Terminate,
     /// SIGHUP
     Reload,
-    /// SIGCHLD: some child, ours or a stranger, ended.
-    ChildEnded,
+    /// SIGCHLD: a child ended, of ours or an orphan.
+    ChildExited,
 }
 
 #[derive(Debug)]
@@ -34,12 +34,12 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> Told {
+    pub async fn next(&mut self) -> NodeSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
-            _ = self.hang_up.recv() => Told::Reload,
-            _ = self.child.recv() => Told::ChildEnded,
+            _ = self.terminate.recv() => NodeSignal::Terminate,
+            _ = self.interrupt.recv() => NodeSignal::Terminate,
+            _ = self.hang_up.recv() => NodeSignal::Reload,
+            _ = self.child.recv() => NodeSignal::ChildExited,
         }
     }
 }

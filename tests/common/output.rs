@@ -17,12 +17,12 @@ pub struct Output(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    heard: Mutex<Heard>,
+    heard: Mutex<Observation>,
     more: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Observation {
     lines: Vec<String>,
     /// Streams that did not end yet.
     open: usize,
@@ -50,7 +50,7 @@ impl Output {
         self.0.more.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
+    fn lock(&self) -> MutexGuard<'_, Observation> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

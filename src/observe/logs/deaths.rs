@@ -38,10 +38,10 @@ fn a_pump() {
     let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
     book.register(&"web".parse().unwrap(), Limits::new(100, rate, rate));
     let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
-    let custody = Custody::Shared(Box::new(Spool::open(&memory).unwrap()));
+    let durability = Durability::Spooled(Box::new(Spool::open(&memory).unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let ended = pump(pipe, source, Stream::Stdout, book, custody, std::future::pending());
+        let ended = pump(pipe, source, Stream::Stdout, book, durability, std::future::pending());
         assert!(matches!(ended.await.unwrap(), Ended::EndOfFile));
         assert_eq!(sink.close(LONG).await, Flushed::Everything);
     });
@@ -313,8 +313,8 @@ async fn a_pump_that_is_stopped_at_the_end_leaves_what_waits_to_the_next() {
         async { while follower.next().await.unwrap().message != "half a line at the end" {} };
     let memory = Spool::memory().unwrap();
     let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
-    let custody = Custody::Shared(Box::new(Spool::open(&memory).unwrap()));
-    let pumped = pump(pipe, source, Stream::Stdout, book.clone(), custody, at_the_end);
+    let durability = Durability::Spooled(Box::new(Spool::open(&memory).unwrap()));
+    let pumped = pump(pipe, source, Stream::Stdout, book.clone(), durability, at_the_end);
     assert!(matches!(pumped.await.unwrap(), Ended::Stopped { .. }));
     assert_eq!(sink.close(Duration::ZERO).await, Flushed::Unfinished);
     assert!(!Spool::open(&memory).unwrap().ledger().is_settled());

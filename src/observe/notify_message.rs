@@ -15,14 +15,14 @@ const FDNAME_MAX: usize = 255;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Message {
     pub notices: Vec<Notice>,
-    pub fd_store: Option<FdStore>,
+    pub fd_store: Option<FdStoreRequest>,
     /// Lines that are not of the protocol, or whose value makes no sense.
     pub not_understood: Vec<String>,
 }
 
 /// What is to be done with descriptors.
 #[derive(Debug, PartialEq, Eq)]
-pub enum FdStore {
+pub enum FdStoreRequest {
     /// `FDSTORE=1`: keep the descriptors that came with the datagram under this name.
     Keep { name: String },
     /// `FDSTOREREMOVE=1`: drop those of this name.
@@ -55,8 +55,12 @@ pub fn read(datagram: &[u8]) -> Message {
         }
     }
     message.fd_store = keep.map(|keep| match (keep, name) {
-        (Keep::Yes, name) => FdStore::Keep { name: name.unwrap_or_else(|| "stored".to_owned()) },
-        (Keep::No, name) => FdStore::Remove { name: name.unwrap_or_else(|| "stored".to_owned()) },
+        (Keep::Yes, name) => {
+            FdStoreRequest::Keep { name: name.unwrap_or_else(|| "stored".to_owned()) }
+        }
+        (Keep::No, name) => {
+            FdStoreRequest::Remove { name: name.unwrap_or_else(|| "stored".to_owned()) }
+        }
     });
     message
 }
@@ -123,18 +127,18 @@ mod tests {
     #[test]
     fn descriptors_are_kept_and_dropped_by_name() {
         let keep = read(b"FDSTORE=1\nFDNAME=listener").fd_store;
-        assert_eq!(keep, Some(FdStore::Keep { name: "listener".to_owned() }));
+        assert_eq!(keep, Some(FdStoreRequest::Keep { name: "listener".to_owned() }));
         let nameless = read(b"FDSTORE=1").fd_store;
-        assert_eq!(nameless, Some(FdStore::Keep { name: "stored".to_owned() }));
+        assert_eq!(nameless, Some(FdStoreRequest::Keep { name: "stored".to_owned() }));
         let remove = read(b"FDSTOREREMOVE=1\nFDNAME=listener").fd_store;
-        assert_eq!(remove, Some(FdStore::Remove { name: "listener".to_owned() }));
+        assert_eq!(remove, Some(FdStoreRequest::Remove { name: "listener".to_owned() }));
         assert_eq!(read(b"FDNAME=alone").fd_store, None);
     }
 
     #[test]
     fn a_name_with_a_colon_would_break_listen_fdnames_and_is_not_taken() {
         let message = read(b"FDSTORE=1\nFDNAME=a:b");
-        assert_eq!(message.fd_store, Some(FdStore::Keep { name: "stored".to_owned() }));
+        assert_eq!(message.fd_store, Some(FdStoreRequest::Keep { name: "stored".to_owned() }));
         assert_eq!(message.not_understood, ["FDNAME=a:b"]);
     }
 
