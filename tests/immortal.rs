@@ -212,7 +212,7 @@ fn killed_at_any_moment_it_is_followed_by_one_that_gets_everything_up() {
         + &service("deaf", &deaf, "stop_timeout = \"30ms\"")
         + &service("puppet", &lab.ready_puppet(), "readiness = \"notify\"\nstart_timeout = \"2s\"");
     let mut node = managed(&lab, lab.node(&services)).up();
-    let mut chance = Chance(u64::from(std::process::id()) << 17 | 1);
+    let mut chance = Rng(u64::from(std::process::id()) << 17 | 1);
     for round in 0..60 {
         let verb =
             [["restart", "forks"], ["restart", "deaf"], ["stop", "plain"], ["start", "plain"]];
@@ -256,7 +256,7 @@ fn killed_again_and_again_it_loses_no_line() {
     let counts = service("counts", &lab.python("counts.py", COUNTS), "");
     let mut node = managed(&lab, lab.node(&counts)).up();
     let before = pids(&lab);
-    let mut chance = Chance(u64::from(std::process::id()) << 17 | 1);
+    let mut chance = Rng(u64::from(std::process::id()) << 17 | 1);
     for _ in 0..30 {
         node.console.let_pass(Duration::from_micros(chance.below(60_000)));
         succeed(&lab, &node);
@@ -278,9 +278,9 @@ fn killed_again_and_again_it_loses_no_line() {
 }
 
 /// xorshift64 (Marsaglia 2003).
-struct Chance(u64);
+struct Rng(u64);
 
-impl Chance {
+impl Rng {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

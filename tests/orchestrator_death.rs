@@ -26,9 +26,9 @@ fn number_from(variable: &str) -> Option<u64> {
 }
 
 /// xorshift64 (Marsaglia 2003).
-struct Chance(u64);
+struct Rng(u64);
 
-impl Chance {
+impl Rng {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -56,7 +56,7 @@ fn three_services() -> String {
 fn the_next_start_ends_what_a_killed_orchestrator_left_and_comes_up() {
     let lab = Lab::new();
     let services = three_services();
-    let mut chance = Chance(seed());
+    let mut chance = Rng(seed());
     for death in 0..number_from("DEATHS").unwrap_or(DEATHS) {
         let left = lab.processes();
         let mut node = lab.node(&services).start();

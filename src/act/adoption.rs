@@ -13,7 +13,7 @@ use super::service_manager::ServiceManager;
 use super::spawn::{notify_path, oom_kills};
 use super::sweep::Spared;
 use super::{Act, Checkpoint, GroupUse, MainProcess, Pipe, RunOrigin, SavedRun, StartedRun};
-use crate::decide::Held;
+use crate::decide::AdoptedRun;
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds;
 use crate::linux::notify::NotifySocket;
@@ -32,10 +32,10 @@ pub struct Unread {
 }
 
 impl InheritedFds {
-    /// The newest run of each instance that can be held: its process, alive or not, and the pipes
-    /// into which it writes.
-    pub fn held(&self, checkpoint: &Checkpoint) -> BTreeMap<InstanceId, Held> {
-        let mut held = BTreeMap::new();
+    /// The newest run of each instance that can be adopted: there is its process, alive or not, and
+    /// the pipes into which it writes.
+    pub fn adoptable(&self, checkpoint: &Checkpoint) -> BTreeMap<InstanceId, AdoptedRun> {
+        let mut adopted = BTreeMap::new();
         for ((id, run), parts) in &self.runs {
             let whole = [RunFd::Stdout, RunFd::Stderr].iter().all(|part| parts.contains_key(part));
             let pid = parts.get(&RunFd::Pidfd).and_then(|fd| {
@@ -43,10 +43,10 @@ impl InheritedFds {
                 pid_of(fd).or(known)
             });
             if let (true, Some(pid)) = (whole, pid) {
-                held.insert(id.clone(), Held { run: *run, pid });
+                adopted.insert(id.clone(), AdoptedRun { run: *run, pid });
             }
         }
-        held
+        adopted
     }
 
     /// What is not to be swept when `runs` go on.
@@ -82,14 +82,14 @@ fn pid_of(fd: &OwnedFd) -> Option<crate::units::Pid> {
 }
 
 impl Act {
-    /// Takes over the run of the instance, which is one of those that `held` gave.
+    /// Adopts a run, one of those that `adoptable` gave.
     pub fn adopt_run(
         &mut self,
         inherited_fds: &mut InheritedFds,
-        (id, held): (&InstanceId, Held),
+        (id, adopted): (&InstanceId, AdoptedRun),
         saved: Option<SavedRun>,
     ) -> Result<StartedRun, ActError> {
-        let Held { run, pid } = held;
+        let AdoptedRun { run, pid } = adopted;
         let mut parts = inherited_fds.runs.remove(&(id.clone(), run)).unwrap_or_default();
         let pipes = (take_pipe(&mut parts, RunFd::Stdout)?, take_pipe(&mut parts, RunFd::Stderr)?);
         let mut take = |part| parts.remove(&part);

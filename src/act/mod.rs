@@ -370,7 +370,7 @@ impl Act {
         Some(live.members.clone())
     }
 
-    /// Drops what was held for the run. Its sockets and stored descriptors stay for the next, and
+    /// Releases what the run had. Its sockets and stored descriptors stay for the next, and
     /// what it wrote is read to the end.
     pub fn forget(&mut self, run: RunId) {
         let Some(live) = self.runs.remove(&run) else { return };

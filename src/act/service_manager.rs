@@ -1,6 +1,6 @@
-//! The service manager that started us, if one did (sd_notify(3)): what it is last_status, and what it
-//! keeps for the orchestrator that follows us. Never waits for it: what it does not take in time
-//! waits here, in order and up to a bound.
+//! The service manager that started us, if one did (sd_notify(3)): what it is told, and what its fd
+//! store keeps for the orchestrator that follows us. Never waits for it: what it does not take in
+//! time waits here, in order and up to a bound.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::event::{Memory, SpawnFailure};
-use super::phase::{Ended, StopReason, Verdict};
+use super::phase::{Ended, GiveUpReason, StopReason};
 use crate::units::{InstanceId, Pid, RunId, Signal};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ pub enum RemarkKind {
     Unkillable,
     /// Processes were left when the first one ended.
     LeftOvers,
-    Failed(Verdict),
+    Failed(GiveUpReason),
     Stopped,
     /// It is no longer part of the plan.
     Retired,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::node::{Goal, Instance, Node, Tenure, Wanted};
+use super::node::{Goal, Instance, Membership, Node, Wanted};
 use super::phase::Phase;
 use crate::units::{InstanceId, Tick};
 
@@ -40,13 +40,13 @@ fn instance_is_sound(id: &InstanceId, instance: &Instance, now: Tick) -> Option<
         return Some(format!("{id} was restarted more than {limit} times within its window"));
     }
     let ending = matches!(instance.phase, Phase::Stopping { .. } | Phase::Clearing { .. });
-    if instance.wanted == Wanted::Anew && !ending {
-        return Some(format!("{id} is wanted anew, but no run of it is ending"));
+    if instance.wanted == Wanted::Restart && !ending {
+        return Some(format!("{id} is to restart, but no run of it is ending"));
     }
-    if instance.tenure == Tenure::Retiring && instance.wanted != Wanted::Down {
+    if instance.membership == Membership::Retiring && instance.wanted != Wanted::Down {
         return Some(format!("{id} is wanted although it is no longer planned"));
     }
-    if instance.tenure == Tenure::Retiring && instance.phase.is_at_rest() {
+    if instance.membership == Membership::Retiring && instance.phase.is_at_rest() {
         return Some(format!("{id} rests and is neither planned nor removed"));
     }
     let must_end = match instance.phase {

@@ -18,7 +18,6 @@
 //!                           +--> Stopped | Failed(why)
 //! ```
 
-mod chance;
 mod effect;
 mod event;
 mod invariants;
@@ -28,6 +27,7 @@ mod phase;
 mod replan;
 mod restart;
 mod resume;
+mod rng;
 #[cfg(test)]
 mod samples;
 mod settle;
@@ -35,15 +35,15 @@ mod step;
 mod stop;
 mod view;
 
-pub use chance::Chance;
 pub use effect::{Announcement, Effect, Remark, RemarkKind};
 pub use event::{
     Check, Command, Event, ExitFacts, GroupState, Memory, News, Notice, Replan, SpawnFailure,
     Urgency,
 };
 pub use invariants::broken_invariant;
-pub use node::{Goal, Instance, Node, Tenure, Wanted};
-pub use phase::{Blame, Ended, Ending, Phase, Rung, StopReason, Verdict};
-pub use resume::{Held, SavedNode, resume};
+pub use node::{Goal, Instance, Membership, Node, Wanted};
+pub use phase::{Blame, Ended, Ending, GiveUpReason, Phase, StopReason, StopStep};
+pub use resume::{AdoptedRun, SavedNode, resume};
+pub use rng::Rng;
 pub use step::step;
 pub use view::{Hold, NodePhase};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::chance::Chance;
 use super::effect::{Effect, Remark, RemarkKind};
 use super::event::Memory;
 use super::phase::{Ended, Phase};
+use super::rng::Rng;
 use crate::plan::Rules;
 use crate::units::{InstanceId, RunId, Tick};
 
@@ -17,7 +17,7 @@ pub struct Node {
     /// Which instance a live run belongs to: the inverse of `Phase::run`.
     pub(super) runs: BTreeMap<RunId, InstanceId>,
     pub(super) next_run: RunId,
-    pub(super) chance: Chance,
+    pub(super) rng: Rng,
     pub(super) goal: Goal,
     pub(super) announced: bool,
 }
@@ -33,7 +33,7 @@ pub enum Goal {
 pub struct Instance {
     pub rules: Rules,
     pub wanted: Wanted,
-    pub tenure: Tenure,
+    pub membership: Membership,
     pub phase: Phase,
     /// Restarts in a row without a stable run between them; sets the next delay.
     pub attempt: u32,
@@ -49,9 +49,9 @@ pub struct Instance {
     pub memory: Memory,
 }
 
-/// Whether the plan in force has the instance.
+/// Whether the instance is part of the plan in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tenure {
+pub enum Membership {
     Planned,
     /// It is stopped, and removed as soon as it rests. Nobody waits for it.
     Retiring,
@@ -61,8 +61,8 @@ pub enum Tenure {
 pub enum Wanted {
     Up,
     /// Up, and the run that is ending is followed by another whatever its policy says: an operator
-    /// asked for it.
-    Anew,
+    /// or a new plan asked for it.
+    Restart,
     Down,
 }
 
@@ -74,7 +74,7 @@ impl Node {
             instances,
             runs: BTreeMap::new(),
             next_run: RunId::FIRST,
-            chance: Chance::seeded(seed),
+            rng: Rng::seeded(seed),
             goal: Goal::Run,
             announced: false,
         }
@@ -113,7 +113,7 @@ impl Instance {
         Self {
             rules,
             wanted: Wanted::Up,
-            tenure: Tenure::Planned,
+            membership: Membership::Planned,
             phase: Phase::Waiting,
             attempt: 0,
             recent: VecDeque::new(),
@@ -134,9 +134,9 @@ impl Instance {
 
 /// The effects of one step, in the order in which they are to be done.
 #[derive(Debug, Default)]
-pub(super) struct Out(pub(super) Vec<Effect>);
+pub(super) struct Effects(pub(super) Vec<Effect>);
 
-impl Out {
+impl Effects {
     pub(super) fn push(&mut self, effect: Effect) {
         self.0.push(effect);
     }

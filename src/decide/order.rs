@@ -1,14 +1,14 @@
 //! Who waits for whom: starts follow the dependencies, stops go against them.
 
 use super::effect::{Announcement, Effect, RemarkKind};
-use super::node::{Goal, Instance, Node, Out, Tenure, Wanted};
+use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
 use super::phase::{Phase, StopReason};
 use super::stop::begin_stop;
 use super::view::Hold;
 use crate::units::{InstanceId, RunId, ServiceName, Tick};
 
 /// After every event: lets everything go on that no longer has to wait.
-pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Out) {
+pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Effects) {
     rest_what_is_unwanted(node, out);
     remove_what_is_retired(node, out);
     stop_what_nobody_needs(node, now, out);
@@ -17,7 +17,7 @@ pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Out) {
 }
 
 /// Unwanted instances without a process rest at once.
-fn rest_what_is_unwanted(node: &mut Node, out: &mut Out) {
+fn rest_what_is_unwanted(node: &mut Node, out: &mut Effects) {
     for (id, instance) in &mut node.instances {
         let idle = matches!(instance.phase, Phase::Waiting | Phase::Backoff { .. });
         if instance.wanted == Wanted::Down && idle {
@@ -27,8 +27,8 @@ fn rest_what_is_unwanted(node: &mut Node, out: &mut Out) {
     }
 }
 
-fn remove_what_is_retired(node: &mut Node, out: &mut Out) {
-    let goes = |i: &Instance| i.tenure == Tenure::Retiring && i.phase.is_at_rest();
+fn remove_what_is_retired(node: &mut Node, out: &mut Effects) {
+    let goes = |i: &Instance| i.membership == Membership::Retiring && i.phase.is_at_rest();
     let all = node.instances.iter().filter(|(_, instance)| goes(instance));
     for id in all.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
         node.instances.remove(&id);
@@ -40,7 +40,7 @@ fn remove_what_is_retired(node: &mut Node, out: &mut Out) {
 /// Unwanted instances with a process are stopped once all that need them, and are unwanted too,
 /// rest. One that is needed by something that stays up is stopped all the same: its operator said
 /// so.
-fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Out) {
+fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Effects) {
     let due: Vec<InstanceId> = node
         .instances
         .iter()
@@ -51,17 +51,17 @@ fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Out) {
         .collect();
     for id in due {
         if let Some(instance) = node.instances.get_mut(&id) {
-            let reason = match (node.goal, instance.tenure) {
+            let reason = match (node.goal, instance.membership) {
                 (Goal::Shutdown, _) => StopReason::Shutdown,
-                (Goal::Run, Tenure::Retiring) => StopReason::Replanned,
-                (Goal::Run, Tenure::Planned) => StopReason::Operator,
+                (Goal::Run, Membership::Retiring) => StopReason::Replanned,
+                (Goal::Run, Membership::Planned) => StopReason::Operator,
             };
             begin_stop(&id, instance, reason, now, out);
         }
     }
 }
 
-fn start_what_may_start(node: &mut Node, now: Tick, out: &mut Out) {
+fn start_what_may_start(node: &mut Node, now: Tick, out: &mut Effects) {
     if node.goal == Goal::Shutdown {
         return;
     }
@@ -91,7 +91,7 @@ pub(super) fn wake_dependants(node: &mut Node, back: &ServiceName) {
     }
 }
 
-fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Out) {
+fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Effects) {
     let Some(instance) = node.instances.get_mut(id) else { return };
     let deadline = now + instance.rules.start_timeout;
     instance.phase = Phase::Starting { run, since: now, pid: None, exec_failure: None, deadline };
@@ -102,7 +102,7 @@ fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Out)
     out.push(Effect::Spawn { instance: id.clone(), run });
 }
 
-fn announce(node: &mut Node, out: &mut Out) {
+fn announce(node: &mut Node, out: &mut Effects) {
     match node.goal {
         Goal::Run if !node.announced && node.is_settled() => {
             node.announced = true;
@@ -127,7 +127,7 @@ impl Node {
             .filter_map(|service| {
                 let blocking = self.instances.iter().find(|(other, state)| {
                     let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
-                    let stays = state.tenure == Tenure::Planned;
+                    let stays = state.membership == Membership::Planned;
                     other.service == *service && stays && !met
                 });
                 blocking.map(|(other, state)| Hold { on: other.clone(), phase: state.phase.word() })

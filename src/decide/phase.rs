@@ -35,7 +35,7 @@ pub enum Phase {
         spawned: Tick,
         /// When it had become ready, if it had.
         ready: Option<Tick>,
-        rung: Rung,
+        stop_step: StopStep,
         reason: StopReason,
         deadline: Tick,
     },
@@ -49,15 +49,15 @@ pub enum Phase {
         until: Tick,
         attempt: u32,
     },
-    Failed(Verdict),
+    Failed(GiveUpReason),
 }
 
 /// How far a stop has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Rung {
+pub enum StopStep {
     /// It said `STOPPING=1` itself.
     OwnAccord,
-    /// Out of service; no signal sent yet.
+    /// Effects of service; no signal sent yet.
     Drain,
     Term,
     Kill,
@@ -123,7 +123,7 @@ pub enum Ending {
 
 /// Why no further start is tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum GiveUpReason {
     TooManyRestarts {
         restarts: u32,
         window: Duration,
@@ -249,7 +249,7 @@ impl fmt::Display for Ended {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for GiveUpReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooManyRestarts { restarts, window, last } => {

@@ -2,28 +2,28 @@
 //! restarts because another did.
 
 use super::event::Replan;
-use super::node::{Instance, Node, Out, Tenure, Wanted};
+use super::node::{Effects, Instance, Membership, Node, Wanted};
 use super::phase::{Phase, StopReason};
-use super::step::{begin_anew, want_down, want_up};
+use super::step::{restart_run, want_down, want_up};
 use crate::units::{InstanceId, Tick};
 
 /// Instances with the same rules and no need for another run do not notice.
-pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Out) {
+pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Effects) {
     let Replan { rules, relaunch } = plan;
     let planned = |id: &InstanceId| rules.contains_key(id);
     let unplanned: Vec<_> = node.instances.keys().filter(|id| !planned(id)).cloned().collect();
     for id in unplanned {
         want_down(node, &id);
         if let Some(instance) = node.instances.get_mut(&id) {
-            instance.tenure = Tenure::Retiring;
+            instance.membership = Membership::Retiring;
         }
     }
     for (id, rules) in rules {
         match node.instances.get_mut(&id) {
             Some(instance) => {
                 instance.take_rules(rules, now);
-                if instance.tenure == Tenure::Retiring {
-                    instance.tenure = Tenure::Planned;
+                if instance.membership == Membership::Retiring {
+                    instance.membership = Membership::Planned;
                     want_up(node, &id);
                 }
             }
@@ -34,21 +34,26 @@ pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Out) {
     }
     for id in relaunch {
         if let Some(instance) = node.instances.get_mut(&id) {
-            launch_by_the_new_plan(&id, instance, now, out);
+            relaunch_by_the_new_plan(&id, instance, now, out);
         }
     }
 }
 
 /// What an operator stopped stays stopped; everything else gets a run by the new plan.
-fn launch_by_the_new_plan(id: &InstanceId, instance: &mut Instance, now: Tick, out: &mut Out) {
+fn relaunch_by_the_new_plan(
+    id: &InstanceId,
+    instance: &mut Instance,
+    now: Tick,
+    out: &mut Effects,
+) {
     if instance.wanted == Wanted::Down {
         return;
     }
     match instance.phase {
         Phase::Starting { .. } | Phase::Ready { .. } => {
-            begin_anew(id, instance, StopReason::Replanned, now, out);
+            restart_run(id, instance, StopReason::Replanned, now, out);
         }
-        Phase::Stopping { .. } | Phase::Clearing { .. } => instance.wanted = Wanted::Anew,
+        Phase::Stopping { .. } | Phase::Clearing { .. } => instance.wanted = Wanted::Restart,
         Phase::Stopped | Phase::Backoff { .. } | Phase::Failed(_) => {
             instance.forgive();
             instance.phase = Phase::Waiting;
@@ -59,7 +64,7 @@ fn launch_by_the_new_plan(id: &InstanceId, instance: &mut Instance, now: Tick, o
 
 /// An instance that had a run before is ready again: what restarts with its service, and has run
 /// since before then, follows.
-pub(super) fn restart_followers(node: &mut Node, back: &InstanceId, now: Tick, out: &mut Out) {
+pub(super) fn restart_followers(node: &mut Node, back: &InstanceId, now: Tick, out: &mut Effects) {
     let Some(leader) = node.instances.get(back).filter(|leader| leader.last.is_some()) else {
         return;
     };
@@ -67,7 +72,7 @@ pub(super) fn restart_followers(node: &mut Node, back: &InstanceId, now: Tick, o
     for (id, instance) in &mut node.instances {
         let follows = instance.rules.restart_with.contains(&back.service);
         if follows && instance.phase.run() < leading {
-            begin_anew(id, instance, StopReason::With(back.service.clone()), now, out);
+            restart_run(id, instance, StopReason::With(back.service.clone()), now, out);
         }
     }
 }
@@ -147,7 +152,7 @@ mod tests {
     fn what_is_not_planned_is_retired_when_it_rests_and_not_before() {
         let mut node = up(&["a-0", "a-1"]);
         assert!(!retired(&plan(&mut node, &["a-0"], &[])));
-        assert_eq!(node.instance(&id("a-1")).unwrap().tenure, Tenure::Retiring);
+        assert_eq!(node.instance(&id("a-1")).unwrap().membership, Membership::Retiring);
         assert!(retired(&end(&mut node, "a-1")));
         assert_eq!(node.instance(&id("a-1")), None);
     }

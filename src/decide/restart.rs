@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::chance::Chance;
 use super::node::{Instance, Wanted};
-use super::phase::{Ended, Ending, Verdict};
+use super::phase::{Ended, Ending, GiveUpReason};
+use super::rng::Rng;
 use crate::plan::{Readiness, RestartPolicy, RestartRules};
 use crate::units::{ExitStatus, Signal, Tick};
 
@@ -16,7 +16,7 @@ pub(super) const PROVED_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum Next {
     Rest,
     /// Somebody asked for it: no delay, and it does not count.
-    Anew,
+    Restart,
     /// A restart nobody is to blame for: no delay, counted for the operator only.
     AtOnce,
     /// A restart that counts towards the limit.
@@ -24,25 +24,20 @@ pub(super) enum Next {
         delay: Duration,
         attempt: u32,
     },
-    GiveUp(Verdict),
+    GiveUp(GiveUpReason),
 }
 
 /// Decides, and keeps the books (`attempt`, `recent`).
-pub(super) fn after(
-    instance: &mut Instance,
-    ended: &Ended,
-    now: Tick,
-    chance: &mut Chance,
-) -> Next {
+pub(super) fn after(instance: &mut Instance, ended: &Ended, now: Tick, rng: &mut Rng) -> Next {
     match instance.wanted {
         Wanted::Down => return Next::Rest,
-        Wanted::Anew => return Next::Anew,
+        Wanted::Restart => return Next::Restart,
         Wanted::Up => {}
     }
     match (instance.rules.restart.policy, ended.is_success()) {
         (RestartPolicy::Never | RestartPolicy::OnFailure, true) => return Next::Rest,
         (RestartPolicy::Never, false) => {
-            return Next::GiveUp(Verdict::NotRestarted { last: ended.clone() });
+            return Next::GiveUp(GiveUpReason::NotRestarted { last: ended.clone() });
         }
         (RestartPolicy::Always, _) | (RestartPolicy::OnFailure, false) => {}
     }
@@ -52,7 +47,7 @@ pub(super) fn after(
     if was_killed_from_outside(instance.rules.readiness, ended) {
         return Next::AtOnce;
     }
-    counted(instance, ended, now, chance)
+    counted(instance, ended, now, rng)
 }
 
 /// A run that had shown it works and was ended by a signal that only others send: an operator's
@@ -72,7 +67,7 @@ fn was_killed_from_outside(readiness: Readiness, ended: &Ended) -> bool {
     proved && signalled && facts.oom_kills == 0 && ended.asked.is_none()
 }
 
-fn counted(instance: &mut Instance, ended: &Ended, now: Tick, chance: &mut Chance) -> Next {
+fn counted(instance: &mut Instance, ended: &Ended, now: Tick, rng: &mut Rng) -> Next {
     let rules = &instance.rules.restart;
     let horizon = now - rules.window;
     while instance.recent.front().is_some_and(|at| *at <= horizon && now.0 >= rules.window) {
@@ -80,25 +75,25 @@ fn counted(instance: &mut Instance, ended: &Ended, now: Tick, chance: &mut Chanc
     }
     let restarts = u32::try_from(instance.recent.len()).unwrap_or(u32::MAX);
     if restarts >= rules.max_restarts {
-        let verdict =
-            Verdict::TooManyRestarts { restarts, window: rules.window, last: ended.clone() };
-        return Next::GiveUp(verdict);
+        let reason =
+            GiveUpReason::TooManyRestarts { restarts, window: rules.window, last: ended.clone() };
+        return Next::GiveUp(reason);
     }
-    let delay = backoff(rules, instance.attempt, chance);
+    let delay = backoff(rules, instance.attempt, rng);
     instance.recent.push_back(now);
     instance.attempt = instance.attempt.saturating_add(1);
     Next::After { delay, attempt: instance.attempt }
 }
 
 /// The first restart is immediate; the n-th after it waits `initial * 2^(n-1)`, at most `max`,
-/// plus up to a quarter of that by chance, so that services that fell together do not rise
+/// plus up to a quarter of that by rng, so that services that fell together do not rise
 /// together.
-fn backoff(rules: &RestartRules, attempt: u32, chance: &mut Chance) -> Duration {
+fn backoff(rules: &RestartRules, attempt: u32, rng: &mut Rng) -> Duration {
     let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
     let base = rules.backoff_initial.saturating_mul(factor).min(rules.backoff_max);
     let quarter = u64::try_from(base.as_micros() / 4).unwrap_or(u64::MAX);
-    base + Duration::from_micros(chance.below(quarter.saturating_add(1)))
+    base + Duration::from_micros(rng.below(quarter.saturating_add(1)))
 }
 
 #[cfg(test)]
@@ -112,12 +107,12 @@ mod tests {
 
     #[test]
     fn the_first_restart_is_immediate_and_each_further_one_waits_twice_as_long() {
-        let mut chance = Chance::seeded(7);
-        assert_eq!(backoff(&rules(), 0, &mut chance), Duration::ZERO);
+        let mut rng = Rng::seeded(7);
+        assert_eq!(backoff(&rules(), 0, &mut rng), Duration::ZERO);
         for (attempt, base) in [(1, 1), (2, 2), (3, 4), (4, 8), (6, 32), (7, 60), (40, 60)] {
             let base = Duration::from_secs(base);
             for _ in 0..200 {
-                let delay = backoff(&rules(), attempt, &mut chance);
+                let delay = backoff(&rules(), attempt, &mut rng);
                 assert!(delay >= base && delay <= base + base / 4, "{attempt}: {delay:?}");
             }
         }
@@ -125,9 +120,9 @@ mod tests {
 
     #[test]
     fn delays_of_equal_services_differ() {
-        let mut chance = Chance::seeded(1);
+        let mut rng = Rng::seeded(1);
         let delays: std::collections::BTreeSet<_> =
-            (0..100).map(|_| backoff(&rules(), 1, &mut chance)).collect();
+            (0..100).map(|_| backoff(&rules(), 1, &mut rng)).collect();
         assert!(delays.len() > 90);
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::chance::Chance;
 use super::effect::Effect;
 use super::event::{ExitFacts, GroupState, Memory};
-use super::node::{Goal, Instance, Node, Out, Tenure, Wanted};
+use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
 use super::order::advance;
-use super::phase::{Ended, Phase, Rung};
+use super::phase::{Ended, Phase, StopStep};
+use super::rng::Rng;
 use super::settle::{exited, settle};
 use super::stop::{KILL_PATIENCE, term};
 use crate::plan::Rules;
@@ -30,7 +30,7 @@ const UNSAVED_RUNS: u64 = 1000;
 pub struct SavedNode {
     instances: BTreeMap<InstanceId, SavedInstance>,
     next_run: RunId,
-    chance: Chance,
+    rng: Rng,
     goal: Goal,
 }
 
@@ -38,7 +38,7 @@ pub struct SavedNode {
 struct SavedInstance {
     rules: Rules,
     wanted: Wanted,
-    tenure: Tenure,
+    membership: Membership,
     phase: Phase,
     attempt: u32,
     recent: VecDeque<Tick>,
@@ -54,7 +54,7 @@ impl Node {
         SavedNode {
             instances: self.instances.iter().map(saved).collect(),
             next_run: self.next_run,
-            chance: self.chance.clone(),
+            rng: self.rng.clone(),
             goal: self.goal,
         }
     }
@@ -70,7 +70,7 @@ impl Instance {
         SavedInstance {
             rules: self.rules.clone(),
             wanted: self.wanted,
-            tenure: self.tenure,
+            membership: self.membership,
             phase,
             attempt: self.attempt,
             recent: self.recent.clone(),
@@ -89,43 +89,45 @@ impl SavedNode {
 
 /// A run that is ours again: its first process, alive or not, and what belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct AdoptedRun {
     pub run: RunId,
     pub pid: Pid,
 }
 
 /// Goes on where the former orchestrator stopped, wherever in its work that was.
 ///
-/// `rules` are those of the plan by which it lived; `held` are the runs that are ours again. A run
-/// that is not held is over, and nobody saw its end; one that began after the state was saved is
-/// starting. What a former effect was to bring about is asked for again.
+/// `rules` are those of the plan by which it lived. A run that is not `adopted` is over, and nobody
+/// saw its end; one that began after the state was saved is starting. What a former effect was to
+/// bring about is asked for again.
 pub fn resume(
     saved: SavedNode,
     rules: &BTreeMap<InstanceId, Rules>,
-    held: &BTreeMap<InstanceId, Held>,
+    adopted: &BTreeMap<InstanceId, AdoptedRun>,
     now: Tick,
 ) -> (Node, Vec<Effect>) {
     let first_unsaved = saved.next_run;
-    let after_held = held.values().map(|held| held.run.next()).max();
+    let after_adopted = adopted.values().map(|adopted| adopted.run.next()).max();
     let mut node = Node {
         instances: BTreeMap::new(),
         runs: BTreeMap::new(),
-        next_run: RunId(after_held.unwrap_or(first_unsaved).max(first_unsaved).0 + UNSAVED_RUNS),
-        chance: saved.chance,
+        next_run: RunId(after_adopted.unwrap_or(first_unsaved).max(first_unsaved).0 + UNSAVED_RUNS),
+        rng: saved.rng,
         goal: saved.goal,
         announced: false,
     };
-    let mut out = Out::default();
+    let mut out = Effects::default();
     for (id, saved) in saved.instances {
         let mut instance = saved.into_instance(rules.get(&id));
-        match held.get(&id) {
-            Some(held) if instance.phase.run() == Some(held.run) => {
-                go_on(&mut instance, held.pid, now, &mut out);
+        match adopted.get(&id) {
+            Some(adopted) if instance.phase.run() == Some(adopted.run) => {
+                go_on(&mut instance, adopted.pid, now, &mut out);
             }
-            Some(held) if held.run >= first_unsaved => begin_later(&mut instance, held, now),
+            Some(adopted) if adopted.run >= first_unsaved => {
+                begin_later(&mut instance, adopted, now)
+            }
             // Of an earlier run what was to be forgotten may be left.
             Some(_) | None => {
-                end_unseen(&id, &mut instance, now, (node.goal, &mut node.chance, &mut out))
+                end_unseen(&id, &mut instance, now, (node.goal, &mut node.rng, &mut out))
             }
         }
         if let Some(run) = instance.phase.run() {
@@ -144,9 +146,9 @@ pub fn resume(
 
 impl SavedInstance {
     fn into_instance(self, planned: Option<&Rules>) -> Instance {
-        let (tenure, wanted) = match planned {
-            Some(_) => (self.tenure, self.wanted),
-            None => (Tenure::Retiring, Wanted::Down),
+        let (membership, wanted) = match planned {
+            Some(_) => (self.membership, self.wanted),
+            None => (Membership::Retiring, Wanted::Down),
         };
         let rules = planned.cloned().unwrap_or(self.rules);
         let limit = usize::try_from(rules.restart.max_restarts).unwrap_or(usize::MAX);
@@ -155,7 +157,7 @@ impl SavedInstance {
         Instance {
             rules,
             wanted,
-            tenure,
+            membership,
             phase: self.phase,
             attempt: self.attempt,
             recent,
@@ -168,7 +170,7 @@ impl SavedInstance {
     }
 }
 
-fn go_on(instance: &mut Instance, first: Pid, now: Tick, out: &mut Out) {
+fn go_on(instance: &mut Instance, first: Pid, now: Tick, out: &mut Effects) {
     let Rules { watchdog: patience, stop_timeout, drain, .. } = instance.rules;
     match &mut instance.phase {
         Phase::Starting { pid, deadline, .. } => {
@@ -178,16 +180,16 @@ fn go_on(instance: &mut Instance, first: Pid, now: Tick, out: &mut Out) {
         Phase::Ready { watchdog, .. } => {
             *watchdog = patience.map(|patience| now + patience.max(CATCHING_UP));
         }
-        Phase::Stopping { run, pid, rung, reason, deadline, .. } => {
+        Phase::Stopping { run, pid, stop_step, reason, deadline, .. } => {
             *pid = Some(first);
-            let patience = match rung {
-                Rung::OwnAccord => stop_timeout,
-                Rung::Drain => drain,
-                Rung::Term => {
+            let patience = match stop_step {
+                StopStep::OwnAccord => stop_timeout,
+                StopStep::Drain => drain,
+                StopStep::Term => {
                     out.push(term(*run, reason));
                     stop_timeout
                 }
-                Rung::Kill | Rung::Unkillable => {
+                StopStep::Kill | StopStep::Unkillable => {
                     out.push(Effect::KillGroup { run: *run });
                     KILL_PATIENCE
                 }
@@ -203,12 +205,12 @@ fn go_on(instance: &mut Instance, first: Pid, now: Tick, out: &mut Out) {
 }
 
 /// It was started after the state was saved: whatever was before it is over.
-fn begin_later(instance: &mut Instance, held: &Held, now: Tick) {
-    let Held { run, pid } = *held;
+fn begin_later(instance: &mut Instance, adopted: &AdoptedRun, now: Tick) {
+    let AdoptedRun { run, pid } = *adopted;
     let deadline = now + instance.rules.start_timeout.max(CATCHING_UP);
     instance.phase =
         Phase::Starting { run, since: now, pid: Some(pid), exec_failure: None, deadline };
-    if instance.wanted == Wanted::Anew {
+    if instance.wanted == Wanted::Restart {
         instance.wanted = Wanted::Up;
     }
 }
@@ -218,7 +220,7 @@ fn end_unseen(
     id: &InstanceId,
     instance: &mut Instance,
     now: Tick,
-    context: (Goal, &mut Chance, &mut Out),
+    context: (Goal, &mut Rng, &mut Effects),
 ) {
     match &instance.phase {
         Phase::Starting { .. } => instance.phase = Phase::Waiting,

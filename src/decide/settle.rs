@@ -1,11 +1,11 @@
 //! The end of a run, and what follows it.
 
-use super::chance::Chance;
 use super::effect::{Effect, RemarkKind};
 use super::event::{ExitFacts, GroupState, Memory, SpawnFailure};
-use super::node::{Goal, Instance, Out, Wanted};
+use super::node::{Effects, Goal, Instance, Wanted};
 use super::phase::{Ended, Ending, Phase, StopReason};
 use super::restart::{Next, after};
+use super::rng::Rng;
 use super::stop::KILL_PATIENCE;
 use crate::units::{InstanceId, Pid, RunId, Tick};
 
@@ -16,11 +16,11 @@ pub(super) fn exited(
     facts: ExitFacts,
     group: GroupState,
     now: Tick,
-    (goal, chance, out): (Goal, &mut Chance, &mut Out),
+    (goal, rng, out): (Goal, &mut Rng, &mut Effects),
 ) {
     let Some(ended) = ended_run(&instance.phase, facts, now) else { return };
     match group {
-        GroupState::Empty => settle(id, instance, ended, now, (goal, chance, out)),
+        GroupState::Empty => settle(id, instance, ended, now, (goal, rng, out)),
         GroupState::Populated => {
             let run = ended.run;
             out.note(id, Some(run), RemarkKind::LeftOvers);
@@ -36,7 +36,7 @@ pub(super) fn never_started(
     instance: &mut Instance,
     failure: SpawnFailure,
     now: Tick,
-    context: (Goal, &mut Chance, &mut Out),
+    context: (Goal, &mut Rng, &mut Effects),
 ) {
     let (run, since, asked) = match &instance.phase {
         Phase::Starting { run, since, .. } => (*run, *since, None),
@@ -67,13 +67,12 @@ pub(super) fn settle(
     instance: &mut Instance,
     ended: Ended,
     now: Tick,
-    (goal, chance, out): (Goal, &mut Chance, &mut Out),
+    (goal, rng, out): (Goal, &mut Rng, &mut Effects),
 ) {
     let run = Some(ended.run);
     out.note(id, run, RemarkKind::Ended(ended.clone()));
     out.push(Effect::Forget { run: ended.run });
-    let next =
-        if goal == Goal::Shutdown { Next::Rest } else { after(instance, &ended, now, chance) };
+    let next = if goal == Goal::Shutdown { Next::Rest } else { after(instance, &ended, now, rng) };
     instance.last = Some(ended);
     instance.memory = Memory::default();
     match next {
@@ -81,7 +80,7 @@ pub(super) fn settle(
             instance.phase = Phase::Stopped;
             out.note(id, run, RemarkKind::Stopped);
         }
-        Next::Anew => {
+        Next::Restart => {
             // Asked for once: what ends after this follows its policy again.
             instance.wanted = Wanted::Up;
             instance.phase = Phase::Waiting;
@@ -99,9 +98,9 @@ pub(super) fn settle(
                 Phase::Backoff { until: now + delay, attempt }
             };
         }
-        Next::GiveUp(verdict) => {
-            out.note(id, run, RemarkKind::Failed(verdict.clone()));
-            instance.phase = Phase::Failed(verdict);
+        Next::GiveUp(reason) => {
+            out.note(id, run, RemarkKind::Failed(reason.clone()));
+            instance.phase = Phase::Failed(reason);
         }
     }
 }

@@ -5,27 +5,27 @@ use std::collections::BTreeSet;
 
 use super::effect::{Announcement, Effect, RemarkKind};
 use super::event::{Check, Command, Event, News, Notice, Urgency};
-use super::node::{Goal, Instance, Node, Out, Tenure, Wanted};
+use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
 use super::order::{advance, wake_dependants};
-use super::phase::{Phase, Rung, StopReason};
+use super::phase::{Phase, StopReason, StopStep};
 use super::replan::{replan, restart_followers};
 use super::settle::{exited, never_started, settle};
-use super::stop::{KILL_PATIENCE, begin_stop, kill_now, next_rung};
+use super::stop::{KILL_PATIENCE, begin_stop, kill_now, next_stop_step};
 use crate::plan::Readiness;
 use crate::units::{InstanceId, Pid, Tick};
 
 /// Applies one event at one time. Deterministic: the same state, time and event give the same
 /// state and the same effects, which are to be carried out in their order.
 pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
-    let mut out = Out::default();
+    let mut out = Effects::default();
     match event {
-        Event::Tick => pass_time(node, now, &mut out),
-        Event::Command(command) => obey(node, command, now, &mut out),
+        Event::Tick => on_tick(node, now, &mut out),
+        Event::Command(command) => on_command(node, command, now, &mut out),
         Event::News { run, news } => {
             // News about a run that is over is dropped here and nowhere else.
             if let Some(id) = node.runs.get(&run).cloned() {
                 let before = node.is_ready(&id);
-                hear(node, &id, news, now, &mut out);
+                on_news(node, &id, news, now, &mut out);
                 if !before && node.is_ready(&id) {
                     wake_dependants(node, &id.service);
                     restart_followers(node, &id, now, &mut out);
@@ -42,7 +42,7 @@ pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
     out.0
 }
 
-fn pass_time(node: &mut Node, now: Tick, out: &mut Out) {
+fn on_tick(node: &mut Node, now: Tick, out: &mut Effects) {
     for (id, instance) in &mut node.instances {
         if instance.phase.deadline().is_none_or(|deadline| deadline > now) {
             continue;
@@ -50,7 +50,7 @@ fn pass_time(node: &mut Node, now: Tick, out: &mut Out) {
         match &mut instance.phase {
             Phase::Starting { .. } => begin_stop(id, instance, StopReason::StartTimeout, now, out),
             Phase::Ready { .. } => begin_stop(id, instance, StopReason::Watchdog, now, out),
-            Phase::Stopping { .. } => next_rung(id, instance, now, out),
+            Phase::Stopping { .. } => next_stop_step(id, instance, now, out),
             Phase::Clearing { run, deadline, .. } => {
                 *deadline = now + KILL_PATIENCE;
                 out.note(id, Some(*run), RemarkKind::Unkillable);
@@ -62,7 +62,7 @@ fn pass_time(node: &mut Node, now: Tick, out: &mut Out) {
     }
 }
 
-fn obey(node: &mut Node, command: Command, now: Tick, out: &mut Out) {
+fn on_command(node: &mut Node, command: Command, now: Tick, out: &mut Effects) {
     match command {
         Command::Start(ids) => {
             for id in with_needs(node, ids) {
@@ -78,7 +78,7 @@ fn obey(node: &mut Node, command: Command, now: Tick, out: &mut Out) {
             for id in ids {
                 want_up(node, &id);
                 if let Some(instance) = node.instances.get_mut(&id) {
-                    begin_anew(&id, instance, StopReason::Operator, now, out);
+                    restart_run(&id, instance, StopReason::Operator, now, out);
                 }
             }
         }
@@ -88,7 +88,7 @@ fn obey(node: &mut Node, command: Command, now: Tick, out: &mut Out) {
     }
 }
 
-fn shut_down(node: &mut Node, urgency: Urgency, now: Tick, out: &mut Out) {
+fn shut_down(node: &mut Node, urgency: Urgency, now: Tick, out: &mut Effects) {
     if node.goal == Goal::Run {
         out.push(Effect::Announce(Announcement::Stopping));
     }
@@ -127,7 +127,7 @@ pub(super) fn want_up(node: &mut Node, id: &InstanceId) {
         return;
     }
     let Some(instance) = node.instances.get_mut(id) else { return };
-    if instance.tenure == Tenure::Retiring {
+    if instance.membership == Membership::Retiring {
         return;
     }
     instance.wanted = Wanted::Up;
@@ -138,23 +138,23 @@ pub(super) fn want_up(node: &mut Node, id: &InstanceId) {
         }
         Phase::Stopping { .. } | Phase::Clearing { .. } => {
             instance.forgive();
-            instance.wanted = Wanted::Anew;
+            instance.wanted = Wanted::Restart;
         }
         Phase::Waiting | Phase::Starting { .. } | Phase::Ready { .. } => {}
     }
 }
 
 /// A run that is starting or ready, and wanted, is ended and followed by another.
-pub(super) fn begin_anew(
+pub(super) fn restart_run(
     id: &InstanceId,
     instance: &mut Instance,
     reason: StopReason,
     now: Tick,
-    out: &mut Out,
+    out: &mut Effects,
 ) {
     let lives = matches!(instance.phase, Phase::Starting { .. } | Phase::Ready { .. });
     if lives && instance.wanted != Wanted::Down {
-        instance.wanted = Wanted::Anew;
+        instance.wanted = Wanted::Restart;
         begin_stop(id, instance, reason, now, out);
     }
 }
@@ -167,14 +167,14 @@ pub(super) fn want_down(node: &mut Node, id: &InstanceId) {
     }
 }
 
-fn hear(node: &mut Node, id: &InstanceId, news: News, now: Tick, out: &mut Out) {
+fn on_news(node: &mut Node, id: &InstanceId, news: News, now: Tick, out: &mut Effects) {
     let goal = node.goal;
-    let chance = &mut node.chance;
+    let rng = &mut node.rng;
     let Some(instance) = node.instances.get_mut(id) else { return };
     match news {
         News::Spawned { pid } => note_pid(instance, pid),
         News::SpawnFailed(failure) => {
-            never_started(id, instance, failure, now, (goal, chance, out));
+            never_started(id, instance, failure, now, (goal, rng, out));
         }
         News::Executed => become_ready(id, instance, Readiness::Started, now, out),
         News::ExecFailed(failure) => {
@@ -187,19 +187,19 @@ fn hear(node: &mut Node, id: &InstanceId, news: News, now: Tick, out: &mut Out) 
                 become_ready(id, instance, instance.rules.readiness, now, out);
             }
         }
-        News::Checked(check) => hear_check(id, instance, check, now, out),
-        News::Notice(notice) => hear_notice(id, instance, notice, now, out),
+        News::Checked(check) => on_check(id, instance, check, now, out),
+        News::Notice(notice) => on_notice(id, instance, notice, now, out),
         News::Memory(memory) => {
             instance.memory = memory;
             out.note(id, instance.phase.run(), RemarkKind::Memory(memory));
         }
         News::Exited { facts, group } => {
-            exited(id, instance, facts, group, now, (goal, chance, out));
+            exited(id, instance, facts, group, now, (goal, rng, out));
         }
         News::GroupEmpty => {
             if let Phase::Clearing { ended, .. } = &instance.phase {
                 let ended = ended.clone();
-                settle(id, instance, ended, now, (goal, chance, out));
+                settle(id, instance, ended, now, (goal, rng, out));
             }
         }
     }
@@ -223,7 +223,7 @@ fn become_ready(
     instance: &mut Instance,
     sign: Readiness,
     now: Tick,
-    out: &mut Out,
+    out: &mut Effects,
 ) {
     if sign != instance.rules.readiness {
         return;
@@ -236,7 +236,7 @@ fn become_ready(
     }
 }
 
-fn hear_check(id: &InstanceId, instance: &mut Instance, check: Check, now: Tick, out: &mut Out) {
+fn on_check(id: &InstanceId, instance: &mut Instance, check: Check, now: Tick, out: &mut Effects) {
     let threshold = instance.rules.unhealthy_threshold;
     let run = instance.phase.run();
     match check {
@@ -262,7 +262,13 @@ fn hear_check(id: &InstanceId, instance: &mut Instance, check: Check, now: Tick,
     }
 }
 
-fn hear_notice(id: &InstanceId, instance: &mut Instance, notice: Notice, now: Tick, out: &mut Out) {
+fn on_notice(
+    id: &InstanceId,
+    instance: &mut Instance,
+    notice: Notice,
+    now: Tick,
+    out: &mut Effects,
+) {
     let patience = instance.rules.watchdog;
     match notice {
         Notice::Ready => become_ready(id, instance, Readiness::Notify, now, out),
@@ -276,7 +282,9 @@ fn hear_notice(id: &InstanceId, instance: &mut Instance, notice: Notice, now: Ti
         Notice::WatchdogTrigger => begin_stop(id, instance, StopReason::Watchdog, now, out),
         Notice::ExtendTimeout(by) => match &mut instance.phase {
             Phase::Starting { deadline, .. } => *deadline = (*deadline).max(now + by),
-            Phase::Stopping { deadline, rung: Rung::OwnAccord | Rung::Term, .. } => {
+            Phase::Stopping {
+                deadline, stop_step: StopStep::OwnAccord | StopStep::Term, ..
+            } => {
                 *deadline = (*deadline).max(now + by);
             }
             Phase::Stopped

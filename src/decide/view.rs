@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::event::Memory;
 use super::node::{Goal, Instance, Node, Wanted};
-use super::phase::{Phase, Rung};
+use super::phase::{Phase, StopStep};
 use crate::plan::RestartPolicy;
 use crate::units::{InstanceId, Pid, RunId, ServiceName, Tick, human_duration};
 
@@ -62,7 +62,7 @@ impl Node {
     pub fn is_moving(&self) -> bool {
         self.instances.values().any(|instance| match &instance.phase {
             Phase::Starting { .. } | Phase::Backoff { .. } => true,
-            Phase::Stopping { rung, .. } => *rung < Rung::Kill,
+            Phase::Stopping { stop_step, .. } => *stop_step < StopStep::Kill,
             Phase::Stopped
             | Phase::Waiting
             | Phase::Ready { .. }
@@ -82,7 +82,7 @@ impl Node {
         let Some(instance) = self.instances.get(id) else { return String::new() };
         let last = || instance.last.as_ref().map(ToString::to_string).unwrap_or_default();
         match &instance.phase {
-            Phase::Failed(verdict) => verdict.to_string(),
+            Phase::Failed(reason) => reason.to_string(),
             Phase::Waiting => {
                 let holds = self.holds(id);
                 let on: Vec<String> =
@@ -93,7 +93,9 @@ impl Node {
                 let left = human_duration(until.since(now));
                 format!("restart {attempt} in {left}; last: {}", last())
             }
-            Phase::Stopping { rung, reason, .. } => format!("{reason}{}", rung_words(*rung)),
+            Phase::Stopping { stop_step, reason, .. } => {
+                format!("{reason}{}", stop_step_words(*stop_step))
+            }
             Phase::Clearing { .. } => "ending what its first process left behind".to_owned(),
             Phase::Ready { strikes, .. } if *strikes > 0 => {
                 let threshold = instance.rules.unhealthy_threshold;
@@ -116,12 +118,12 @@ impl Node {
     }
 }
 
-fn rung_words(rung: Rung) -> &'static str {
-    match rung {
-        Rung::OwnAccord | Rung::Term => "",
-        Rung::Drain => " (draining)",
-        Rung::Kill => " (killed: it did not end within its stop timeout)",
-        Rung::Unkillable => " (cannot be killed: a process hangs in the kernel)",
+fn stop_step_words(stop_step: StopStep) -> &'static str {
+    match stop_step {
+        StopStep::OwnAccord | StopStep::Term => "",
+        StopStep::Drain => " (draining)",
+        StopStep::Kill => " (killed: it did not end within its stop timeout)",
+        StopStep::Unkillable => " (cannot be killed: a process hangs in the kernel)",
     }
 }
 

@@ -1,6 +1,6 @@
 //! Connections on request between two processes: one asks on a Unix stream, the other sends it the
-//! end of a new connection there (`SCM_RIGHTS`). A request that is not answered yet waits in the
-//! stream for whoever holds its other end by then. Knows nothing of what is said on the connections.
+//! end of a new connection there (`SCM_RIGHTS`). A request that is not answered waits in the stream
+//! for whoever holds its other end by then. Knows nothing of what is said on the connections.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

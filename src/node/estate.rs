@@ -7,7 +7,7 @@ use std::path::Path;
 use super::boot::{BootError, Configured, Loader};
 use crate::act::{Act, Checkpoint, InheritedFds, Spared, StartedRun, Unread};
 use crate::config::{Beside, NodeConfig};
-use crate::decide::{Effect, Held, Node, resume};
+use crate::decide::{AdoptedRun, Effect, Node, resume};
 use crate::linux::{exec_handover, listen_fds};
 use crate::plan::Plan;
 use crate::telemetry::LogBook;
@@ -115,10 +115,11 @@ impl Estate {
     pub(super) fn resume(&self, plan: &Plan, now: Tick) -> Option<Resumed> {
         let former = self.former.as_ref()?;
         let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
-        let held = self.inherited_fds.held(former);
-        let (node, effects) = resume(former.state.node.clone(), &rules.collect(), &held, now);
-        let goes_on = |(id, held): &(InstanceId, Held)| node.owner(held.run) == Some(id);
-        let runs = held.into_iter().filter(goes_on).collect();
+        let adopted = self.inherited_fds.adoptable(former);
+        let (node, effects) = resume(former.state.node.clone(), &rules.collect(), &adopted, now);
+        let goes_on =
+            |(id, adopted): &(InstanceId, AdoptedRun)| node.owner(adopted.run) == Some(id);
+        let runs = adopted.into_iter().filter(goes_on).collect();
         Some(Resumed { node, effects, runs })
     }
 }
@@ -128,7 +129,7 @@ impl Estate {
 pub(super) struct Resumed {
     pub(super) node: Node,
     pub(super) effects: Vec<Effect>,
-    runs: BTreeMap<InstanceId, Held>,
+    runs: BTreeMap<InstanceId, AdoptedRun>,
 }
 
 /// What was taken over, for the observers.
@@ -140,7 +141,7 @@ pub(super) struct TakenOver {
 
 impl Resumed {
     pub(super) fn spared(&self, inherited_fds: &InheritedFds, runtime_dir: &Path) -> Spared {
-        let runs = self.runs.iter().map(|(id, held)| (id.clone(), held.run));
+        let runs = self.runs.iter().map(|(id, adopted)| (id.clone(), adopted.run));
         inherited_fds.spared(runs.collect::<BTreeSet<_>>(), runtime_dir)
     }
 }
@@ -150,10 +151,10 @@ impl Estate {
     pub(super) fn take_over(self, resumed: Option<&Resumed>, act: &mut Act) -> TakenOver {
         let Self { mut inherited_fds, former, .. } = self;
         let mut started_runs = Vec::new();
-        for (id, held) in resumed.iter().flat_map(|resumed| &resumed.runs) {
-            let saved = former.as_ref().and_then(|former| former.runs.get(&held.run));
-            match act.adopt_run(&mut inherited_fds, (id, *held), saved.copied()) {
-                Ok(started_run) => started_runs.push((id.clone(), held.run, started_run)),
+        for (id, adopted) in resumed.iter().flat_map(|resumed| &resumed.runs) {
+            let saved = former.as_ref().and_then(|former| former.runs.get(&adopted.run));
+            match act.adopt_run(&mut inherited_fds, (id, *adopted), saved.copied()) {
+                Ok(started_run) => started_runs.push((id.clone(), adopted.run, started_run)),
                 Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
             }
         }

@@ -16,7 +16,7 @@ use super::verbs::{Reply, Waiter, Wish};
 use crate::config::{Beside, LimitSettings, LimitsError, NodeConfig, ScaleError, UnknownService};
 use crate::control::Wait;
 use crate::control::server::Answer;
-use crate::decide::{Command, Event, Goal, Replan, Tenure};
+use crate::decide::{Command, Event, Goal, Membership, Replan};
 use crate::plan::{Changes, Plan};
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, ServiceName};
@@ -213,7 +213,7 @@ impl Supervisor {
         if self.node.goal() == Goal::Shutdown {
             return Err(Refusal::State("the node is stopping".to_owned()));
         }
-        let retiring = self.node.instances().filter(|(_, i)| i.tenure == Tenure::Retiring);
+        let retiring = self.node.instances().filter(|(_, i)| i.membership == Membership::Retiring);
         let retiring: BTreeSet<InstanceId> = retiring.map(|(id, _)| id.clone()).collect();
         let plan = Plan::of(&config);
         let changes = Changes::between(&self.act.plan().clone().without(&retiring), &plan);
@@ -222,8 +222,8 @@ impl Supervisor {
         let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
         let relaunch = changes.relaunched.keys().cloned().collect();
         let replan = Replan { rules: rules.collect(), relaunch };
-        let adopted = self.act.apply_plan(plan, &leaving);
-        adopted.map_err(|error| Refusal::State(error.to_string()))?;
+        let applied = self.act.apply_plan(plan, &leaving);
+        applied.map_err(|error| Refusal::State(error.to_string()))?;
         logs::register(&self.around.book, &config);
         self.around.book.set_node_level(config.monitoring.log_level);
         self.around.health_checks.send_replace(config.health_checks);

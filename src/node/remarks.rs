@@ -63,8 +63,8 @@ pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
             (Level::Error, "cannot be killed: a process hangs in the kernel".to_owned())
         }
         RemarkKind::LeftOvers => (Level::Warn, "left processes behind; they are killed".to_owned()),
-        RemarkKind::Failed(verdict) => {
-            (Level::Error, format!("failed: {verdict}; `start` tries again"))
+        RemarkKind::Failed(reason) => {
+            (Level::Error, format!("failed: {reason}; `start` tries again"))
         }
         RemarkKind::Stopped => (Level::Info, "stopped".to_owned()),
         RemarkKind::Retired => (Level::Info, "removed: it is no longer configured".to_owned()),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tonic::Status;
 
 use crate::control::server::{Answer, Verb};
-use crate::decide::{Node, Phase, Tenure, Wanted};
+use crate::decide::{Membership, Node, Phase, Wanted};
 use crate::rpc::pb::node::{InstanceStatus, ReplanReply, VerbReply};
 use crate::units::{InstanceId, Tick};
 
@@ -107,16 +107,18 @@ fn one(node: &Node, wish: Wish, id: &InstanceId, now: Tick) -> Outcome {
     let Some(instance) = node.instance(id) else { return Outcome::Done };
     let failed =
         |words: &str| Outcome::Failed(vec![format!("{id} {words}: {}", node.reason(id, now))]);
-    match (wish, instance.tenure) {
+    match (wish, instance.membership) {
         (Wish::Limited, _) => Outcome::Done,
         (Wish::Verb(Verb::Stop), _) if instance.phase.is_at_rest() => Outcome::Done,
         // Somebody else started it meanwhile.
         (Wish::Verb(Verb::Stop), _) if instance.wanted == Wanted::Up => failed("was started again"),
         (Wish::Verb(Verb::Stop), _) => Outcome::Pending,
-        (Wish::Verb(Verb::Start | Verb::Restart), Tenure::Retiring) => failed("is being removed"),
-        (Wish::Replanned, Tenure::Retiring) => Outcome::Pending,
-        (Wish::Replanned, Tenure::Planned) if instance.wanted == Wanted::Down => Outcome::Done,
-        (Wish::Verb(Verb::Start | Verb::Restart) | Wish::Replanned, Tenure::Planned) => {
+        (Wish::Verb(Verb::Start | Verb::Restart), Membership::Retiring) => {
+            failed("is being removed")
+        }
+        (Wish::Replanned, Membership::Retiring) => Outcome::Pending,
+        (Wish::Replanned, Membership::Planned) if instance.wanted == Wanted::Down => Outcome::Done,
+        (Wish::Verb(Verb::Start | Verb::Restart) | Wish::Replanned, Membership::Planned) => {
             match &instance.phase {
                 Phase::Ready { .. } => Outcome::Done,
                 Phase::Failed(_) => failed("failed"),

@@ -1,5 +1,5 @@
 //! Single faults in virtual time: what the core decides, to the moment. The histories of
-//! `world.rs` meet the same faults by chance and in company.
+//! `world.rs` meet the same faults by rng and in company.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use blackhole_node::decide::{
-    Check, Event, ExitFacts, GroupState, Held, News, SavedNode, Tenure, broken_invariant, resume,
+    AdoptedRun, Check, Event, ExitFacts, GroupState, Membership, News, SavedNode, broken_invariant,
+    resume,
 };
 use blackhole_node::plan::Readiness;
 use blackhole_node::units::{ExitStatus, InstanceId, RunId};
@@ -16,7 +17,7 @@ impl World {
     /// holds is told again, but how a process ended perhaps nobody knows.
     pub(super) fn be_succeeded(&mut self) {
         self.seen.insert("Succeeded");
-        self.now = self.now + ms(self.chance.below(5_000));
+        self.now = self.now + ms(self.rng.below(5_000));
         self.say(format!("{:>9}ms the orchestrator is succeeded", self.now.0.as_millis()));
         let text = serde_json::to_string(&self.saved).unwrap();
         let saved: SavedNode = serde_json::from_str(&text).unwrap();
@@ -32,17 +33,18 @@ impl World {
         let over = self.processes.iter().filter(|(_, process)| process.forgotten);
         self.formerly = over.map(|(run, _)| *run).collect();
         // Later runs of an instance take the place of earlier ones.
-        let held = self.processes.iter().filter(|(_, process)| !process.forgotten);
-        let held = held.map(|(run, p)| (p.instance.clone(), Held { run: *run, pid: p.pid }));
-        let held: BTreeMap<InstanceId, Held> = held.collect();
-        let planned = self.node.instances().filter(|(_, i)| i.tenure == Tenure::Planned);
+        let adopted = self.processes.iter().filter(|(_, process)| !process.forgotten);
+        let adopted =
+            adopted.map(|(run, p)| (p.instance.clone(), AdoptedRun { run: *run, pid: p.pid }));
+        let adopted: BTreeMap<InstanceId, AdoptedRun> = adopted.collect();
+        let planned = self.node.instances().filter(|(_, i)| i.membership == Membership::Planned);
         let rules = planned.map(|(id, instance)| (id.clone(), instance.rules.clone())).collect();
-        let (node, effects) = resume(saved, &rules, &held, self.now);
+        let (node, effects) = resume(saved, &rules, &adopted, self.now);
         self.saved = node.saved();
         self.node = node;
         assert_eq!(broken_invariant(&self.node, self.now), None, "{}", self.place());
-        for held in held.into_values() {
-            self.look_again(held.run);
+        for adopted in adopted.into_values() {
+            self.look_again(adopted.run);
         }
         self.perform_all(effects);
     }

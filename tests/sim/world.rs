@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blackhole_node::decide::{
-    Announcement, Chance, Check, Command, Effect, Event, ExitFacts, GroupState, Memory, News, Node,
-    Notice, Phase, RemarkKind, Replan, SavedNode, SpawnFailure, StopReason, Tenure, Urgency,
+    Announcement, Check, Command, Effect, Event, ExitFacts, GroupState, Membership, Memory, News,
+    Node, Notice, Phase, RemarkKind, Replan, Rng, SavedNode, SpawnFailure, StopReason, Urgency,
     Wanted, broken_invariant, step,
 };
 use blackhole_node::plan::Readiness;
@@ -42,7 +42,7 @@ pub struct World {
     pub(super) node: Node,
     pub(super) saved: SavedNode,
     pub(super) now: Tick,
-    pub(super) chance: Chance,
+    pub(super) rng: Rng,
     pub(super) weather: Weather,
     pub(super) queue: BTreeMap<(Tick, u64), Event>,
     pub(super) order: u64,
@@ -67,15 +67,15 @@ pub(super) fn ms(millis: u64) -> Duration {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        let mut chance = Chance::seeded(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xb1ac);
-        let rules = services(&mut chance);
+        let mut rng = Rng::seeded(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xb1ac);
+        let rules = services(&mut rng);
         let node = Node::new(rules, seed);
         Self {
             seed,
             saved: node.saved(),
             node,
             now: Tick::ZERO,
-            chance,
+            rng,
             weather: Weather::Faulty,
             queue: BTreeMap::new(),
             order: 0,
@@ -157,14 +157,14 @@ impl World {
             }
             self.now = self.now.max(next);
             if trouble == Some(next) {
-                self.next_trouble = self.now + ms(1 + self.chance.below(3_000));
+                self.next_trouble = self.now + ms(1 + self.rng.below(3_000));
                 self.make_trouble();
             } else if heard == Some(next) {
                 let (_, event) = self.queue.pop_first().expect("it was there a line above");
                 self.apply(event);
             } else {
                 // The loop may be late.
-                self.now = self.now + ms(self.chance.below(30));
+                self.now = self.now + ms(self.rng.below(30));
                 self.apply(Event::Tick);
             }
         }
@@ -183,7 +183,7 @@ impl World {
         }
         let dies = self.trouble(150);
         let count = u64::try_from(effects.len()).unwrap_or(0);
-        let done = if dies { self.chance.below(count + 1) } else { count };
+        let done = if dies { self.rng.below(count + 1) } else { count };
         self.perform_all(effects.into_iter().take(usize::try_from(done).unwrap_or(0)));
         if dies && !self.stopped {
             self.be_succeeded();
@@ -267,7 +267,7 @@ impl World {
         if !faulty || !self.one_in(20) {
             self.tell(run, 0, News::Spawned { pid });
         } else {
-            let late = self.chance.below(5);
+            let late = self.rng.below(5);
             self.tell(run, late, News::Spawned { pid });
         }
         if self.trouble(15) {
@@ -281,7 +281,7 @@ impl World {
         let rules = &self.node.instance(id).expect("only known instances are spawned").rules;
         for (other, state) in self.node.instances() {
             let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
-            let stays = state.tenure == Tenure::Planned;
+            let stays = state.membership == Membership::Planned;
             let needed = stays && rules.needs.contains(&other.service);
             assert!(met || !needed, "{}: {id} started before {other}", self.place());
         }
@@ -291,14 +291,14 @@ impl World {
     fn grow_up(&mut self, id: &InstanceId, run: RunId) {
         self.tell(run, 1, News::Executed);
         if self.trouble(4) {
-            let after = self.chance.below(2_000);
+            let after = self.rng.below(2_000);
             let status = self.some_end();
             self.end_main(run, after, status);
         }
         if self.trouble(8) {
             return;
         }
-        let after = 2 + self.chance.below(400);
+        let after = 2 + self.rng.below(400);
         let readiness = self.node.instance(id).expect("spawned a moment ago").rules.readiness;
         match readiness {
             Readiness::Started => {}
@@ -309,7 +309,7 @@ impl World {
     }
 
     fn some_end(&mut self) -> ExitStatus {
-        match self.chance.below(5) {
+        match self.rng.below(5) {
             0 => ExitStatus::Code(0),
             1 => ExitStatus::Signal { number: Signal(11), core: Core::Dumped },
             2 => ExitStatus::Signal { number: Signal::KILL, core: Core::None },
@@ -339,7 +339,7 @@ impl World {
             return;
         }
         let place = self.place();
-        let after = self.chance.below(300);
+        let after = self.rng.below(300);
         let process = self.processes.get(&run);
         let process = process.unwrap_or_else(|| panic!("{place}: {signal} to unknown run {run}"));
         assert!(!process.forgotten, "{place}: {signal} to run {run}, which is over");
@@ -366,7 +366,7 @@ impl World {
             return;
         }
         let place = self.place();
-        let stuck = self.trouble(10).then(|| self.now + ms(self.chance.below(20_000)));
+        let stuck = self.trouble(10).then(|| self.now + ms(self.rng.below(20_000)));
         let now = self.now;
         let process = self.processes.get_mut(&run);
         let process = process.unwrap_or_else(|| panic!("{place}: kill of unknown run {run}"));
@@ -382,7 +382,7 @@ impl World {
     }
 
     fn clear(&mut self, run: RunId) {
-        let after = if self.trouble(8) { 7_000 } else { self.chance.below(50) };
+        let after = if self.trouble(8) { 7_000 } else { self.rng.below(50) };
         let process = self.processes.get_mut(&run).expect("only known runs are cleared");
         assert!(!process.main_alive && !process.forgotten);
         process.others = false;
@@ -405,7 +405,7 @@ impl World {
     /// Something goes wrong, or an operator does something.
     fn make_trouble(&mut self) {
         let Some(run) = self.some_run() else { return };
-        match self.chance.below(14) {
+        match self.rng.below(14) {
             0 | 1 => {
                 let status = self.some_end();
                 self.end_main(run, 0, status);
@@ -416,7 +416,7 @@ impl World {
             3..=6 => {
                 let failed = Check::Failed("no answer within 5s".to_owned());
                 let check = [Check::Healthy, failed.clone(), failed, Check::Starved];
-                let which = usize::try_from(self.chance.below(4)).unwrap_or(0);
+                let which = usize::try_from(self.rng.below(4)).unwrap_or(0);
                 self.tell(run, 0, News::Checked(check[which].clone()));
             }
             7 => {
@@ -428,12 +428,12 @@ impl World {
                     Notice::ExtendTimeout(ms(5_000)),
                     Notice::Status("busy".to_owned()),
                 ];
-                let which = usize::try_from(self.chance.below(6)).unwrap_or(0);
+                let which = usize::try_from(self.rng.below(6)).unwrap_or(0);
                 self.tell(run, 0, News::Notice(notices[which].clone()));
             }
             8 => {
                 let memory = [Memory::Short, Memory::Enough];
-                let which = usize::try_from(self.chance.below(2)).unwrap_or(0);
+                let which = usize::try_from(self.rng.below(2)).unwrap_or(0);
                 self.tell(run, 0, News::Memory(memory[which]));
             }
             9 => self.repeat_old_news(run),
@@ -467,9 +467,9 @@ impl World {
     fn operator_acts(&mut self) {
         let ids: Vec<InstanceId> = self.node.instances().map(|(id, _)| id.clone()).collect();
         let count = u64::try_from(ids.len()).unwrap_or(1);
-        let which = usize::try_from(self.chance.below(count)).unwrap_or(0);
+        let which = usize::try_from(self.rng.below(count)).unwrap_or(0);
         let chosen = BTreeSet::from([ids[which].clone()]);
-        let command = match self.chance.below(6) {
+        let command = match self.rng.below(6) {
             0 => Command::Stop(chosen),
             1 => Command::Restart(chosen),
             2 | 3 => return self.configuration_changes(),
@@ -480,20 +480,20 @@ impl World {
 
     /// Instances come and go, rules change, some need another process.
     fn configuration_changes(&mut self) {
-        let chance = &mut self.chance;
+        let rng = &mut self.rng;
         let mut rules = BTreeMap::new();
         let mut relaunch = BTreeSet::new();
         for (id, instance) in self.node.instances() {
-            if id.index != 0 && chance.below(4) == 0 {
+            if id.index != 0 && rng.below(4) == 0 {
                 continue;
             }
             let mut now = instance.rules.clone();
-            if chance.below(6) == 0 {
-                now.restart.max_restarts = u32::try_from(chance.below(7)).unwrap_or(5);
-                now.stop_timeout = ms(500 + chance.below(5_000));
+            if rng.below(6) == 0 {
+                now.restart.max_restarts = u32::try_from(rng.below(7)).unwrap_or(5);
+                now.stop_timeout = ms(500 + rng.below(5_000));
                 relaunch.insert(id.clone());
             }
-            if chance.below(6) == 0 {
+            if rng.below(6) == 0 {
                 let more = InstanceId::new(id.service.clone(), id.index + 1);
                 rules.entry(more).or_insert_with(|| now.clone());
             }
@@ -505,8 +505,8 @@ impl World {
         self.apply(Event::Command(Command::Replan(replan)));
         for (id, instance) in self.node.instances() {
             let planned = rules.contains_key(id);
-            let tenure = if planned { Tenure::Planned } else { Tenure::Retiring };
-            assert_eq!(instance.tenure, tenure, "{}: {id}", self.place());
+            let membership = if planned { Membership::Planned } else { Membership::Retiring };
+            assert_eq!(instance.membership, membership, "{}: {id}", self.place());
             let new = !before.contains_key(id);
             assert!(!new || instance.wanted == Wanted::Up, "{}: {id}", self.place());
         }
@@ -516,7 +516,7 @@ impl World {
 
     fn some_run(&mut self) -> Option<RunId> {
         let count = u64::try_from(self.processes.len()).unwrap_or(0);
-        let which = usize::try_from(self.chance.below(count.max(1))).unwrap_or(0);
+        let which = usize::try_from(self.rng.below(count.max(1))).unwrap_or(0);
         // The newest runs are the interesting ones.
         let recent = which % 8;
         self.processes.keys().rev().nth(recent).or(self.processes.keys().next()).copied()
@@ -528,7 +528,7 @@ impl World {
     }
 
     pub(super) fn one_in(&mut self, n: u64) -> bool {
-        self.chance.below(n) == 0
+        self.rng.below(n) == 0
     }
 
     pub(super) fn trouble(&mut self, one_in: u64) -> bool {

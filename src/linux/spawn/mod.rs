@@ -1,7 +1,7 @@
 //! Starting a program as a child process that is in its group from its first instant.
 //!
-//! `child_setup` prepares everything, `clone` makes the process, `child` runs in it until exec, `report`
-//! tells the parent how that went. Knows nothing of services and restarts.
+//! `child_setup` prepares everything, `clone` makes the process, `child` runs in it until exec,
+//! `report` tells the parent how that went. Knows nothing of services and restarts.
 
 mod child;
 mod child_setup;

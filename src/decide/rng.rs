@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// SplitMix64 (Steele, Lea, Flood 2014). Good enough to spread restarts; not for secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chance(u64);
+pub struct Rng(u64);
 
-impl Chance {
+impl Rng {
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }
