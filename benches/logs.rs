@@ -17,7 +17,7 @@ use blackhole_node::telemetry::recognise::Recogniser;
 use blackhole_node::telemetry::record::Part;
 use blackhole_node::telemetry::render::Frame;
 use blackhole_node::telemetry::{
-    Colour, Form, Limits, LogBook, Rest, Settings, Source, Spool, Stream, Style, SystemClock,
+    Colour, Form, Limits, LogStore, Rest, Settings, Source, Spool, Stream, Style, SystemClock,
     console, sink,
 };
 use blackhole_node::units::{InstanceId, Level, Pid, RunId};
@@ -114,21 +114,22 @@ async fn through_the_book(input: &[u8], style: Style) -> io::Result<Duration> {
     let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
     let sink = console::start(null, style, sink::QUEUE_MAX).map_err(io::Error::other)?;
     let settings = Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
-    let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
+    let log_store = LogStore::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
     let id: InstanceId = "storage-0".parse().map_err(io::Error::other)?;
-    book.register(&id.service, Limits::new(10_000, u32::MAX, u32::MAX));
+    log_store.register(&id.service, Limits::new(10_000, u32::MAX, u32::MAX));
     let source = Source::instance(&id, RunId(1), Pid(1003));
-    let mut intake = book.intake(source, Stream::Stdout).map_err(io::Error::other)?;
+    let mut stream_writer =
+        log_store.stream_writer(source, Stream::Stdout).map_err(io::Error::other)?;
     let start = now();
     for read in input.chunks(READ) {
-        intake.take_in(read);
-        intake.hand_over().await;
+        stream_writer.take_in(read);
+        stream_writer.hand_over().await;
     }
-    intake.finish();
-    intake.hand_over().await;
+    stream_writer.finish();
+    stream_writer.hand_over().await;
     sink.close(Duration::from_secs(10)).await;
     let took = start.elapsed();
-    assert_eq!(book.dropped(&id.service), 0, "a bench that drops lines measures nothing");
+    assert_eq!(log_store.dropped(&id.service), 0, "a bench that drops lines measures nothing");
     Ok(took)
 }
 
@@ -137,21 +138,21 @@ async fn pumped(input: &[u8], custody: Durability) -> io::Result<Duration> {
     let null = OwnedFd::from(File::options().write(true).open("/dev/null")?);
     let sink = console::start(null, Style::Json, sink::QUEUE_MAX).map_err(io::Error::other)?;
     let settings = Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
-    let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
+    let log_store = LogStore::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
     let id: InstanceId = "storage-0".parse().map_err(io::Error::other)?;
-    book.register(&id.service, Limits::new(10_000, u32::MAX, u32::MAX));
+    log_store.register(&id.service, Limits::new(10_000, u32::MAX, u32::MAX));
     let source = Source::instance(&id, RunId(1), Pid(1003));
     let (pipe, write) = fds::pipe().map_err(io::Error::other)?;
     let (mut write, input) = (File::from(write), input.to_vec());
     let start = now();
     let writer = std::thread::spawn(move || write.write_all(&input));
     let never = std::future::pending();
-    let ended = logs::pump(pipe, source, Stream::Stdout, book.clone(), custody, never);
+    let ended = logs::pump(pipe, source, Stream::Stdout, log_store.clone(), custody, never);
     ended.await.map_err(io::Error::other)?;
     sink.close(Duration::from_secs(10)).await;
     let took = start.elapsed();
     writer.join().map_err(|_| io::Error::other("the writer panicked"))??;
-    assert_eq!(book.dropped(&id.service), 0, "a bench that drops lines measures nothing");
+    assert_eq!(log_store.dropped(&id.service), 0, "a bench that drops lines measures nothing");
     Ok(took)
 }
 

@@ -79,7 +79,7 @@ pub(super) fn term(run: RunId, reason: &StopReason) -> Effect {
     Effect::Signal { run, signal }
 }
 
-/// The patience of the present stop_step is over: takes the next one.
+/// The patience of the present stop step is over: takes the next one.
 pub(super) fn next_stop_step(
     id: &InstanceId,
     instance: &mut Instance,

@@ -23,7 +23,7 @@ use crate::observe::starvation::Scheduling;
 use crate::observe::{logs, memory, port};
 use crate::plan::{InstancePlan, Readiness};
 use crate::rpc;
-use crate::telemetry::{LogBook, Rest, Source, Spool, Stream};
+use crate::telemetry::{LogStore, Rest, Source, Spool, Stream};
 use crate::units::{InstanceId, Pid, RunId};
 
 /// What every attachment needs.
@@ -31,7 +31,7 @@ use crate::units::{InstanceId, Pid, RunId};
 pub(super) struct Surroundings {
     pub(super) observation: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
-    pub(super) book: LogBook,
+    pub(super) log_store: LogStore,
     pub(super) health_checks: watch::Sender<HealthChecks>,
     pub(super) desk: Desk<LogSources>,
     pub(super) stop_pumps: watch::Sender<Pumps>,
@@ -117,7 +117,8 @@ pub(super) fn read_log(
 ) {
     let stream = if part == RunFd::Stderr { Stream::Stderr } else { Stream::Stdout };
     let source = Source::instance(id, run, pid);
-    let (book, reporter) = (around.book.clone(), Reporter::new(run, around.observation.clone()));
+    let (log_store, reporter) =
+        (around.log_store.clone(), Reporter::new(run, around.observation.clone()));
     let mut ended = PumpEnded { instance: id.clone(), run, pid, part, unread: None };
     let mut stop = around.stop_pumps.subscribe();
     pumps.spawn(async move {
@@ -138,7 +139,7 @@ pub(super) fn read_log(
                 std::future::pending().await
             }
         };
-        match logs::pump(fd, source, stream, book, fd_names, stopped).await {
+        match logs::pump(fd, source, stream, log_store, fd_names, stopped).await {
             Ok(Ended::Stopped { pipe: fd, rest: Rest { bytes, parts } }) => {
                 ended.unread = Some(Pipe { fd, rest: bytes, parts, spool });
             }

@@ -22,7 +22,7 @@ use crate::linux::process::{self, PidLock};
 use crate::observe::clock::Clock;
 use crate::observe::signals::Signals;
 use crate::plan::Plan;
-use crate::telemetry::{LogBook, orchestrator_log};
+use crate::telemetry::{LogStore, log_store_subscriber};
 use crate::units::{Level, Pid};
 
 pub(super) const LOCK: &str = "node.lock";
@@ -138,7 +138,7 @@ pub(super) struct Booted {
     pub(super) resumed: Option<Resumed>,
     pub(super) taken_over: TakenOver,
     pub(super) clock: Clock,
-    pub(super) book: LogBook,
+    pub(super) log_store: LogStore,
     pub(super) host: Host,
     pub(super) act: Act,
     pub(super) signals: Signals,
@@ -164,11 +164,11 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
         own_folder(&runtime_dir.join(folder))?;
     }
     let signals = Signals::listen().map_err(BootError::Runtime)?;
-    let Opened { book, without_journal } = logs::open(&config)?;
+    let Opened { log_store, without_journal } = logs::open(&config)?;
     // Fails only where something else in this process reads its events already.
-    let _read_already = orchestrator_log::begin(book.clone());
-    greet(&book, &configured);
-    estate.tell(&book);
+    let _read_already = log_store_subscriber::install(log_store.clone());
+    greet(&log_store, &configured);
+    estate.tell(&log_store);
     // Where it cannot be taken off, our crash will be taken for a wanted stop.
     let _ends_services_then = Mark::Stopping.take_off(runtime_dir);
     process::become_subreaper()?;
@@ -185,7 +185,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     }
     let (mut service_manager, unheard) = ServiceManager::find();
     if let Some(error) = unheard {
-        book.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
+        log_store.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
     }
     estate.inherited_fds.take_listeners(&mut service_manager);
     let resumed = estate.resume(&plan, clock.now());
@@ -194,7 +194,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
         None => estate.inherited_fds.spared(BTreeSet::new(), runtime_dir),
     };
     let services = host.services_cgroup.as_ref().map(|services_cgroup| &services_cgroup.services);
-    report_sweep(&book, sweep(services, runtime_dir, &spared).await?);
+    report_sweep(&log_store, sweep(services, runtime_dir, &spared).await?);
     let control = control_listener(runtime_dir, &mut estate.inherited_fds, &mut service_manager)?;
     let after = estate.former.as_ref();
     let inherited = (&mut estate.inherited_fds, after);
@@ -210,7 +210,7 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
         resumed,
         taken_over,
         clock,
-        book,
+        log_store,
         host,
         act,
         signals,
@@ -280,19 +280,19 @@ fn lock_data(data_dir: &Path, estate: &mut Estate) -> Result<Option<PidLock>, Bo
     }
 }
 
-fn greet(book: &LogBook, configured: &Configured) {
+fn greet(log_store: &LogStore, configured: &Configured) {
     let version = env!("CARGO_PKG_VERSION");
     let pid = process::own_pid();
     let name = &configured.config.node.name;
     let greeting = format!("blackhole-node {version}, node {name}, pid {pid}");
-    book.node_line(Level::Info, &greeting, &[]);
-    book.node_line(Level::Info, &format!("configuration: {}", configured.origin), &[]);
+    log_store.node_line(Level::Info, &greeting, &[]);
+    log_store.node_line(Level::Info, &format!("configuration: {}", configured.origin), &[]);
     for remark in &configured.remarks {
-        book.node_line(Level::Warn, remark, &[]);
+        log_store.node_line(Level::Warn, remark, &[]);
     }
 }
 
-fn report_sweep(book: &LogBook, swept: Swept) {
+fn report_sweep(log_store: &LogStore, swept: Swept) {
     if swept == Swept::default() {
         return;
     }
@@ -300,5 +300,5 @@ fn report_sweep(book: &LogBook, swept: Swept) {
     let what = format!(
         "cleared what an earlier node left: {processes} processes, {groups} groups, {files} sockets"
     );
-    book.node_line(Level::Warn, &what, &[]);
+    log_store.node_line(Level::Warn, &what, &[]);
 }

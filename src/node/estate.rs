@@ -10,7 +10,7 @@ use crate::config::{Beside, NodeConfig};
 use crate::decide::{AdoptedRun, Effect, Node, resume};
 use crate::linux::{exec_handover, listen_fds};
 use crate::plan::Plan;
-use crate::telemetry::LogBook;
+use crate::telemetry::LogStore;
 use crate::units::{InstanceId, Level, RunId, Tick};
 
 /// Everything that was kept for us.
@@ -105,9 +105,9 @@ impl Estate {
         self.former.as_ref().map_or(1, |former| former.state.generation.saturating_add(1))
     }
 
-    pub(super) fn tell(&self, book: &LogBook) {
+    pub(super) fn tell(&self, log_store: &LogStore) {
         for remark in &self.remarks {
-            book.node_line(Level::Warn, remark, &[]);
+            log_store.node_line(Level::Warn, remark, &[]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The node's log book: opened from the configuration, registered for every service, served to
+//! The node's log log_store: opened from the configuration, registered for every service, served to
 //! the `logs` verb.
 
 use std::io::{self, IsTerminal};
@@ -18,7 +18,7 @@ use crate::linux::process;
 use crate::rpc::pb::node::{LogRecord, LogsRequest};
 use crate::telemetry::sink::QUEUE_MAX;
 use crate::telemetry::{
-    AtEnd, Clock, Colour, Limits, LogBook, Query, Scope, Settings, Sink, SinkError, Style,
+    AtEnd, Clock, Colour, Limits, LogStore, Query, Scope, Settings, Sink, SinkError, Style,
     SystemClock, console, journal as journal_sink,
 };
 use crate::units::ServiceName;
@@ -35,7 +35,7 @@ pub enum LogError {
 /// The logs, and why they do not go to journald where they would.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) book: LogBook,
+    pub(super) log_store: LogStore,
     pub(super) without_journal: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl Starter {
     }
 }
 
-/// A book with a shelf for every service that may run, on journald or on standard output: never on
+/// A log store that knows every service that may run, on journald or on standard output: never on
 /// both, for under a service manager that is the journal as well.
 pub(super) fn open(config: &NodeConfig) -> Result<Opened, LogError> {
     let path = Path::new(journal::SOCKET);
@@ -73,9 +73,9 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, LogError> {
         node_level: config.monitoring.log_level,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let book = LogBook::new(settings, Some(sink), clock);
-    register(&book, config);
-    Ok(Opened { book, without_journal })
+    let log_store = LogStore::new(settings, Some(sink), clock);
+    register(&log_store, config);
+    Ok(Opened { log_store, without_journal })
 }
 
 /// None: it is not asked for. An error: there is none, in words.
@@ -104,17 +104,17 @@ fn on_stdout(format: LogFormat) -> Result<Sink, LogError> {
 }
 
 /// Makes room for every service, as much as the configuration says.
-pub(super) fn register(book: &LogBook, config: &NodeConfig) {
+pub(super) fn register(log_store: &LogStore, config: &NodeConfig) {
     for (name, service) in &config.services {
         let lines = config.monitoring.kept_lines();
-        book.register(name, Limits::new(lines, service.log_rate, service.log_burst));
+        log_store.register(name, Limits::new(lines, service.log_rate, service.log_burst));
     }
 }
 
 /// What the `logs` verb reads.
 #[derive(Debug, Clone)]
 pub(super) struct LogSources {
-    pub(super) book: LogBook,
+    pub(super) log_store: LogStore,
     /// Services that can be asked for.
     pub(super) services: watch::Receiver<Arc<[ServiceName]>>,
 }
@@ -139,7 +139,7 @@ impl LogSource for LogSources {
         let since = u64::try_from(request.since_unix_us).ok().filter(|us| *us > 0);
         let since = since.map(|us| UNIX_EPOCH + Duration::from_micros(us));
         let at_end = if request.follow { AtEnd::Follow } else { AtEnd::Stop };
-        let reader = self.book.read(Query { scope, tail: request.tail, since }, at_end);
+        let reader = self.log_store.read(Query { scope, tail: request.tail, since }, at_end);
         Ok(Box::pin(reader.map(|record| Ok(LogRecord::from(record)))))
     }
 }

@@ -224,8 +224,8 @@ impl Supervisor {
         let replan = Replan { rules: rules.collect(), relaunch };
         let applied = self.act.apply_plan(plan, &leaving);
         applied.map_err(|error| Refusal::State(error.to_string()))?;
-        logs::register(&self.around.book, &config);
-        self.around.book.set_node_level(config.monitoring.log_level);
+        logs::register(&self.around.log_store, &config);
+        self.around.log_store.set_node_level(config.monitoring.log_level);
         self.around.health_checks.send_replace(config.health_checks);
         self.services.send_replace(config.services.keys().cloned().collect());
         self.config = config;

@@ -2,24 +2,24 @@
 
 use super::host::Host;
 use crate::decide::{Blame, Memory, Remark, RemarkKind, StopReason};
-use crate::telemetry::LogBook;
+use crate::telemetry::LogStore;
 use crate::units::{Level, human_duration};
 
-pub(super) fn log(book: &LogBook, remark: &Remark) {
+pub(super) fn log(log_store: &LogStore, remark: &Remark) {
     if let Some((level, words)) = words(&remark.kind) {
         let instance = &remark.instance;
         let mut fields = Vec::new();
         if let Some(run) = remark.run {
             fields.push(("run", serde_json::Value::from(run.0)));
         }
-        book.node_line(level, &format!("{instance} {words}"), &fields);
+        log_store.node_line(level, &format!("{instance} {words}"), &fields);
     }
 }
 
-pub(super) fn log_degradations(book: &LogBook, host: &Host) {
+pub(super) fn log_degradations(log_store: &LogStore, host: &Host) {
     for d in &host.degradations {
         let line = format!("without {}: {}; instead: {}", d.name, d.missing, d.instead);
-        book.node_line(Level::Warn, &line, &[]);
+        log_store.node_line(Level::Warn, &line, &[]);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::linux::{process, procfs};
 use crate::observe::usage::{self, Usage};
 use crate::plan::GroupLimit;
 use crate::rpc::pb::node as pb;
-use crate::telemetry::{Form, LogBook};
+use crate::telemetry::{Form, LogStore};
 use crate::units::{ByteSize, InstanceId, RunId, Tick};
 
 /// Two looks at processor time closer than this give no useful percentage.
@@ -39,7 +39,7 @@ pub(super) struct View<'a> {
     pub(super) act: &'a Act,
     pub(super) host: &'a Host,
     pub(super) config: &'a NodeConfig,
-    pub(super) book: &'a LogBook,
+    pub(super) log_store: &'a LogStore,
     pub(super) now: Tick,
     /// The wall clock now, in microseconds since 1970.
     pub(super) unix_us: i64,
@@ -87,7 +87,7 @@ impl View<'_> {
     /// What the host lacks, and what goes wrong just now.
     fn degradations(&self) -> Vec<pb::Degradation> {
         let mut all = self.host.degradations.clone();
-        if let Some(sink) = self.book.sink().filter(|sink| sink.is_stalled()) {
+        if let Some(sink) = self.log_store.sink().filter(|sink| sink.is_stalled()) {
             let (name, missing) = match sink.form() {
                 Form::Console(_) => {
                     ("console", "whoever reads our standard output does not keep up")
@@ -132,7 +132,7 @@ impl View<'_> {
             status_text: instance.status_text.clone(),
             run: instance.run().map_or(0, |run| run.0),
             ready_seconds: instance.ready_after().unwrap_or_default().as_secs_f64(),
-            log_lines_dropped: self.book.dropped(&id.service),
+            log_lines_dropped: self.log_store.dropped(&id.service),
             tasks: usage.tasks,
             limits: limits.into_iter().map(told_limit).collect(),
             limit_events: Some(told_events(self.act.limit_events(id))),

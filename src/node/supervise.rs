@@ -88,11 +88,11 @@ struct Inbox {
 /// Runs the services until the node is told to end and nothing runs any more.
 pub(super) async fn until_stopped(booted: Booted) {
     let Booted { file, beside, generation, config, loader, resumed, taken_over, .. } = booted;
-    let Booted { clock, book, host, act, signals, control, _locks, .. } = booted;
+    let Booted { clock, log_store, host, act, signals, control, _locks, .. } = booted;
     let (heard_by, observation) = mpsc::channel(QUEUE);
     let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
     let services = watch::Sender::new(config.services.keys().cloned().collect());
-    let sources = LogSources { book: book.clone(), services: services.subscribe() };
+    let sources = LogSources { log_store: log_store.clone(), services: services.subscribe() };
     let desk = Desk::new(asked_by, sources);
     let rules = act.plan().instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
     let (node, effects) = match resumed {
@@ -103,7 +103,7 @@ pub(super) async fn until_stopped(booted: Booted) {
     let around = Surroundings {
         observation: heard_by,
         clock,
-        book: book.clone(),
+        log_store: log_store.clone(),
         health_checks,
         desk: desk.clone(),
         stop_pumps: watch::Sender::new(Pumps::Run),
@@ -131,7 +131,7 @@ pub(super) async fn until_stopped(booted: Booted) {
         upgrade: None,
         hand_over_to: None,
     };
-    remarks::log_degradations(&book, &supervisor.host);
+    remarks::log_degradations(&log_store, &supervisor.host);
     supervisor.tell_addresses();
     if let Some(effects) = effects {
         supervisor.go_on(taken_over, effects);
@@ -147,8 +147,8 @@ pub(super) async fn until_stopped(booted: Booted) {
     };
     supervisor.clean_up().await;
     end(served).await;
-    book.node_line(Level::Info, "stopped", &[]);
-    if let Some(sink) = book.sink() {
+    log_store.node_line(Level::Info, "stopped", &[]);
+    if let Some(sink) = log_store.sink() {
         sink.close(LAST_WORDS).await;
     }
     supervisor.act.service_manager.status("stopped".to_owned());
@@ -266,7 +266,7 @@ impl Supervisor {
             Effect::Retire { instance } => self.retire(&instance),
             Effect::Announce(announcement) => self.announce(announcement),
             Effect::Note(remark) => {
-                remarks::log(&self.around.book, &remark);
+                remarks::log(&self.around.log_store, &remark);
                 self.history.keep(&remark, wall_clock());
             }
         }
@@ -303,7 +303,7 @@ impl Supervisor {
             return;
         }
         if self.node.instances().all(|(other, _)| other.service != id.service) {
-            self.around.book.clear(&id.service);
+            self.around.log_store.clear(&id.service);
         }
     }
 
@@ -501,7 +501,7 @@ impl Supervisor {
             act: &self.act,
             host: &self.host,
             config: &self.config,
-            book: &self.around.book,
+            log_store: &self.around.log_store,
             now: self.around.clock.now(),
             unix_us: wall_clock(),
             generation: self.generation,
@@ -535,7 +535,7 @@ impl Supervisor {
     }
 
     pub(super) fn say(&self, level: Level, words: &str) {
-        self.around.book.node_line(level, words, &[]);
+        self.around.log_store.node_line(level, words, &[]);
     }
 
     /// Everything has ended: reads the last lines, then removes sockets and groups.
@@ -556,7 +556,7 @@ impl Supervisor {
         self.act.clean_up();
         let control = self.config.node.runtime_dir.join(crate::control::SOCKET);
         let _gone_already = std::fs::remove_file(control);
-        self.around.book.close();
+        self.around.log_store.close();
     }
 }
 

@@ -155,7 +155,7 @@ impl Supervisor {
                 ended => self.end_pump(ended),
             }
         }
-        if let Some(sink) = self.around.book.sink() {
+        if let Some(sink) = self.around.log_store.sink() {
             // What is not written in time is counted by whoever reads the journal.
             let _written = sink.flush(LAST_WORDS).await;
         }

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::linux::fds;
 use crate::linux::pipe_peek::{Mirror, Seen};
-use crate::telemetry::intake::Intake;
 use crate::telemetry::spool::Looked;
-use crate::telemetry::{BookError, LogBook, Rest, Source, Spool, Stream};
+use crate::telemetry::stream_writer::StreamWriter;
+use crate::telemetry::{LogStore, LogStoreError, Rest, Source, Spool, Stream};
 
 /// Bytes of one read, and so the most that is done before other tasks have their turn.
 const READ_SIZE: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub enum LogError {
     #[error("reading {stream} of {instance} failed: {source}")]
     Read { instance: Box<str>, stream: &'static str, source: io::Error },
     #[error(transparent)]
-    Book(#[from] BookError),
+    Book(#[from] LogStoreError),
 }
 
 /// Where what was taken from a pipe is until it is delivered.
@@ -72,10 +72,10 @@ enum Way {
 }
 
 impl Way {
-    fn once(self, pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
+    fn once(self, pipe: &Receiver, stream_writer: &mut StreamWriter) -> io::Result<Got> {
         match self {
-            Self::Read => read_once(pipe, intake),
-            Self::Look => look_once(pipe, intake),
+            Self::Read => read_once(pipe, stream_writer),
+            Self::Look => look_once(pipe, stream_writer),
         }
     }
 }
@@ -111,13 +111,13 @@ enum PipeSize {
     Small,
 }
 
-/// Reads `pipe` to its end, or until `stop` is ready, and puts every line into `book`. Sets the
-/// pipe's read end non-blocking. The service must be registered with the book.
+/// Reads `pipe` to its end, or until `stop` is ready, and puts every line into the log store. Sets
+/// the pipe's read end non-blocking. The service must be registered with the log store.
 pub async fn pump(
     pipe: OwnedFd,
     source: Source,
     stream: Stream,
-    book: LogBook,
+    log_store: LogStore,
     durability: Durability,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, LogError> {
@@ -127,14 +127,14 @@ pub async fn pump(
         stream: name,
         source,
     })?;
-    let mut intake = book.intake(source, stream)?;
+    let mut stream_writer = log_store.stream_writer(source, stream)?;
     let done = match durability {
         Durability::InProcess(rest) => {
-            intake.resume(rest);
-            read_and_end(pipe, &mut intake, Way::Read, stop).await
+            stream_writer.resume(rest);
+            read_and_end(pipe, &mut stream_writer, Way::Read, stop).await
         }
-        Durability::Spooled(spool) => match intake.keep_in(*spool).await {
-            Ok(()) => read_and_end(pipe, &mut intake, Way::Look, stop).await,
+        Durability::Spooled(spool) => match stream_writer.keep_in(*spool).await {
+            Ok(()) => read_and_end(pipe, &mut stream_writer, Way::Look, stop).await,
             Err(error) => Err(error),
         },
     };
@@ -143,32 +143,32 @@ pub async fn pump(
 
 async fn read_and_end(
     pipe: Receiver,
-    intake: &mut Intake,
+    stream_writer: &mut StreamWriter,
     way: Way,
     stop: impl Future<Output = ()>,
 ) -> io::Result<Ended> {
     let mut stop = pin!(stop);
-    let read = match read_to_end(pipe, intake, way, stop.as_mut()).await {
+    let read = match read_to_end(pipe, stream_writer, way, stop.as_mut()).await {
         Ok(Halt::EndOfFile(pipe)) => Ok(pipe),
         Ok(Halt::Asked(pipe)) => {
             // In a spool it is kept, and so are the drops of which nobody was told.
             let mut rest = Rest::default();
             if way == Way::Read {
-                rest = intake.stop();
-                intake.hand_over().await;
+                rest = stream_writer.stop();
+                stream_writer.hand_over().await;
             }
             return Ok(Ended::Stopped { pipe, rest });
         }
         Err(error) => Err(error),
     };
-    intake.finish();
+    stream_writer.finish();
     match way {
-        Way::Read => intake.hand_over().await,
+        Way::Read => stream_writer.hand_over().await,
         Way::Look => {
-            intake.keep_and_hand_over(None).await?;
+            stream_writer.keep_and_hand_over(None).await?;
             tokio::select! {
                 // Nobody has to have the spool any more.
-                () = intake.settled() => {}
+                () = stream_writer.settled() => {}
                 () = stop, if read.is_ok() => {
                     return read.map(|pipe| Ended::Stopped { pipe, rest: Rest::default() });
                 }
@@ -180,7 +180,7 @@ async fn read_and_end(
 
 async fn read_to_end(
     mut pipe: Receiver,
-    intake: &mut Intake,
+    stream_writer: &mut StreamWriter,
     way: Way,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> io::Result<Halt> {
@@ -192,7 +192,7 @@ async fn read_to_end(
             () = &mut stop => return pipe.into_nonblocking_fd().map(Halt::Asked),
             ready = pipe.readable() => {
                 ready?;
-                match way.once(&pipe, intake)? {
+                match way.once(&pipe, stream_writer)? {
                     Got::Bytes { count, last } => {
                         is_fast = flow.is_fast(count, &pipe);
                         seen = Some((count, last));
@@ -201,13 +201,13 @@ async fn read_to_end(
                     Got::EndOfFile => return pipe.into_nonblocking_fd().map(Halt::EndOfFile),
                 }
             }
-            () = notice_due(intake) => intake.say_dropped(),
+            () = notice_due(stream_writer) => stream_writer.say_dropped(),
         }
         match way {
-            Way::Read => intake.hand_over().await,
+            Way::Read => stream_writer.hand_over().await,
             Way::Look => {
                 let looked = seen.map(|(count, last)| Looked { pipe: pipe.as_fd(), count, last });
-                intake.keep_and_hand_over(looked).await?;
+                stream_writer.keep_and_hand_over(looked).await?;
             }
         }
         if is_fast {
@@ -241,14 +241,14 @@ impl Flow {
     }
 }
 
-fn read_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
+fn read_once(pipe: &Receiver, stream_writer: &mut StreamWriter) -> io::Result<Got> {
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();
         buffer.reserve_exact(READ_SIZE);
         match pipe.try_read_buf(buffer) {
             Ok(0) => Ok(Got::EndOfFile),
             Ok(count) => {
-                intake.take_in(buffer);
+                stream_writer.take_in(buffer);
                 Ok(Got::Bytes { count, last: buffer[count - 1] })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Got::Nothing),
@@ -257,13 +257,13 @@ fn read_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
     })
 }
 
-fn look_once(pipe: &Receiver, intake: &mut Intake) -> io::Result<Got> {
+fn look_once(pipe: &Receiver, stream_writer: &mut StreamWriter) -> io::Result<Got> {
     BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(READ_SIZE, 0);
         match pipe.try_io(|| look(pipe, buffer)) {
             Ok(Seen::EndOfFile) => Ok(Got::EndOfFile),
             Ok(Seen::Bytes(count)) => {
-                intake.take_in(&buffer[..count]);
+                stream_writer.take_in(&buffer[..count]);
                 Ok(Got::Bytes { count, last: buffer[count - 1] })
             }
             Ok(Seen::Nothing) => Ok(Got::Nothing),
@@ -285,8 +285,8 @@ fn look(pipe: &Receiver, into: &mut [u8]) -> io::Result<Seen> {
     })
 }
 
-async fn notice_due(intake: &Intake) {
-    match intake.notice_due() {
+async fn notice_due(stream_writer: &StreamWriter) {
+    match stream_writer.notice_due() {
         Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,
     }
@@ -309,26 +309,31 @@ mod tests {
     const ALL: Query = Query { scope: Scope::All, tail: None, since: None };
     const LINES: usize = 200_000;
 
-    fn book() -> LogBook {
+    fn log_store() -> LogStore {
         let settings =
             Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
-        LogBook::new(settings, None, Arc::new(SystemClock::start()))
+        LogStore::new(settings, None, Arc::new(SystemClock::start()))
     }
 
-    fn start(book: &LogBook, pipe: OwnedFd, instance: &str) -> impl Future<Output = Ended> + use<> {
-        start_with(book, pipe, instance, ours())
+    fn start(
+        log_store: &LogStore,
+        pipe: OwnedFd,
+        instance: &str,
+    ) -> impl Future<Output = Ended> + use<> {
+        start_with(log_store, pipe, instance, ours())
     }
 
     fn start_with(
-        book: &LogBook,
+        log_store: &LogStore,
         pipe: OwnedFd,
         instance: &str,
         durability: Durability,
     ) -> impl Future<Output = Ended> + use<> {
         let id: InstanceId = instance.parse().unwrap();
         let source = Source::instance(&id, RunId(1), Pid(7));
-        let book = book.clone();
-        let pumped = pump(pipe, source, Stream::Stdout, book, durability, std::future::pending());
+        let log_store = log_store.clone();
+        let pumped =
+            pump(pipe, source, Stream::Stdout, log_store, durability, std::future::pending());
         async { pumped.await.unwrap() }
     }
 
@@ -344,8 +349,8 @@ mod tests {
         [ours(), shared(&Spool::memory().unwrap())]
     }
 
-    fn register(book: &LogBook, service: &str, limits: Limits) {
-        book.register(&service.parse().unwrap(), limits);
+    fn register(log_store: &LogStore, service: &str, limits: Limits) {
+        log_store.register(&service.parse().unwrap(), limits);
     }
 
     fn messages(records: Vec<OwnedRecord>) -> Vec<String> {
@@ -355,17 +360,20 @@ mod tests {
     #[tokio::test]
     async fn every_line_of_a_flood_arrives_in_order() {
         for durability in either() {
-            let book = book();
-            register(&book, "web", Limits { bytes: 1 << 30, ..Limits::new(1_000_000, 0, 0) });
+            let log_store = log_store();
+            register(&log_store, "web", Limits { bytes: 1 << 30, ..Limits::new(1_000_000, 0, 0) });
             let (read, write) = pipe().unwrap();
             let writer = std::thread::spawn(move || {
                 let mut file = std::io::BufWriter::new(File::from(write));
                 (0..LINES).for_each(|n| writeln!(file, "line {n}").unwrap());
                 write!(file, "half a line at exit").unwrap();
             });
-            assert!(matches!(start_with(&book, read, "web-0", durability).await, Ended::EndOfFile));
+            assert!(matches!(
+                start_with(&log_store, read, "web-0", durability).await,
+                Ended::EndOfFile
+            ));
             writer.join().unwrap();
-            let mut seen = messages(book.query(ALL));
+            let mut seen = messages(log_store.query(ALL));
             assert_eq!(seen.pop().unwrap(), "half a line at exit");
             assert_eq!(seen.len(), LINES);
             assert!(seen.iter().enumerate().all(|(n, line)| *line == format!("line {n}")));
@@ -375,34 +383,37 @@ mod tests {
     #[tokio::test]
     async fn a_flood_over_the_rate_is_kept_or_counted_and_told() {
         for durability in either() {
-            let book = book();
-            register(&book, "web", Limits::new(1_000_000, 1000, 100));
+            let log_store = log_store();
+            register(&log_store, "web", Limits::new(1_000_000, 1000, 100));
             let (read, write) = pipe().unwrap();
             let writer = std::thread::spawn(move || {
                 let mut file = std::io::BufWriter::new(File::from(write));
                 (0..LINES).for_each(|_| writeln!(file, "x").unwrap());
             });
-            assert!(matches!(start_with(&book, read, "web-0", durability).await, Ended::EndOfFile));
+            assert!(matches!(
+                start_with(&log_store, read, "web-0", durability).await,
+                Ended::EndOfFile
+            ));
             writer.join().unwrap();
             let (notices, kept): (Vec<_>, Vec<_>) =
-                book.query(ALL).into_iter().partition(|record| record.level == Level::Warn);
+                log_store.query(ALL).into_iter().partition(|record| record.level == Level::Warn);
             let told: usize =
                 notices.iter().map(|r| r.fields["lines"].parse::<usize>().unwrap()).sum();
             assert_eq!(kept.len() + told, LINES);
-            assert_eq!(book.dropped(&"web".parse().unwrap()), told as u64);
+            assert_eq!(log_store.dropped(&"web".parse().unwrap()), told as u64);
         }
     }
 
     #[tokio::test]
     async fn dropped_lines_are_told_of_while_the_service_stays_silent() {
-        let book = book();
-        register(&book, "web", Limits { rate: 1, ..Limits::new(100, 1, 1) });
+        let log_store = log_store();
+        register(&log_store, "web", Limits { rate: 1, ..Limits::new(100, 1, 1) });
         let (read, write) = pipe().unwrap();
         let mut file = File::from(write);
         file.write_all(b"kept\ndropped\n").unwrap();
-        let follower = book.read(ALL, AtEnd::Follow);
+        let follower = log_store.read(ALL, AtEnd::Follow);
         let seen = tokio::select! {
-            ended = start(&book, read, "web-0") => panic!("{ended:?}"),
+            ended = start(&log_store, read, "web-0") => panic!("{ended:?}"),
             seen = follower.take(2).collect::<Vec<_>>() => messages(seen),
         };
         assert_eq!(seen, ["kept", "1 lines dropped by the rate limit"]);
@@ -411,9 +422,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_does_not_starve_a_quiet_service() {
-        let book = book();
-        register(&book, "loud", Limits::new(100, 0, 0));
-        register(&book, "quiet", Limits::new(100, 0, 0));
+        let log_store = log_store();
+        register(&log_store, "loud", Limits::new(100, 0, 0));
+        register(&log_store, "quiet", Limits::new(100, 0, 0));
         let (loud, flood) = pipe().unwrap();
         let writer = std::thread::spawn(move || {
             let mut file = File::from(flood);
@@ -422,7 +433,7 @@ mod tests {
         let (quiet, write) = pipe().unwrap();
         let mut file = File::from(write);
         let scope = Scope::Service("quiet".parse().unwrap());
-        let mut follower = book.read(Query { scope, ..ALL }, AtEnd::Follow);
+        let mut follower = log_store.read(Query { scope, ..ALL }, AtEnd::Follow);
         let conversation = async {
             for n in 0..20 {
                 writeln!(file, "{n}").unwrap();
@@ -430,8 +441,8 @@ mod tests {
             }
         };
         tokio::select! {
-            ended = start(&book, loud, "loud-0") => panic!("{ended:?}"),
-            ended = start(&book, quiet, "quiet-0") => panic!("{ended:?}"),
+            ended = start(&log_store, loud, "loud-0") => panic!("{ended:?}"),
+            ended = start(&log_store, quiet, "quiet-0") => panic!("{ended:?}"),
             () = conversation => {}
         }
         writer.join().unwrap();
@@ -439,61 +450,61 @@ mod tests {
 
     #[tokio::test]
     async fn a_pump_that_is_stopped_leaves_every_byte_to_the_next() {
-        let book = book();
-        register(&book, "web", Limits::new(100, 0, 0));
+        let log_store = log_store();
+        register(&log_store, "web", Limits::new(100, 0, 0));
         let (read, write) = pipe().unwrap();
         let kept = read.try_clone().unwrap();
         let mut file = File::from(write);
         file.write_all(b"read\nhalf").unwrap();
-        let mut follower = book.read(ALL, AtEnd::Follow);
+        let mut follower = log_store.read(ALL, AtEnd::Follow);
         let stop = async {
             follower.next().await;
         };
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
-        let first = pump(read, source.clone(), Stream::Stderr, book.clone(), ours(), stop);
+        let first = pump(read, source.clone(), Stream::Stderr, log_store.clone(), ours(), stop);
         let Ended::Stopped { rest, .. } = first.await.unwrap() else { panic!("nobody closed it") };
         assert_eq!(rest, Rest { bytes: b"half".to_vec(), parts: 0 });
         file.write_all(b" a line\nlast").unwrap();
         drop(file);
         let never = std::future::pending();
         let durability = Durability::InProcess(rest);
-        let second = pump(kept, source, Stream::Stderr, book.clone(), durability, never);
+        let second = pump(kept, source, Stream::Stderr, log_store.clone(), durability, never);
         assert!(matches!(second.await.unwrap(), Ended::EndOfFile));
-        assert_eq!(messages(book.query(ALL)), ["read", "half a line", "last"]);
+        assert_eq!(messages(log_store.query(ALL)), ["read", "half a line", "last"]);
     }
 
     #[tokio::test]
     async fn a_pump_that_is_stopped_has_the_rest_of_a_line_in_its_spool() {
-        let book = book();
-        register(&book, "web", Limits::new(100, 0, 0));
+        let log_store = log_store();
+        register(&log_store, "web", Limits::new(100, 0, 0));
         let (read, write) = pipe().unwrap();
         let memory = Spool::memory().unwrap();
         let mut file = File::from(write);
         file.write_all(b"read\nhalf").unwrap();
-        let mut follower = book.read(ALL, AtEnd::Follow);
+        let mut follower = log_store.read(ALL, AtEnd::Follow);
         let stop = async {
             follower.next().await;
         };
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
         let kept = read.try_clone().unwrap();
-        let first = pump(kept, source, Stream::Stdout, book.clone(), shared(&memory), stop);
+        let first = pump(kept, source, Stream::Stdout, log_store.clone(), shared(&memory), stop);
         let Ended::Stopped { rest, .. } = first.await.unwrap() else { panic!("nobody closed it") };
         assert_eq!(rest, Rest::default());
         file.write_all(b" a line\nlast").unwrap();
         drop(file);
-        let second = start_with(&book, read, "web-0", shared(&memory));
+        let second = start_with(&log_store, read, "web-0", shared(&memory));
         assert!(matches!(second.await, Ended::EndOfFile));
-        assert_eq!(messages(book.query(ALL)), ["read", "half a line", "last"]);
+        assert_eq!(messages(log_store.query(ALL)), ["read", "half a line", "last"]);
     }
 
     #[tokio::test]
     async fn what_is_not_a_pipe_is_refused_by_name() {
-        let book = book();
-        register(&book, "web", Limits::new(100, 0, 0));
+        let log_store = log_store();
+        register(&log_store, "web", Limits::new(100, 0, 0));
         let null = File::open("/dev/null").unwrap().into();
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
         let never = std::future::pending();
-        let refused = pump(null, source, Stream::Stdout, book, ours(), never).await;
+        let refused = pump(null, source, Stream::Stdout, log_store, ours(), never).await;
         let text = refused.unwrap_err().to_string();
         assert!(text.starts_with("reading stdout of web-0: the descriptor cannot"), "{text}");
     }

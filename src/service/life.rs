@@ -19,7 +19,7 @@ use crate::catalog::Builtin;
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::rpc::{Ending, Health, Peers, ServeError, Sockets, serve, with_reflection};
-use crate::telemetry::service_log;
+use crate::telemetry::json_subscriber;
 
 /// Why a service could not begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ pub enum Told {
 pub fn live(name: &str) -> Result<Told, ServiceError> {
     let builtin = launch::builtin(name)?;
     let launch = launch::take(builtin)?;
-    service_log::begin(launch.log_level)?;
+    json_subscriber::install(launch.log_level)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| system("make the runtime", source))?;
     runtime.block_on(serve_until_told(builtin, launch))

@@ -113,12 +113,12 @@ fn wait(journal: Option<&JournalSocket>, ending: BorrowedFd<'_>) -> Time {
 
 #[cfg(test)]
 mod tests {
-    use super::super::book::tests::intake;
-    use super::super::book::{LogBook, Settings};
     use super::super::clock::fixed::FixedClock;
     use super::super::fake_journal::{FakeJournal, Fields};
-    use super::super::intake::Intake;
+    use super::super::log_store::tests::stream_writer;
+    use super::super::log_store::{LogStore, Settings};
     use super::super::sink::{Flushed, QUEUE_MAX};
+    use super::super::stream_writer::StreamWriter;
     use super::*;
     use crate::units::{Level, Pid, ServiceName};
     use std::sync::Arc;
@@ -127,10 +127,10 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A book that logs to a journal of its own.
+    /// A log store that logs to a journal of its own.
     struct Lab {
         folder: TempDir,
-        book: LogBook,
+        log_store: LogStore,
     }
 
     impl Lab {
@@ -142,7 +142,10 @@ mod tests {
             let sink = start(path, socket, limit).unwrap();
             let node_id = "node-1".to_owned();
             let settings = Settings { node_id, pid: Pid(1), node_level: Level::Info };
-            (Self { folder, book: LogBook::new(settings, Some(sink), FixedClock::new()) }, journal)
+            (
+                Self { folder, log_store: LogStore::new(settings, Some(sink), FixedClock::new()) },
+                journal,
+            )
         }
 
         fn path(&self) -> PathBuf {
@@ -157,11 +160,11 @@ mod tests {
         }
 
         fn dropped(&self, service: &str) -> u64 {
-            self.book.dropped(&service.parse::<ServiceName>().unwrap())
+            self.log_store.dropped(&service.parse::<ServiceName>().unwrap())
         }
 
         async fn close(&self, within: Duration) -> Flushed {
-            self.book.sink().unwrap().close(within).await
+            self.log_store.sink().unwrap().close(within).await
         }
     }
 
@@ -175,7 +178,7 @@ mod tests {
     }
 
     /// Lines that say their numbers, a few at a time.
-    async fn write_numbers(web: &mut Intake, numbers: std::ops::Range<u64>) {
+    async fn write_numbers(web: &mut StreamWriter, numbers: std::ops::Range<u64>) {
         let numbers: Vec<String> = numbers.map(|n| format!("{n}\n")).collect();
         for some in numbers.chunks(250) {
             web.take_in(some.concat().as_bytes());
@@ -200,8 +203,8 @@ mod tests {
     #[tokio::test]
     async fn lines_of_services_and_of_the_node_arrive_as_entries_in_order() {
         let (lab, journal) = Lab::new(QUEUE_MAX);
-        let mut web = intake(&lab.book, "web-0", 100);
-        lab.book.node_line(Level::Info, "starting", &[("instance", "web-0".into())]);
+        let mut web = stream_writer(&lab.log_store, "web-0", 100);
+        lab.log_store.node_line(Level::Info, "starting", &[("instance", "web-0".into())]);
         web.take_in(b"{\"level\":\"error\",\"msg\":\"no\\nPRIORITY=0\",\"_PID\":1}\nplain\n");
         web.hand_over().await;
         assert_eq!(lab.close(LONG).await, Flushed::Everything);
@@ -220,8 +223,8 @@ mod tests {
     async fn an_entry_of_any_size_arrives_whole() {
         let (lab, journal) = Lab::new(QUEUE_MAX);
         let long = "x".repeat(1 << 20);
-        lab.book.node_line(Level::Info, &long, &[]);
-        lab.book.node_line(Level::Info, "next", &[]);
+        lab.log_store.node_line(Level::Info, &long, &[]);
+        lab.log_store.node_line(Level::Info, "next", &[]);
         assert_eq!(lab.close(LONG).await, Flushed::Everything);
         assert_eq!(messages(&lab.shut(&journal)), [long.as_str(), "next"]);
     }
@@ -229,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn entries_wait_for_a_journal_that_is_away() {
         let (lab, journal) = Lab::new(QUEUE_MAX);
-        let mut web = intake(&lab.book, "web-0", 100);
+        let mut web = stream_writer(&lab.log_store, "web-0", 100);
         assert_eq!(lab.shut(&journal), []);
         drop(journal);
         write_numbers(&mut web, 0..1000).await;
@@ -244,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn every_line_arrives_or_is_counted_whatever_befalls_the_journal() {
         let (lab, journal) = Lab::new(500_000);
-        let mut web = intake(&lab.book, "web-0", 100);
+        let mut web = stream_writer(&lab.log_store, "web-0", 100);
         // It reads for a while and then stalls.
         let journal = Arc::new(journal);
         let reads = Arc::clone(&journal);
@@ -253,7 +256,7 @@ mod tests {
         });
         write_numbers(&mut web, 0..50_000).await;
         let mut seen = reader.join().unwrap();
-        assert!(lab.book.sink().unwrap().is_stalled());
+        assert!(lab.log_store.sink().unwrap().is_stalled());
         // It ends, and is away.
         seen.extend(lab.shut(&journal));
         drop(journal);
@@ -261,7 +264,7 @@ mod tests {
         // It comes back.
         let journal = Arc::new(FakeJournal::at(&lab.path()));
         let reader = read_on(&journal);
-        assert_eq!(lab.book.sink().unwrap().flush(LONG).await, Flushed::Everything);
+        assert_eq!(lab.log_store.sink().unwrap().flush(LONG).await, Flushed::Everything);
         write_numbers(&mut web, 70_000..100_000).await;
         assert_eq!(lab.close(LONG).await, Flushed::Everything);
         journal.take_no_more();
@@ -277,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_does_not_wait_for_a_journal_that_stalls_and_counts_what_is_left() {
         let (lab, journal) = Lab::new(QUEUE_MAX);
-        let mut web = intake(&lab.book, "web-0", 100);
+        let mut web = stream_writer(&lab.log_store, "web-0", 100);
         write_numbers(&mut web, 0..5000).await;
         assert_eq!(lab.close(Duration::ZERO).await, Flushed::Unfinished);
         let (arrived, told) = count(&lab.shut(&journal));

@@ -54,13 +54,13 @@ impl Bucket {
 
 /// Lines that were dropped and of which nobody was told yet.
 #[derive(Debug, Default)]
-pub struct Unsaid {
+pub struct UntoldDrops {
     lines: u64,
     since: Option<Tick>,
     said: Option<Tick>,
 }
 
-impl Unsaid {
+impl UntoldDrops {
     /// Dropped before this process began.
     pub fn inherited(lines: u64, now: Tick) -> Self {
         Self { lines, since: (lines > 0).then_some(now), said: None }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_notice_comes_when_the_flow_resumes_but_at_most_once_a_second() {
-        let mut unsaid = Unsaid::default();
+        let mut unsaid = UntoldDrops::default();
         assert_eq!(unsaid.before_a_line(Tick::ZERO), None);
         unsaid.drop_one(Tick::ZERO);
         unsaid.drop_one(Tick::ZERO);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn dropped_lines_stay_unsaid_for_a_second_at_most() {
-        let mut unsaid = Unsaid::default();
+        let mut unsaid = UntoldDrops::default();
         assert_eq!(unsaid.waits_for(Tick::ZERO), None);
         unsaid.drop_one(Tick::from_millis(500));
         unsaid.drop_one(Tick::from_millis(900));

@@ -1,4 +1,4 @@
-//! Reading the book: what is kept, in the order in which it was read, over several rings; then
+//! Reading the log_store: what is kept, in the order in which it was read, over several rings; then
 //! what comes. A reader that is too slow is told how many it missed, and holds nobody up.
 
 use std::collections::VecDeque;
@@ -11,14 +11,14 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-use super::book::{Log, LogBook, Shelf};
 use super::clock::Stamp;
+use super::log_store::{LogStore, Logs, ServiceLog};
 use super::recognise::Recogniser;
 use super::record::{NODE, OwnedRecord};
 use super::ring::{Head, Ring};
 use crate::units::{InstanceId, NameError, ServiceName};
 
-/// Records taken out while the book is locked.
+/// Records taken out while the log store is locked.
 const BATCH: usize = 256;
 
 /// Whose records.
@@ -63,16 +63,16 @@ pub struct Query {
 pub enum AtEnd {
     /// Ends with the last record that was there when it began.
     Stop,
-    /// Waits for more, until the book is closed.
+    /// Waits for more, until the log store is closed.
     Follow,
 }
 
 /// A stream of records. Holds at most one batch of them.
 #[derive(Debug)]
 pub struct Reader {
-    book: LogBook,
+    log_store: LogStore,
     filter: Filter,
-    /// One for each shelf; shelves that came later begin at their first line.
+    /// One for each service log; services that came later begin at their first line.
     cursors: Vec<Cursor>,
     /// The last reading to give; none: follow.
     until: Option<u64>,
@@ -83,7 +83,7 @@ pub struct Reader {
 
 #[derive(Debug)]
 struct Filter {
-    shelf: Option<Box<str>>,
+    service_log: Option<Box<str>>,
     instance: Option<Box<str>>,
     since_us: i64,
 }
@@ -97,20 +97,20 @@ struct Cursor {
 
 impl Reader {
     pub(super) fn new(
-        book: LogBook,
+        log_store: LogStore,
         query: Query,
         at_end: AtEnd,
         news: watch::Receiver<u64>,
     ) -> Self {
         let filter = Filter::new(&query);
         let (cursors, until) = {
-            let log = book.lock();
+            let log = log_store.lock();
             let until = (at_end == AtEnd::Stop).then_some(log.order);
             (filter.start(&log, query.tail), until)
         };
         let news = WatchStream::from_changes(news);
         let (batch, recogniser) = (VecDeque::new(), Recogniser::default());
-        Self { book, filter, cursors, until, batch, recogniser, news }
+        Self { log_store, filter, cursors, until, batch, recogniser, news }
     }
 
     /// The next record that is already there.
@@ -122,14 +122,14 @@ impl Reader {
     }
 
     fn fill_batch(&mut self) {
-        let log = self.book.lock();
-        self.cursors.resize(log.shelves.len(), Cursor::default());
+        let log = self.log_store.lock();
+        self.cursors.resize(log.services.len(), Cursor::default());
         while self.batch.len() < BATCH {
-            let Some(shelf) = self.filter.oldest(&log, &mut self.cursors, self.until) else {
+            let Some(service_log) = self.filter.oldest(&log, &mut self.cursors, self.until) else {
                 return;
             };
-            let cursor = &mut self.cursors[shelf];
-            if let Some(kept) = log.shelves[shelf].ring.get(cursor.next) {
+            let cursor = &mut self.cursors[service_log];
+            if let Some(kept) = log.services[service_log].ring.get(cursor.next) {
                 let skipped = std::mem::take(&mut cursor.skipped);
                 self.batch.push_back(kept.to_record(&mut self.recogniser, skipped));
             }
@@ -138,7 +138,7 @@ impl Reader {
     }
 
     fn is_at_its_end(&self) -> bool {
-        self.until.is_some() || self.book.lock().closed
+        self.until.is_some() || self.log_store.lock().closed
     }
 }
 
@@ -160,18 +160,18 @@ impl Stream for Reader {
 
 impl Filter {
     fn new(query: &Query) -> Self {
-        let (shelf, instance) = match &query.scope {
+        let (service_log, instance) = match &query.scope {
             Scope::All => (None, None),
             Scope::Node => (Some(NODE.into()), None),
             Scope::Service(service) => (Some(service.as_str().into()), None),
             Scope::Instance(id) => (Some(id.service.as_str().into()), Some(id.to_string().into())),
         };
         let since_us = query.since.map_or(i64::MIN, |since| Stamp::of(since).unix_us());
-        Self { shelf, instance, since_us }
+        Self { service_log, instance, since_us }
     }
 
-    fn takes_shelf(&self, shelf: &Shelf) -> bool {
-        self.shelf.as_ref().is_none_or(|wanted| *wanted == shelf.service)
+    fn takes_service(&self, service_log: &ServiceLog) -> bool {
+        self.service_log.as_ref().is_none_or(|wanted| *wanted == service_log.service)
     }
 
     fn takes(&self, head: &Head) -> bool {
@@ -180,17 +180,21 @@ impl Filter {
     }
 
     /// Where to begin so that `tail` records are given.
-    fn start(&self, log: &Log, tail: Option<u32>) -> Vec<Cursor> {
+    fn start(&self, log: &Logs, tail: Option<u32>) -> Vec<Cursor> {
         let Some(tail) = tail else {
-            return log.shelves.iter().map(|shelf| Cursor::at(shelf.ring.first())).collect();
+            return log
+                .services
+                .iter()
+                .map(|service_log| Cursor::at(service_log.ring.first()))
+                .collect();
         };
         let mut cursors: Vec<_> =
-            log.shelves.iter().map(|shelf| Cursor::at(shelf.ring.next())).collect();
+            log.services.iter().map(|service_log| Cursor::at(service_log.ring.next())).collect();
         for _ in 0..tail {
             let newest = (0..cursors.len())
-                .filter(|index| self.takes_shelf(&log.shelves[*index]))
+                .filter(|index| self.takes_service(&log.services[*index]))
                 .filter_map(|index| {
-                    self.before(&log.shelves[index].ring, cursors[index].next, index)
+                    self.before(&log.services[index].ring, cursors[index].next, index)
                 })
                 .max();
             let Some((_, index, sequence)) = newest else {
@@ -201,19 +205,19 @@ impl Filter {
         cursors
     }
 
-    /// The newest record before `end` that is asked for: its order, its shelf, its number.
-    fn before(&self, ring: &Ring, end: u64, shelf: usize) -> Option<(u64, usize, u64)> {
+    /// The newest record before `end` that is asked for: its order, its service log, its number.
+    fn before(&self, ring: &Ring, end: u64, service_log: usize) -> Option<(u64, usize, u64)> {
         let taken = |sequence: &u64| ring.head(*sequence).is_some_and(|head| self.takes(head));
         let sequence = (ring.first()..end).rev().find(taken)?;
-        Some((ring.head(sequence)?.order, shelf, sequence))
+        Some((ring.head(sequence)?.order, service_log, sequence))
     }
 
-    /// Moves every cursor to the next record that is asked for; the shelf with the oldest.
-    fn oldest(&self, log: &Log, cursors: &mut [Cursor], until: Option<u64>) -> Option<usize> {
-        let shelves = log.shelves.iter().zip(cursors).enumerate();
-        let wanted = shelves.filter(|(_, (shelf, _))| self.takes_shelf(shelf));
-        let heads = wanted.filter_map(|(index, (shelf, cursor))| {
-            let head = self.advance(&shelf.ring, cursor)?;
+    /// Moves every cursor to the next record that is asked for; the service log with the oldest.
+    fn oldest(&self, log: &Logs, cursors: &mut [Cursor], until: Option<u64>) -> Option<usize> {
+        let services = log.services.iter().zip(cursors).enumerate();
+        let wanted = services.filter(|(_, (service_log, _))| self.takes_service(service_log));
+        let heads = wanted.filter_map(|(index, (service_log, cursor))| {
+            let head = self.advance(&service_log.ring, cursor)?;
             until.is_none_or(|until| head.order <= until).then_some((head.order, index))
         });
         heads.min().map(|(_, index)| index)
@@ -240,8 +244,8 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::book::tests::{ALL, book, intake, messages};
     use super::super::clock::fixed::FixedClock;
+    use super::super::log_store::tests::{ALL, log_store, messages, stream_writer};
     use super::*;
     use crate::units::Level;
     use tokio_stream::StreamExt;
@@ -262,17 +266,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_gets_what_is_kept_and_then_what_comes() {
-        let book = book(&FixedClock::new());
-        let mut web = intake(&book, "web-0", 100);
+        let log_store = log_store(&FixedClock::new());
+        let mut web = stream_writer(&log_store, "web-0", 100);
         web.take_in(b"1\n2\n");
-        let mut follower = book.read(Query { tail: Some(1), ..ALL }, AtEnd::Follow);
+        let mut follower = log_store.read(Query { tail: Some(1), ..ALL }, AtEnd::Follow);
         assert_eq!(messages(take(&mut follower, 1).await), ["2"]);
         let writer = async {
             tokio::task::yield_now().await;
             web.take_in(b"3\n");
             tokio::task::yield_now().await;
-            intake(&book, "new-0", 100).take_in(b"from a service that came later\n");
-            book.close();
+            stream_writer(&log_store, "new-0", 100).take_in(b"from a service that came later\n");
+            log_store.close();
         };
         let (rest, ()) = tokio::join!(follower.collect::<Vec<_>>(), writer);
         assert_eq!(messages(rest), ["3", "from a service that came later"]);
@@ -280,9 +284,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_follower_is_told_exactly_how_many_it_missed() {
-        let book = book(&FixedClock::new());
-        let (mut web, mut db) = (intake(&book, "web-0", 10), intake(&book, "db-0", 10));
-        let mut follower = book.read(ALL, AtEnd::Follow);
+        let log_store = log_store(&FixedClock::new());
+        let (mut web, mut db) =
+            (stream_writer(&log_store, "web-0", 10), stream_writer(&log_store, "db-0", 10));
+        let mut follower = log_store.read(ALL, AtEnd::Follow);
         web.take_in(b"first\n");
         assert_eq!(take(&mut follower, 1).await[0].skipped, 0);
         (0..1000).for_each(|n| web.take_in(format!("{n}\n").as_bytes()));
@@ -295,9 +300,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_line_is_given_or_counted_as_skipped_however_slow_the_follower() {
-        let book = book(&FixedClock::new());
-        let mut web = intake(&book, "web-0", 300);
-        let mut follower = book.read(ALL, AtEnd::Follow);
+        let log_store = log_store(&FixedClock::new());
+        let mut web = stream_writer(&log_store, "web-0", 300);
+        let mut follower = log_store.read(ALL, AtEnd::Follow);
         let (mut given, mut skipped) = (0, 0);
         for round in 0..200_u64 {
             web.take_in("x\n".repeat(usize::try_from(round % 50).unwrap() * 9).as_bytes());
@@ -316,15 +321,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_stops_does_not_chase_new_lines() {
-        let book = book(&FixedClock::new());
-        let mut web = intake(&book, "web-0", 10_000);
+        let log_store = log_store(&FixedClock::new());
+        let mut web = stream_writer(&log_store, "web-0", 10_000);
         web.take_in("x\n".repeat(1000).as_bytes());
-        let mut reader = book.read(ALL, AtEnd::Stop);
+        let mut reader = log_store.read(ALL, AtEnd::Stop);
         let mut seen = 0;
         while reader.next().await.is_some() {
             seen += 1;
             web.take_in(b"new\n");
-            book.node_line(Level::Info, "new", &[]);
+            log_store.node_line(Level::Info, "new", &[]);
         }
         assert_eq!(seen, 1000);
     }

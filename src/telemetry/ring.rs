@@ -14,7 +14,7 @@ use super::split::LINE_MAX;
 #[derive(Debug, Clone)]
 pub struct Head {
     pub unix_us: i64,
-    /// The reading it came with. Grows over all the rings of a book; the lines of one reading
+    /// The reading it came with. Grows over all the rings of a log store; the lines of one reading
     /// share it.
     pub order: u64,
     pub source: Arc<Source>,

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::render::Form;
-use super::spool::Ledger;
+use super::spool::DeliveryCursor;
 
 /// Bytes that may wait to be written.
 pub const QUEUE_MAX: usize = 4 << 20;
@@ -87,7 +87,7 @@ pub struct Chunk {
 /// For the records of a chunk that are kept until they have got out.
 #[derive(Debug)]
 pub(super) struct Receipt {
-    ledger: Ledger,
+    cursor: DeliveryCursor,
     /// Where each record ends.
     ends: Vec<u64>,
     next: usize,
@@ -97,14 +97,14 @@ pub(super) struct Receipt {
 }
 
 impl Receipt {
-    pub(super) fn new(ledger: Ledger, ends: Vec<u64>, kept: usize) -> Self {
-        Self { ledger, ends, next: 0, lost: 0, kept }
+    pub(super) fn new(cursor: DeliveryCursor, ends: Vec<u64>, kept: usize) -> Self {
+        Self { cursor, ends, next: 0, lost: 0, kept }
     }
 
     /// The next line has got out.
     pub(super) fn delivered(&mut self) {
         if let Some(end) = self.ends.get(self.next) {
-            self.ledger.settle(*end);
+            self.cursor.settle(*end);
             self.next += 1;
         }
     }
@@ -112,13 +112,13 @@ impl Receipt {
     /// The next line never will.
     pub(super) fn lost(&mut self) {
         self.lost += 1;
-        self.ledger.lose_one();
+        self.cursor.lose_one();
         self.delivered();
     }
 
     fn all_delivered(&mut self) {
         if let Some(end) = self.ends.last() {
-            self.ledger.settle(*end);
+            self.cursor.settle(*end);
         }
     }
 }
@@ -133,8 +133,8 @@ pub struct Account {
 struct Losses {
     lost: u64,
     told: u64,
-    /// Which of those that were not told of are known to a stream's ledger.
-    known: Vec<(Ledger, u64)>,
+    /// Which of those that were not told of are known to a stream's cursor.
+    known: Vec<(DeliveryCursor, u64)>,
 }
 
 /// Appends a line that tells of so many lost ones.
@@ -153,20 +153,20 @@ impl Account {
         self.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lose(&self, lines: u64, ledger: Option<&Ledger>) {
+    fn lose(&self, lines: u64, cursor: Option<&DeliveryCursor>) {
         let mut losses = self.losses();
         losses.lost += lines;
-        let Some(ledger) = ledger.filter(|_| lines > 0) else { return };
-        match losses.known.iter_mut().find(|(known, _)| known.is_same(ledger)) {
+        let Some(cursor) = cursor.filter(|_| lines > 0) else { return };
+        match losses.known.iter_mut().find(|(known, _)| known.is_same(cursor)) {
             Some((_, untold)) => *untold += lines,
-            None => losses.known.push((ledger.clone(), lines)),
+            None => losses.known.push((cursor.clone(), lines)),
         }
     }
 }
 
 impl Losses {
     /// What is to be told of now.
-    fn untold(&mut self) -> (u64, Vec<(Ledger, u64)>) {
+    fn untold(&mut self) -> (u64, Vec<(DeliveryCursor, u64)>) {
         (self.lost - self.told, mem::take(&mut self.known))
     }
 }
@@ -320,17 +320,17 @@ impl Sink {
         }
     }
 
-    /// Counts lines as lost. Those that `ledger` has counted too are told of to it.
-    pub(super) fn lose(&self, account: &Arc<Account>, lines: u64, ledger: Option<&Ledger>) {
-        self.0.lock().lose(account, lines, ledger);
+    /// Counts lines as lost. Those that `cursor` has counted too are told of to it.
+    pub(super) fn lose(&self, account: &Arc<Account>, lines: u64, cursor: Option<&DeliveryCursor>) {
+        self.0.lock().lose(account, lines, cursor);
     }
 
     /// Waits until all records of a stream have got out, or the sink was given up.
-    pub(super) async fn settled(&self, ledger: &Ledger) {
+    pub(super) async fn settled(&self, cursor: &DeliveryCursor) {
         loop {
             let mut room = std::pin::pin!(self.0.room.notified());
             room.as_mut().enable();
-            if ledger.is_settled() || self.0.lock().is_over() {
+            if cursor.is_settled() || self.0.lock().is_over() {
                 return;
             }
             room.await;
@@ -485,8 +485,8 @@ impl Shared {
             Err(Unwritten::Lines(unwritten)) => {
                 let unwritten = unwritten.min(lines);
                 let known = receipt.as_ref().map_or(0, |receipt| receipt.lost.min(unwritten));
-                let ledger = receipt.as_ref().map(|receipt| &receipt.ledger);
-                state.lose(&account, known, ledger);
+                let cursor = receipt.as_ref().map(|receipt| &receipt.cursor);
+                state.lose(&account, known, cursor);
                 state.lose(&account, unwritten - known, None);
             }
             Err(Unwritten::Gone(reason)) => state.give_up(reason),
@@ -506,7 +506,7 @@ impl Shared {
             match writer.write(&notice, self.ending.as_fd(), None) {
                 Ok(()) => {
                     account.losses().told += lost;
-                    known.iter().for_each(|(ledger, lines)| ledger.tell(*lines));
+                    known.iter().for_each(|(cursor, lines)| cursor.tell(*lines));
                 }
                 Err(Unwritten::Lines(_)) => {
                     account.losses().known.extend(known);
@@ -566,8 +566,8 @@ impl State {
         self.gone.is_some() || self.closing
     }
 
-    fn lose(&mut self, account: &Arc<Account>, lines: u64, ledger: Option<&Ledger>) {
-        account.lose(lines, ledger);
+    fn lose(&mut self, account: &Arc<Account>, lines: u64, cursor: Option<&DeliveryCursor>) {
+        account.lose(lines, cursor);
         if lines > 0 && !self.owing.iter().any(|owing| Arc::ptr_eq(owing, account)) {
             self.owing.push(Arc::clone(account));
         }

@@ -70,7 +70,7 @@ pub enum SpoolError {
 /// One stream's; for one reader at a time.
 #[derive(Debug)]
 pub struct Spool {
-    ledger: Ledger,
+    cursor: DeliveryCursor,
     bytes: Bytes,
     state: State,
     /// The end of what was written of the room since memory was given back.
@@ -96,7 +96,7 @@ struct State {
 
 /// How far a stream's records have got out; for any thread.
 #[derive(Debug, Clone)]
-pub struct Ledger(Words);
+pub struct DeliveryCursor(Words);
 
 /// Records as they are written to the spool.
 #[derive(Debug, Default)]
@@ -144,16 +144,16 @@ impl Spool {
     /// Goes on from what is in `memory`, which may be new. Nobody else may have it open.
     pub fn open(memory: impl AsFd) -> Result<Self, SpoolError> {
         let (words, mut bytes) = shared_memory::map(memory, SIZE)?;
-        let ledger = Ledger(words);
-        match ledger.load(place::LAYOUT) {
-            0 => ledger.word(place::LAYOUT).store(LAYOUT, SeqCst),
+        let cursor = DeliveryCursor(words);
+        match cursor.load(place::LAYOUT) {
+            0 => cursor.word(place::LAYOUT).store(LAYOUT, SeqCst),
             LAYOUT => {}
             found => return Err(SpoolError::Layout { found }),
         }
-        let which = ledger.which(bytes.all()[MARK]);
-        ledger.word(place::PHASE).store(which, SeqCst);
-        let state = ledger.state(which);
-        let mut spool = Self { ledger, bytes, state, high: ROOM };
+        let which = cursor.which(bytes.all()[MARK]);
+        cursor.word(place::PHASE).store(which, SeqCst);
+        let state = cursor.state(which);
+        let mut spool = Self { cursor, bytes, state, high: ROOM };
         spool.check()?;
         Ok(spool)
     }
@@ -161,7 +161,7 @@ impl Spool {
     fn check(&mut self) -> Result<(), SpoolError> {
         let State { start, tail, which_rest, rest, parts, unsaid, lost } = self.state;
         let damaged = |what| Err(SpoolError::Damaged { what });
-        let late = self.ledger.load(place::LATE);
+        let late = self.cursor.load(place::LATE);
         if [tail, parts, unsaid, lost, late].iter().any(|count| *count > COUNT_MAX) {
             return damaged("it has counted more than there can be");
         }
@@ -179,13 +179,13 @@ impl Spool {
         Ok(())
     }
 
-    pub fn ledger(&self) -> Ledger {
-        self.ledger.clone()
+    pub fn cursor(&self) -> DeliveryCursor {
+        self.cursor.clone()
     }
 
     /// Lost lines of which nobody was told.
     pub(super) fn untold(&self) -> u64 {
-        self.ledger.untold(&self.state)
+        self.cursor.untold(&self.state)
     }
 
     pub(super) fn unsaid(&self) -> u64 {
@@ -200,7 +200,7 @@ impl Spool {
 
     /// Where what has not got out begins.
     pub(super) fn head(&self) -> u64 {
-        self.ledger.load(place::HEAD).clamp(self.state.start, self.state.tail)
+        self.cursor.load(place::HEAD).clamp(self.state.start, self.state.tail)
     }
 
     /// A copy of the records that have not got out, for `kept`.
@@ -246,9 +246,9 @@ impl Spool {
         looked: Option<Looked<'_>>,
     ) -> io::Result<()> {
         let next = self.write(begin, change);
-        let which = self.ledger.load(place::PHASE) & WHICH;
-        let (phase, other) = (self.ledger.word(place::PHASE), which ^ WHICH);
-        next.store(&self.ledger, other);
+        let which = self.cursor.load(place::PHASE) & WHICH;
+        let (phase, other) = (self.cursor.word(place::PHASE), which ^ WHICH);
+        next.store(&self.cursor, other);
         if let Some(Looked { pipe, count, last }) = looked {
             let mark = self.bytes.all().first_chunk_mut().expect("there is a mark");
             *mark = [!last];
@@ -296,16 +296,16 @@ impl Spool {
 }
 
 impl State {
-    fn store(&self, ledger: &Ledger, which: u64) {
+    fn store(&self, cursor: &DeliveryCursor, which: u64) {
         let Self { start, tail, which_rest, rest, parts, unsaid, lost } = *self;
         let values = [start, tail, which_rest, rest, parts, unsaid, lost];
         for (at, value) in (place::STATES[index(which)]..).zip(values) {
-            ledger.word(at).store(value, SeqCst);
+            cursor.word(at).store(value, SeqCst);
         }
     }
 }
 
-impl Ledger {
+impl DeliveryCursor {
     fn word(&self, at: usize) -> &AtomicU64 {
         &self.0.all()[at]
     }
@@ -455,17 +455,17 @@ mod tests {
         let change =
             Change { records: records.bytes(), rest: b"half", parts: 2, unsaid: 7, lost: 5 };
         first.commit(0, &change, None).unwrap();
-        first.ledger().settle(records.ends[0]);
-        first.ledger().lose_one();
-        first.ledger().tell(2);
+        first.cursor().settle(records.ends[0]);
+        first.cursor().lose_one();
+        first.cursor().tell(2);
         drop(first);
         let mut next = Spool::open(&memory).unwrap();
         assert_eq!(next.rest(), Rest { bytes: b"half".to_vec(), parts: 2 });
         assert_eq!((next.unsaid(), next.untold()), (7, 4));
         assert_eq!(lines(&mut next), ["", "three"]);
-        assert!(!next.ledger().is_settled());
-        next.ledger().settle(next.tail());
-        assert!(next.ledger().is_settled() && lines(&mut next).is_empty());
+        assert!(!next.cursor().is_settled());
+        next.cursor().settle(next.tail());
+        assert!(next.cursor().is_settled() && lines(&mut next).is_empty());
     }
 
     /// Does what `commit` does up to the taking, and that as well if the kernel comes to it.
@@ -474,12 +474,12 @@ mod tests {
         let records = records(&["second"]);
         let change = Change { records: records.bytes(), rest: b"new", ..NOTHING };
         let next = spool.write(spool.tail(), &change);
-        let which = spool.ledger.load(place::PHASE) & WHICH;
-        next.store(&spool.ledger, which ^ WHICH);
+        let which = spool.cursor.load(place::PHASE) & WHICH;
+        next.store(&spool.cursor, which ^ WHICH);
         let mark = spool.bytes.all().first_chunk_mut().unwrap();
         *mark = [!b'w'];
         let phase = which | TAKING | u64::from(b'w') << LAST_SHIFT;
-        spool.ledger.word(place::PHASE).store(phase, SeqCst);
+        spool.cursor.word(place::PHASE).store(phase, SeqCst);
         if comes_to_it {
             pipe_peek::take(pipe, "second\nnew".len(), mark).unwrap();
         }
@@ -537,7 +537,7 @@ mod tests {
         let most = used();
         assert!(most > QUEUE_MAX as u64, "{most}");
         for _ in 0..3 {
-            spool.ledger().settle(spool.tail());
+            spool.cursor().settle(spool.tail());
             write(&mut spool).unwrap();
         }
         assert!(used() < 5 * CALM as u64, "{}", used());
@@ -549,7 +549,7 @@ mod tests {
         let memory = Spool::memory().unwrap();
         let refused = |at: usize, value: u64| {
             let spool = Spool::open(&memory).unwrap();
-            let word = spool.ledger.word(at);
+            let word = spool.cursor.word(at);
             let before = word.swap(value, SeqCst);
             let refused = Spool::open(&memory).unwrap_err().to_string();
             word.store(before, SeqCst);
@@ -587,7 +587,7 @@ mod tests {
                 }
                 for _ in 0..settled {
                     let Some((_, end)) = waiting.pop_front() else { break };
-                    spool.ledger().settle(end);
+                    spool.cursor().settle(end);
                 }
             }
             drop(spool);

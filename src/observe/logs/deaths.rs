@@ -35,13 +35,14 @@ fn a_pump() {
     let rate = std::env::var("RATE").unwrap().parse().unwrap();
     let sink = journal::start(path.clone(), JournalSocket::connect(&path).unwrap(), QUEUE).unwrap();
     let settings = Settings { node_id: "node-1".into(), pid: Pid(1), node_level: Level::Info };
-    let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
-    book.register(&"web".parse().unwrap(), Limits::new(100, rate, rate));
+    let log_store = LogStore::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
+    log_store.register(&"web".parse().unwrap(), Limits::new(100, rate, rate));
     let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
     let durability = Durability::Spooled(Box::new(Spool::open(&memory).unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let ended = pump(pipe, source, Stream::Stdout, book, durability, std::future::pending());
+        let ended =
+            pump(pipe, source, Stream::Stdout, log_store, durability, std::future::pending());
         assert!(matches!(ended.await.unwrap(), Ended::EndOfFile));
         assert_eq!(sink.close(LONG).await, Flushed::Everything);
     });
@@ -300,22 +301,22 @@ async fn a_pump_that_is_stopped_at_the_end_leaves_what_waits_to_the_next() {
     let _stalled = FakeJournal::at(&path);
     let sink = journal::start(path.clone(), JournalSocket::connect(&path).unwrap(), QUEUE).unwrap();
     let settings = Settings { node_id: "node-1".into(), pid: Pid(1), node_level: Level::Info };
-    let book = LogBook::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
-    book.register(&"web".parse().unwrap(), Limits::new(10_000, 0, 0));
+    let log_store = LogStore::new(settings, Some(sink.clone()), Arc::new(SystemClock::start()));
+    log_store.register(&"web".parse().unwrap(), Limits::new(10_000, 0, 0));
     let (pipe, write) = fds::pipe().unwrap();
     let mut write = File::from(write);
     write.write_all("line\n".repeat(1000).as_bytes()).unwrap();
     write.write_all(b"half a line at the end").unwrap();
     drop(write);
     let all = Query { scope: Scope::All, tail: None, since: None };
-    let mut follower = book.read(all, AtEnd::Follow);
+    let mut follower = log_store.read(all, AtEnd::Follow);
     let at_the_end =
         async { while follower.next().await.unwrap().message != "half a line at the end" {} };
     let memory = Spool::memory().unwrap();
     let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
     let durability = Durability::Spooled(Box::new(Spool::open(&memory).unwrap()));
-    let pumped = pump(pipe, source, Stream::Stdout, book.clone(), durability, at_the_end);
+    let pumped = pump(pipe, source, Stream::Stdout, log_store.clone(), durability, at_the_end);
     assert!(matches!(pumped.await.unwrap(), Ended::Stopped { .. }));
     assert_eq!(sink.close(Duration::ZERO).await, Flushed::Unfinished);
-    assert!(!Spool::open(&memory).unwrap().ledger().is_settled());
+    assert!(!Spool::open(&memory).unwrap().cursor().is_settled());
 }

@@ -1,5 +1,5 @@
-//! The log book: one ring for every service and one for the node itself, and the way from a line
-//! to both the ring and the sink. Knows no process and no pipe.
+//! Everything that was logged: one ring for every service and one for the node itself, and the way
+//! from a line to both the ring and the sink. Knows no process and no pipe.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,6 @@ use tokio::sync::watch;
 
 use super::clock::{Clock, Stamp};
 use super::escape;
-use super::intake::Intake;
 use super::rate::Bucket;
 use super::reader::{AtEnd, Query, Reader};
 use super::recognise::Recogniser;
@@ -15,6 +14,7 @@ use super::record::{NODE, OwnedRecord, Part, Source, Stream};
 use super::render::Frame;
 use super::ring::{Head, Ring};
 use super::sink::{Account, Chunk, Sent, Sink};
+use super::stream_writer::StreamWriter;
 use crate::units::{Level, Pid, ServiceName};
 
 /// Lines of the node itself that are kept.
@@ -27,12 +27,12 @@ const USUAL_LINE: usize = 256;
 const RING_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    #[error("service {service:?} is not registered with the log book")]
+pub enum LogStoreError {
+    #[error("service {service:?} is not registered with the log log_store")]
     NotRegistered { service: String },
 }
 
-/// What the book has to know of the node.
+/// What the log store has to know of the node.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub node_id: String,
@@ -65,9 +65,9 @@ impl Limits {
     }
 }
 
-/// A handle on the book; cheap to clone.
+/// A handle on the log store; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct LogBook(Arc<Inner>);
+pub struct LogStore(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -78,25 +78,25 @@ struct Inner {
     /// None: there is no sink.
     node_frame: Option<Frame>,
     /// Held for one reading or one batch at a time, never over an await.
-    log: Mutex<Log>,
+    log: Mutex<Logs>,
     /// The number of the newest reading.
     news: watch::Sender<u64>,
 }
 
 /// Everything that is kept.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct Logs {
     /// The number of the newest reading.
     pub(super) order: u64,
     node_level: Level,
     /// The node's own is the first. None is ever removed, so an index stays valid.
-    pub(super) shelves: Vec<Shelf>,
+    pub(super) services: Vec<ServiceLog>,
     pub(super) closed: bool,
 }
 
 /// What is kept of one service.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct ServiceLog {
     pub(super) service: Box<str>,
     pub(super) ring: Ring,
     pub(super) bucket: Bucket,
@@ -106,38 +106,41 @@ pub(super) struct Shelf {
     pub(super) account: Arc<Account>,
 }
 
-impl LogBook {
+impl LogStore {
     /// Without a sink, lines are only kept.
     pub fn new(settings: Settings, sink: Option<Sink>, clock: Arc<dyn Clock>) -> Self {
         let node = Arc::new(Source::node(settings.pid));
         let (order, node_level) = (0, settings.node_level);
-        let log = Log { order, node_level, shelves: Vec::new(), closed: false };
+        let log = Logs { order, node_level, services: Vec::new(), closed: false };
         let (log, news) = (Mutex::new(log), watch::Sender::new(0));
         let frame = |form| Frame::new(form, &settings.node_id, &node, Stream::Node);
         let node_frame = sink.as_ref().map(|sink| frame(sink.form()));
-        let book = Self(Arc::new(Inner { settings, sink, clock, node, node_frame, log, news }));
-        let node_shelf = book.shelf(NODE, Limits::new(NODE_LINES, 0, 0));
-        book.lock().shelves.push(node_shelf);
-        book
+        let log_store =
+            Self(Arc::new(Inner { settings, sink, clock, node, node_frame, log, news }));
+        let node_log = log_store.service_log(NODE, Limits::new(NODE_LINES, 0, 0));
+        log_store.lock().services.push(node_log);
+        log_store
     }
 
     /// Makes room for `service`, or changes its limits; what is kept of it stays.
     pub fn register(&self, service: &ServiceName, limits: Limits) {
         let mut log = self.lock();
-        match log.shelves.iter_mut().find(|shelf| *shelf.service == *service.as_str()) {
-            Some(shelf) => {
-                shelf.ring.set_bounds(limits.lines, limits.bytes);
-                shelf.bucket.set(limits.rate, limits.burst, self.0.clock.tick());
+        match log.services.iter_mut().find(|service_log| *service_log.service == *service.as_str())
+        {
+            Some(service_log) => {
+                service_log.ring.set_bounds(limits.lines, limits.bytes);
+                service_log.bucket.set(limits.rate, limits.burst, self.0.clock.tick());
             }
-            None => log.shelves.push(self.shelf(service.as_str(), limits)),
+            None => log.services.push(self.service_log(service.as_str(), limits)),
         }
     }
 
     /// Lets go of what is kept of a service that is no longer there.
     pub fn clear(&self, service: &ServiceName) {
         let mut log = self.lock();
-        if let Some(shelf) = log.shelves.iter_mut().find(|s| *s.service == *service.as_str()) {
-            shelf.ring.set_bounds(0, 0);
+        if let Some(service_log) = log.services.iter_mut().find(|s| *s.service == *service.as_str())
+        {
+            service_log.ring.set_bounds(0, 0);
         }
     }
 
@@ -147,17 +150,22 @@ impl LogBook {
     }
 
     /// The way in for one stream of one run of a registered service.
-    pub fn intake(&self, source: Source, stream: Stream) -> Result<Intake, BookError> {
+    pub fn stream_writer(
+        &self,
+        source: Source,
+        stream: Stream,
+    ) -> Result<StreamWriter, LogStoreError> {
         let log = self.lock();
-        let shelf = log.shelves.iter().position(|shelf| shelf.service == source.service);
-        let Some(shelf) = shelf else {
-            return Err(BookError::NotRegistered { service: source.service.into() });
+        let service_log =
+            log.services.iter().position(|service_log| service_log.service == source.service);
+        let Some(service_log) = service_log else {
+            return Err(LogStoreError::NotRegistered { service: source.service.into() });
         };
-        let account = Arc::clone(&log.shelves[shelf].account);
+        let account = Arc::clone(&log.services[service_log].account);
         drop(log);
         let node_id = &self.0.settings.node_id;
         let frame = self.0.sink.as_ref().map(|s| Frame::new(s.form(), node_id, &source, stream));
-        Ok(Intake::new(self.clone(), shelf, source, stream, frame, account))
+        Ok(StreamWriter::new(self.clone(), service_log, source, stream, frame, account))
     }
 
     /// Records something that the orchestrator has to say, and shows it. Never waits.
@@ -177,8 +185,8 @@ impl LogBook {
                 stream: Stream::Node,
                 part: Part::WHOLE,
             };
-            log.shelves[0].ring.push(head, &line);
-            (order, Arc::clone(&log.shelves[0].account))
+            log.services[0].ring.push(head, &line);
+            (order, Arc::clone(&log.services[0].account))
         };
         self.announce(order);
         if let (Some(sink), Some(frame)) = (&self.0.sink, &self.0.node_frame) {
@@ -205,8 +213,9 @@ impl LogBook {
     /// How many lines of `service` were dropped by its rate limit or did not get out.
     pub fn dropped(&self, service: &ServiceName) -> u64 {
         let log = self.lock();
-        let shelf = log.shelves.iter().find(|shelf| *shelf.service == *service.as_str());
-        shelf.map_or(0, |shelf| shelf.over_rate + shelf.account.lost())
+        let service_log =
+            log.services.iter().find(|service_log| *service_log.service == *service.as_str());
+        service_log.map_or(0, |service_log| service_log.over_rate + service_log.account.lost())
     }
 
     pub fn sink(&self) -> Option<&Sink> {
@@ -223,7 +232,7 @@ impl LogBook {
         self.announce(order);
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Log> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Logs> {
         self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -245,8 +254,8 @@ impl LogBook {
         }
     }
 
-    fn shelf(&self, service: &str, limits: Limits) -> Shelf {
-        Shelf {
+    fn service_log(&self, service: &str, limits: Limits) -> ServiceLog {
+        ServiceLog {
             service: service.into(),
             ring: Ring::new(limits.lines, limits.bytes),
             bucket: Bucket::new(limits.rate, limits.burst, self.0.clock.tick()),
@@ -275,7 +284,7 @@ impl LogBook {
     }
 }
 
-impl Log {
+impl Logs {
     pub(super) fn next_order(&mut self) -> u64 {
         self.order += 1;
         self.order
@@ -314,17 +323,17 @@ pub(super) mod tests {
 
     pub const ALL: Query = Query { scope: Scope::All, tail: None, since: None };
 
-    pub fn book(clock: &Arc<FixedClock>) -> LogBook {
+    pub fn log_store(clock: &Arc<FixedClock>) -> LogStore {
         let settings =
             Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
-        LogBook::new(settings, None, Arc::clone(clock) as Arc<dyn Clock>)
+        LogStore::new(settings, None, Arc::clone(clock) as Arc<dyn Clock>)
     }
 
     /// Registers the service of `instance` without a rate limit.
-    pub fn intake(book: &LogBook, instance: &str, lines: u32) -> Intake {
+    pub fn stream_writer(log_store: &LogStore, instance: &str, lines: u32) -> StreamWriter {
         let id: crate::units::InstanceId = instance.parse().unwrap();
-        book.register(&id.service, Limits::new(lines, 0, 0));
-        book.intake(Source::instance(&id, RunId(1), Pid(7)), Stream::Stdout).unwrap()
+        log_store.register(&id.service, Limits::new(lines, 0, 0));
+        log_store.stream_writer(Source::instance(&id, RunId(1), Pid(7)), Stream::Stdout).unwrap()
     }
 
     pub fn messages(records: Vec<OwnedRecord>) -> Vec<String> {
@@ -337,11 +346,11 @@ pub(super) mod tests {
 
     #[test]
     fn what_the_node_says_is_kept_with_its_fields() {
-        let book = book(&FixedClock::new());
+        let log_store = log_store(&FixedClock::new());
         let fields = [("level", "x".into()), ("message", 7.into()), ("a \"b\"", true.into())];
-        book.node_line(Level::Warn, "careful\n", &fields);
-        book.node_line(Level::Debug, "below the level", &[]);
-        let [record] = <[_; 1]>::try_from(book.query(scope("node"))).unwrap();
+        log_store.node_line(Level::Warn, "careful\n", &fields);
+        log_store.node_line(Level::Debug, "below the level", &[]);
+        let [record] = <[_; 1]>::try_from(log_store.query(scope("node"))).unwrap();
         assert_eq!((record.level, record.message.as_str()), (Level::Warn, "careful\n"));
         assert_eq!((record.service.as_str(), record.run, record.pid), ("node", RunId(0), Pid(1)));
         assert_eq!(record.unix_us, 1_705_314_600_000_000);
@@ -351,32 +360,35 @@ pub(super) mod tests {
 
     #[test]
     fn records_of_several_services_come_in_the_order_of_reading() {
-        let book = book(&FixedClock::new());
-        let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
-        let mut second = intake(&book, "web-1", 100);
+        let log_store = log_store(&FixedClock::new());
+        let (mut web, mut db) =
+            (stream_writer(&log_store, "web-0", 100), stream_writer(&log_store, "db-0", 100));
+        let mut second = stream_writer(&log_store, "web-1", 100);
         web.take_in(b"1\n2\n");
         db.take_in(b"3\nhalf a ");
-        book.node_line(Level::Info, "4", &[]);
+        log_store.node_line(Level::Info, "4", &[]);
         second.take_in(b"5\n");
         web.take_in(b"6\n");
         db.take_in(b"line\n");
         let expected = ["1", "2", "3", "4", "5", "6", "half a line"];
-        assert_eq!(messages(book.query(ALL)), expected);
-        assert_eq!(messages(book.query(scope("web"))), ["1", "2", "5", "6"]);
-        assert_eq!(messages(book.query(scope("web-1"))), ["5"]);
-        assert_eq!(messages(book.query(scope("db"))), ["3", "half a line"]);
-        assert!(book.query(scope("unknown")).is_empty());
+        assert_eq!(messages(log_store.query(ALL)), expected);
+        assert_eq!(messages(log_store.query(scope("web"))), ["1", "2", "5", "6"]);
+        assert_eq!(messages(log_store.query(scope("web-1"))), ["5"]);
+        assert_eq!(messages(log_store.query(scope("db"))), ["3", "half a line"]);
+        assert!(log_store.query(scope("unknown")).is_empty());
     }
 
     #[test]
     fn the_tail_is_the_newest_over_all_rings() {
-        let book = book(&FixedClock::new());
-        let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
-        let mut second = intake(&book, "web-1", 100);
+        let log_store = log_store(&FixedClock::new());
+        let (mut web, mut db) =
+            (stream_writer(&log_store, "web-0", 100), stream_writer(&log_store, "db-0", 100));
+        let mut second = stream_writer(&log_store, "web-1", 100);
         web.take_in(b"1\n2\n3\n");
         db.take_in(b"4\n");
         second.take_in(b"5\n6\n");
-        let tail = |name: &str, n| messages(book.query(Query { tail: Some(n), ..scope(name) }));
+        let tail =
+            |name: &str, n| messages(log_store.query(Query { tail: Some(n), ..scope(name) }));
         assert_eq!(tail("", 4), ["3", "4", "5", "6"]);
         assert_eq!(tail("", 0), [""; 0]);
         assert_eq!(tail("web", 3), ["3", "5", "6"]);
@@ -387,36 +399,36 @@ pub(super) mod tests {
     #[test]
     fn since_takes_what_was_read_at_or_after() {
         let clock = FixedClock::new();
-        let book = book(&clock);
-        let mut web = intake(&book, "web-0", 100);
+        let log_store = log_store(&clock);
+        let mut web = stream_writer(&log_store, "web-0", 100);
         web.take_in(b"early\n");
         clock.advance(Duration::from_secs(1));
         let since = Some(clock.wall());
         web.take_in(b"just\n");
         clock.advance(Duration::from_secs(1));
         web.take_in(b"late\n");
-        assert_eq!(messages(book.query(Query { since, ..ALL })), ["just", "late"]);
+        assert_eq!(messages(log_store.query(Query { since, ..ALL })), ["just", "late"]);
         let tail = Some(5);
-        assert_eq!(messages(book.query(Query { since, tail, ..ALL })), ["just", "late"]);
+        assert_eq!(messages(log_store.query(Query { since, tail, ..ALL })), ["just", "late"]);
     }
 
     #[test]
     fn registering_again_changes_the_limits_and_keeps_the_lines() {
-        let book = book(&FixedClock::new());
-        let mut web = intake(&book, "web-0", 100);
+        let log_store = log_store(&FixedClock::new());
+        let mut web = stream_writer(&log_store, "web-0", 100);
         web.take_in(b"1\n2\n3\n");
-        book.register(&"web".parse().unwrap(), Limits::new(2, 1, 1));
-        assert_eq!(messages(book.query(ALL)), ["2", "3"]);
+        log_store.register(&"web".parse().unwrap(), Limits::new(2, 1, 1));
+        assert_eq!(messages(log_store.query(ALL)), ["2", "3"]);
         web.take_in(b"4\n5\n");
-        assert_eq!(messages(book.query(ALL)), ["3", "4"]);
-        assert_eq!(book.dropped(&"web".parse().unwrap()), 1);
+        assert_eq!(messages(log_store.query(ALL)), ["3", "4"]);
+        assert_eq!(log_store.dropped(&"web".parse().unwrap()), 1);
     }
 
     #[test]
     fn a_service_that_is_not_registered_has_no_way_in() {
-        let book = book(&FixedClock::new());
+        let log_store = log_store(&FixedClock::new());
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
-        let refused = book.intake(source, Stream::Stdout).unwrap_err();
-        assert_eq!(refused.to_string(), "service \"web\" is not registered with the log book");
+        let refused = log_store.stream_writer(source, Stream::Stdout).unwrap_err();
+        assert_eq!(refused.to_string(), "service \"web\" is not registered with the log log_store");
     }
 }

@@ -21,7 +21,7 @@ use crate::units::Level;
 
 /// Begins to log what is at least `level`; of the libraries, only warnings and errors. Panics are
 /// logged as an error line from then on. An error: the process has a subscriber already.
-pub fn begin(level: Level) -> Result<(), TryInitError> {
+pub fn install(level: Level) -> Result<(), TryInitError> {
     subscriber(level, std::io::stderr).try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(line["bytes"], 7);
         assert_eq!((&line["ratio"], &line["ok"]), (&Value::from(0.5), &Value::from(true)));
         assert_eq!(line["error"], "disk \"a\"\nfull");
-        assert_eq!(line["target"], "blackhole_node::telemetry::service_log::tests");
+        assert_eq!(line["target"], "blackhole_node::telemetry::json_subscriber::tests");
         let time = line["timestamp"].as_str().unwrap();
         assert!(humantime::parse_rfc3339(time).is_ok() && time.len() == 27, "{time}");
     }

@@ -10,33 +10,33 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use super::book::LogBook;
+use super::log_store::LogStore;
 use crate::units::Level;
 
-/// From now on events of this process go into `book`, which drops those below its level; those of
-/// libraries only at warn and above. Fails if the process already has a subscriber.
-pub fn begin(book: LogBook) -> Result<(), SetGlobalDefaultError> {
-    tracing::subscriber::set_global_default(subscriber(book))
+/// From now on events of this process go into the log store, which drops those below its level;
+/// those of libraries only at warn and above. Fails if the process already has a subscriber.
+pub fn install(log_store: LogStore) -> Result<(), SetGlobalDefaultError> {
+    tracing::subscriber::set_global_default(subscriber(log_store))
 }
 
-fn subscriber(book: LogBook) -> impl Subscriber + Send + Sync {
+fn subscriber(log_store: LogStore) -> impl Subscriber + Send + Sync {
     let filter = Targets::new()
         .with_default(tracing::Level::WARN)
         .with_target("blackhole_node", tracing::Level::TRACE);
-    tracing_subscriber::registry().with(BookLayer { book }.with_filter(filter))
+    tracing_subscriber::registry().with(LogStoreLayer { log_store }.with_filter(filter))
 }
 
-struct BookLayer {
-    book: LogBook,
+struct LogStoreLayer {
+    log_store: LogStore,
 }
 
-impl<S: Subscriber> Layer<S> for BookLayer {
+impl<S: Subscriber> Layer<S> for LogStoreLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = Line::default();
         event.record(&mut line);
         let metadata = event.metadata();
         line.fields.push(("target", metadata.target().into()));
-        self.book.node_line(node_level(*metadata.level()), &line.message, &line.fields);
+        self.log_store.node_line(node_level(*metadata.level()), &line.message, &line.fields);
     }
 }
 
@@ -93,20 +93,20 @@ fn node_level(level: tracing::Level) -> Level {
 
 #[cfg(test)]
 mod tests {
-    use super::super::book::tests::{ALL, book};
     use super::super::clock::fixed::FixedClock;
+    use super::super::log_store::tests::{ALL, log_store};
     use super::*;
 
     #[test]
     fn events_of_libraries_become_lines_of_the_node_from_warn_on() {
-        let book = book(&FixedClock::new());
-        tracing::subscriber::with_default(subscriber(book.clone()), || {
+        let log_store = log_store(&FixedClock::new());
+        tracing::subscriber::with_default(subscriber(log_store.clone()), || {
             tracing::info!(target: "h2", "noise");
             tracing::warn!(target: "h2", peer = 7, open = true, "connection {}", "lost");
             tracing::info!(target: "blackhole_node::node", name = "x\"y", "ready");
             tracing::debug!(target: "blackhole_node::node", "too fine");
         });
-        let seen = book.query(ALL);
+        let seen = log_store.query(ALL);
         let shown: Vec<_> = seen.iter().map(|r| (r.level, r.message.as_str())).collect();
         assert_eq!(shown, [(Level::Warn, "connection lost"), (Level::Info, "ready")]);
         let fields = &seen[0].fields;

@@ -1,4 +1,4 @@
-//! The way of a stream's bytes into the book: split, limited, kept, rendered, handed to the
+//! The way of a stream's bytes into the log_store: split, limited, kept, rendered, handed to the
 //! console. Knows no pipe; whoever reads one calls this once for each read.
 
 use std::io;
@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::book::{LogBook, Shelf, structured_line};
 use super::clock::Stamp;
-use super::rate::Unsaid;
+use super::log_store::{LogStore, ServiceLog, structured_line};
+use super::rate::UntoldDrops;
 use super::recognise::Recogniser;
 use super::record::{Part, Source, Stream};
 use super::render::Frame;
@@ -23,9 +23,9 @@ const PIECE: u64 = 64 * 1024;
 
 /// One stream of one run.
 #[derive(Debug)]
-pub struct Intake {
-    book: LogBook,
-    shelf: usize,
+pub struct StreamWriter {
+    log_store: LogStore,
+    service_log: usize,
     splitter: Splitter,
     lane: Lane,
     account: Arc<Account>,
@@ -41,7 +41,7 @@ struct Lane {
     /// None: there is nowhere to show them.
     frame: Option<Frame>,
     recogniser: Recogniser,
-    unsaid: Unsaid,
+    unsaid: UntoldDrops,
     rendered: Vec<u8>,
     /// Records in `rendered`.
     lines: u64,
@@ -61,19 +61,19 @@ enum Wanted {
     Gone,
 }
 
-/// One reading at work: the lane, and the service's shelf while the book is locked.
+/// One reading at work: the lane, and the service's service log while the log store is locked.
 struct Reading<'a> {
     lane: &'a mut Lane,
-    shelf: &'a mut Shelf,
+    service_log: &'a mut ServiceLog,
     stamp: Stamp,
     now: Tick,
     order: u64,
 }
 
-impl Intake {
+impl StreamWriter {
     pub(super) fn new(
-        book: LogBook,
-        shelf: usize,
+        log_store: LogStore,
+        service_log: usize,
         source: Source,
         stream: Stream,
         frame: Option<Frame>,
@@ -84,18 +84,18 @@ impl Intake {
             stream,
             frame,
             recogniser: Recogniser::default(),
-            unsaid: Unsaid::default(),
+            unsaid: UntoldDrops::default(),
             rendered: Vec::new(),
             lines: 0,
             records: None,
         };
-        Self { book, shelf, splitter: Splitter::default(), lane, account, spool: None }
+        Self { log_store, service_log, splitter: Splitter::default(), lane, account, spool: None }
     }
 
     /// Waits until everything that is kept has got out, or the sink was given up.
     pub async fn settled(&self) {
-        if let (Some(sink), Some(spool)) = (self.book.sink(), &self.spool) {
-            sink.settled(&spool.ledger()).await;
+        if let (Some(sink), Some(spool)) = (self.log_store.sink(), &self.spool) {
+            sink.settled(&spool.cursor()).await;
         }
     }
 
@@ -108,10 +108,10 @@ impl Intake {
     /// goes out first. Before anything is taken in; instead of `resume` and `hand_over`.
     pub async fn keep_in(&mut self, mut spool: Spool) -> io::Result<()> {
         self.splitter = Splitter::resume(spool.rest());
-        self.lane.unsaid = Unsaid::inherited(spool.unsaid(), self.book.clock().tick());
+        self.lane.unsaid = UntoldDrops::inherited(spool.unsaid(), self.log_store.clock().tick());
         let untold = spool.untold();
-        if let (Some(sink), true) = (self.book.sink(), untold > 0) {
-            sink.lose(&self.account, untold, Some(&spool.ledger()));
+        if let (Some(sink), true) = (self.log_store.sink(), untold > 0) {
+            sink.lose(&self.account, untold, Some(&spool.cursor()));
         }
         let (records, head) = (spool.copy(), spool.head());
         self.spool = Some(spool);
@@ -130,7 +130,7 @@ impl Intake {
 
     /// How long until dropped lines have to be told of; none: there are none.
     pub fn notice_due(&self) -> Option<Duration> {
-        self.lane.unsaid.waits_for(self.book.clock().tick())
+        self.lane.unsaid.waits_for(self.log_store.clock().tick())
     }
 
     /// Tells of dropped lines now. Call `hand_over` after it.
@@ -159,7 +159,7 @@ impl Intake {
     /// Gives what was rendered to the sink. Waits at most `sink::PATIENCE` for room.
     pub async fn hand_over(&mut self) {
         let bytes = std::mem::take(&mut self.lane.rendered);
-        let (Some(sink), false) = (self.book.sink(), bytes.is_empty()) else {
+        let (Some(sink), false) = (self.log_store.sink(), bytes.is_empty()) else {
             return;
         };
         let lines = std::mem::take(&mut self.lane.lines);
@@ -186,7 +186,7 @@ impl Intake {
             Wanted::Room(room, begin) => {
                 spool.commit(begin, &change(records.bytes(), 0), looked)?;
                 let kept = records.bytes().len();
-                let receipt = Receipt::new(spool.ledger(), records.take_ends(begin), kept);
+                let receipt = Receipt::new(spool.cursor(), records.take_ends(begin), kept);
                 let (account, receipt) = (Arc::clone(&self.account), Some(receipt));
                 room.queue(Chunk { bytes, lines, account, receipt });
             }
@@ -197,8 +197,8 @@ impl Intake {
             Wanted::TooMuch => {
                 records.clear();
                 spool.commit(spool.tail(), &change(&[], lines), looked)?;
-                if let Some(sink) = self.book.sink() {
-                    sink.lose(&self.account, lines, Some(&spool.ledger()));
+                if let Some(sink) = self.log_store.sink() {
+                    sink.lose(&self.account, lines, Some(&spool.cursor()));
                 }
             }
             Wanted::Gone => {
@@ -211,12 +211,12 @@ impl Intake {
     }
     fn be_without_sink(&mut self) {
         self.lane.frame = None;
-        self.book.tell_sink_gone();
+        self.log_store.tell_sink_gone();
     }
 
     async fn room(&self) -> Wanted {
         let (Some(sink), Some(spool), Some(records)) =
-            (self.book.sink(), &self.spool, &self.lane.records)
+            (self.log_store.sink(), &self.spool, &self.lane.records)
         else {
             return Wanted::Nothing;
         };
@@ -258,14 +258,15 @@ impl Intake {
     /// Whether the sink has it.
     async fn send_piece(&mut self, place: Range<u64>, ends: Vec<u64>) -> bool {
         let bytes = std::mem::take(&mut self.lane.rendered);
-        let (Some(sink), Some(spool), false) = (self.book.sink(), &self.spool, bytes.is_empty())
+        let (Some(sink), Some(spool), false) =
+            (self.log_store.sink(), &self.spool, bytes.is_empty())
         else {
             return false;
         };
         let kept = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
         match sink.reserve(bytes.len().max(kept)).await {
             Reserved::Room(room) => {
-                let receipt = Some(Receipt::new(spool.ledger(), ends, kept));
+                let receipt = Some(Receipt::new(spool.cursor(), ends, kept));
                 let lines = std::mem::take(&mut self.lane.lines);
                 room.queue(Chunk { bytes, lines, account: Arc::clone(&self.account), receipt });
                 true
@@ -281,33 +282,34 @@ impl Intake {
     /// Forgets what is in the spool from `begin` on.
     fn give_up_kept(&mut self, begin: u64, lines: u64) -> io::Result<()> {
         let Some(spool) = &mut self.spool else { return Ok(()) };
-        let sink = self.book.sink().filter(|_| self.lane.frame.is_some());
+        let sink = self.log_store.sink().filter(|_| self.lane.frame.is_some());
         let lost = if sink.is_some() { lines } else { 0 };
         let (rest, parts) = self.splitter.rest();
         let unsaid = self.lane.unsaid.lines();
         spool.commit(begin, &Change { records: &[], rest, parts, unsaid, lost }, None)?;
         if let Some(sink) = sink {
-            sink.lose(&self.account, lost, Some(&spool.ledger()));
+            sink.lose(&self.account, lost, Some(&spool.cursor()));
         }
         Ok(())
     }
 
     fn read<T>(&mut self, work: impl FnOnce(&mut Splitter, &mut Reading<'_>) -> T) -> T {
-        let (stamp, now) = (Stamp::of(self.book.clock().wall()), self.book.clock().tick());
+        let (stamp, now) =
+            (Stamp::of(self.log_store.clock().wall()), self.log_store.clock().tick());
         self.begin_rendering();
-        let mut log = self.book.lock();
+        let mut log = self.log_store.lock();
         let order = log.next_order();
-        let shelf = &mut log.shelves[self.shelf];
-        shelf.bucket.refill(now);
-        let mut reading = Reading { lane: &mut self.lane, shelf, stamp, now, order };
+        let service_log = &mut log.services[self.service_log];
+        service_log.bucket.refill(now);
+        let mut reading = Reading { lane: &mut self.lane, service_log, stamp, now, order };
         let outcome = work(&mut self.splitter, &mut reading);
         drop(log);
-        self.book.announce(order);
+        self.log_store.announce(order);
         outcome
     }
 
     fn begin_rendering(&mut self) {
-        if let (Some(sink), true) = (self.book.sink(), self.lane.rendered.is_empty()) {
+        if let (Some(sink), true) = (self.log_store.sink(), self.lane.rendered.is_empty()) {
             self.lane.rendered = sink.buffer();
         }
     }
@@ -323,8 +325,8 @@ impl Lane {
 
 impl Reading<'_> {
     fn line(&mut self, line: &[u8], part: Part) {
-        if !self.shelf.bucket.take() {
-            self.shelf.over_rate += 1;
+        if !self.service_log.bucket.take() {
+            self.service_log.over_rate += 1;
             self.lane.unsaid.drop_one(self.now);
             return;
         }
@@ -360,7 +362,7 @@ impl Reading<'_> {
             stream: self.lane.stream,
             part,
         };
-        self.shelf.ring.push(head, line);
+        self.service_log.ring.push(head, line);
         self.lane.lines += 1;
         self.lane.render(&self.stamp, line, part);
         if let Some(records) = &mut self.lane.records {
@@ -371,10 +373,10 @@ impl Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::book::tests::{ALL, book, intake, messages};
-    use super::super::book::{Limits, Settings};
     use super::super::clock::fixed::FixedClock;
     use super::super::console;
+    use super::super::log_store::tests::{ALL, log_store, messages, stream_writer};
+    use super::super::log_store::{Limits, Settings};
     use super::super::render::{Colour, Style};
     use super::super::sink::Flushed;
     use super::*;
@@ -386,11 +388,11 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn shown_book(fd: OwnedFd, queue: usize) -> LogBook {
+    fn shown_book(fd: OwnedFd, queue: usize) -> LogStore {
         let settings =
             Settings { node_id: "node-1".to_owned(), pid: Pid(1), node_level: Level::Info };
         let sink = console::start(fd, Style::Pretty(Colour::Never), queue).unwrap();
-        LogBook::new(settings, Some(sink), FixedClock::new())
+        LogStore::new(settings, Some(sink), FixedClock::new())
     }
 
     fn read_all(fd: OwnedFd) -> std::thread::JoinHandle<String> {
@@ -401,19 +403,19 @@ mod tests {
         })
     }
 
-    async fn close(book: &LogBook) -> Flushed {
-        book.sink().unwrap().close(LONG).await
+    async fn close(log_store: &LogStore) -> Flushed {
+        log_store.sink().unwrap().close(LONG).await
     }
 
     #[test]
     fn lines_over_the_rate_are_dropped_and_counted_exactly() {
         let clock = FixedClock::new();
-        let book = book(&clock);
-        let mut web = intake(&book, "web-0", 1000);
+        let log_store = log_store(&clock);
+        let mut web = stream_writer(&log_store, "web-0", 1000);
         let service = "web".parse().unwrap();
-        book.register(&service, Limits::new(1000, 10, 3));
+        log_store.register(&service, Limits::new(1000, 10, 3));
         web.take_in(b"1\n2\n3\n4\n5\n");
-        assert_eq!(book.dropped(&service), 2);
+        assert_eq!(log_store.dropped(&service), 2);
         assert_eq!(web.notice_due(), Some(Duration::from_secs(1)));
         clock.advance(Duration::from_millis(100));
         web.take_in(b"6\n7\n");
@@ -422,60 +424,61 @@ mod tests {
         web.finish();
         assert_eq!(web.notice_due(), None);
         let notice = |n| format!("{n} lines dropped by the rate limit");
-        let seen = book.query(ALL);
+        let seen = log_store.query(ALL);
         assert_eq!(seen[3].level, Level::Warn);
         assert_eq!(seen[3].fields["lines"], "2");
         assert_eq!(messages(seen), ["1", "2", "3", &notice(2), "6", &notice(2)]);
-        assert_eq!(book.dropped(&service), 4);
+        assert_eq!(log_store.dropped(&service), 4);
     }
 
     #[test]
     fn both_streams_of_all_instances_share_one_bucket() {
-        let book = book(&FixedClock::new());
-        let (mut first, mut second) = (intake(&book, "web-0", 100), intake(&book, "web-1", 100));
-        book.register(&"web".parse().unwrap(), Limits::new(100, 1, 3));
+        let log_store = log_store(&FixedClock::new());
+        let (mut first, mut second) =
+            (stream_writer(&log_store, "web-0", 100), stream_writer(&log_store, "web-1", 100));
+        log_store.register(&"web".parse().unwrap(), Limits::new(100, 1, 3));
         first.take_in(b"1\n2\n");
         second.take_in(b"3\n4\n");
-        assert_eq!(messages(book.query(ALL)), ["1", "2", "3"]);
+        assert_eq!(messages(log_store.query(ALL)), ["1", "2", "3"]);
         assert_eq!((first.notice_due(), second.notice_due()), (None, Some(Duration::from_secs(1))));
     }
 
     #[test]
     fn a_flood_of_drops_alone_is_told_of_every_second() {
         let clock = FixedClock::new();
-        let book = book(&clock);
-        let mut web = intake(&book, "web-0", 100);
-        book.register(&"web".parse().unwrap(), Limits { rate: 1, ..Limits::new(100, 1, 1) });
+        let log_store = log_store(&clock);
+        let mut web = stream_writer(&log_store, "web-0", 100);
+        log_store.register(&"web".parse().unwrap(), Limits { rate: 1, ..Limits::new(100, 1, 1) });
         web.take_in(b"1\n");
         for _ in 0..20 {
             clock.advance(Duration::from_millis(99));
             web.take_in(b"x\nx\n");
         }
         web.say_dropped();
-        let seen = book.query(ALL);
+        let seen = log_store.query(ALL);
         let told: u64 =
             seen.iter().filter_map(|r| r.fields.get("lines")?.parse::<u64>().ok()).sum();
         let shown = seen.iter().filter(|record| record.fields.is_empty()).count() as u64;
-        assert_eq!((told + shown, told), (41, book.dropped(&"web".parse().unwrap())));
+        assert_eq!((told + shown, told), (41, log_store.dropped(&"web".parse().unwrap())));
         assert!(seen.len() < 8);
     }
 
     #[test]
     fn bytes_of_any_kind_are_kept_and_shown_as_text() {
-        let book = book(&FixedClock::new());
-        let mut web = intake(&book, "web-0", 100);
+        let log_store = log_store(&FixedClock::new());
+        let mut web = stream_writer(&log_store, "web-0", 100);
         web.take_in(b"bad \xff\xfe\nnul \0\n\x1b[31mred\x1b[0m\r\n");
         let expected = ["bad \u{fffd}\u{fffd}", "nul \0", "\x1b[31mred\x1b[0m"];
-        assert_eq!(messages(book.query(ALL)), expected);
+        assert_eq!(messages(log_store.query(ALL)), expected);
     }
 
     #[test]
     fn a_line_of_a_mebibyte_is_kept_in_marked_parts() {
-        let book = book(&FixedClock::new());
-        let mut web = intake(&book, "web-0", 100_000);
+        let log_store = log_store(&FixedClock::new());
+        let mut web = stream_writer(&log_store, "web-0", 100_000);
         "z".repeat(1 << 20).as_bytes().chunks(1000).for_each(|chunk| web.take_in(chunk));
         web.finish();
-        let seen = book.query(ALL);
+        let seen = log_store.query(ALL);
         assert_eq!(seen.iter().map(|record| record.message.len()).sum::<usize>(), 1 << 20);
         assert_eq!((seen.len(), seen[0].fields["part"].as_str()), (16, "1"));
         assert!(seen[..15].iter().all(|record| record.fields["continues"] == "true"));
@@ -485,13 +488,13 @@ mod tests {
     #[tokio::test]
     async fn the_console_shows_what_the_ring_keeps() {
         let (read, write) = pipe().unwrap();
-        let book = shown_book(write, 1 << 20);
+        let log_store = shown_book(write, 1 << 20);
         let reader = read_all(read);
-        let mut web = intake(&book, "web-0", 100);
-        book.node_line(Level::Info, "starting", &[("instance", "web-0".into())]);
+        let mut web = stream_writer(&log_store, "web-0", 100);
+        log_store.node_line(Level::Info, "starting", &[("instance", "web-0".into())]);
         web.take_in(b"{\"level\":\"error\",\"msg\":\"no\"}\nplain\n");
         web.hand_over().await;
-        assert_eq!(close(&book).await, Flushed::Everything);
+        assert_eq!(close(&log_store).await, Flushed::Everything);
         let expected = "\
             10:30:00.000  INFO  node            starting  instance=web-0\n\
             10:30:00.000  ERROR web-0           no\n\
@@ -502,55 +505,56 @@ mod tests {
     #[tokio::test]
     async fn what_a_slow_console_misses_is_counted_told_and_still_kept() {
         let (read, write) = pipe().unwrap();
-        let book = shown_book(write, 100_000);
-        let mut web = intake(&book, "web-0", 100_000);
+        let log_store = shown_book(write, 100_000);
+        let mut web = stream_writer(&log_store, "web-0", 100_000);
         let service = "web".parse().unwrap();
         let mut taken = 0;
-        while book.dropped(&service) == 0 {
+        while log_store.dropped(&service) == 0 {
             web.take_in("line\n".repeat(500).as_bytes());
             web.hand_over().await;
             taken += 500;
         }
         web.take_in("line\n".repeat(1000).as_bytes());
         web.hand_over().await;
-        assert_eq!(book.dropped(&service), 1500);
+        assert_eq!(log_store.dropped(&service), 1500);
         let reader = read_all(read);
-        assert_eq!(book.sink().unwrap().flush(LONG).await, Flushed::Everything);
+        assert_eq!(log_store.sink().unwrap().flush(LONG).await, Flushed::Everything);
         web.take_in(b"after\n");
         web.hand_over().await;
-        assert_eq!(close(&book).await, Flushed::Everything);
+        assert_eq!(close(&log_store).await, Flushed::Everything);
         let shown = reader.join().unwrap();
         let note = "1500 lines not shown: the console was too slow  lines=1500\n";
         assert!(shown.contains(note), "{}", &shown[shown.len() - 300..]);
         assert_eq!(shown.lines().count(), taken - 500 + 2);
-        assert_eq!(book.query(ALL).len(), taken + 1001);
+        assert_eq!(log_store.query(ALL).len(), taken + 1001);
     }
 
     #[tokio::test]
     async fn a_console_that_goes_away_is_mentioned_once_and_the_rings_go_on() {
         let (read, write) = pipe().unwrap();
         drop(read);
-        let book = shown_book(write, 1 << 20);
-        let (mut web, mut db) = (intake(&book, "web-0", 100), intake(&book, "db-0", 100));
+        let log_store = shown_book(write, 1 << 20);
+        let (mut web, mut db) =
+            (stream_writer(&log_store, "web-0", 100), stream_writer(&log_store, "db-0", 100));
         web.take_in(b"1\n");
         web.hand_over().await;
-        assert_eq!(book.sink().unwrap().flush(LONG).await, Flushed::Unfinished);
-        for intake in [&mut web, &mut db] {
-            intake.take_in(b"2\n");
-            intake.hand_over().await;
+        assert_eq!(log_store.sink().unwrap().flush(LONG).await, Flushed::Unfinished);
+        for stream_writer in [&mut web, &mut db] {
+            stream_writer.take_in(b"2\n");
+            stream_writer.hand_over().await;
         }
-        book.node_line(Level::Info, "3", &[]);
+        log_store.node_line(Level::Info, "3", &[]);
         let gone = "the console was given up; logs are only kept in memory";
-        assert_eq!(messages(book.query(ALL)), ["1", "2", gone, "2", "3"]);
+        assert_eq!(messages(log_store.query(ALL)), ["1", "2", gone, "2", "3"]);
     }
 
     #[test]
     fn the_handle_and_the_intake_may_be_used_by_any_task() {
         fn is_send<T: Send + 'static>(_: &T) {}
-        let book = book(&FixedClock::new());
-        is_send(&book);
-        is_send(&intake(&book, "web-0", 1));
+        let log_store = log_store(&FixedClock::new());
+        is_send(&log_store);
+        is_send(&stream_writer(&log_store, "web-0", 1));
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(1));
-        is_send(&book.intake(source, Stream::Stderr));
+        is_send(&log_store.stream_writer(source, Stream::Stderr));
     }
 }
