@@ -5,16 +5,16 @@
 mod common;
 
 use common::processes::{ends, runs};
-use common::{Answer, Lab, Pid, idle, service, sh};
+use common::{Lab, Pid, Responder, idle, service, sh};
 use rustix::process::Signal;
 use std::time::Duration;
 
 const WHILE: Duration = Duration::from_secs(30);
 
-fn after_stop(lab: &Lab, result: &str, exit_status: &str) -> Answer {
+fn after_stop(lab: &Lab, result: &str, exit_status: &str) -> Responder {
     let mut command = lab.binary();
     command.env("SERVICE_RESULT", result).env("EXIT_STATUS", exit_status).arg("after-stop");
-    Answer::of(command)
+    Responder::of(command)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fd_names::{CheckpointSlot, FdName, InheritedFds};
 use super::service_manager::ServiceManager;
-use crate::config::Beside;
+use crate::config::RuntimeOverrides;
 use crate::decide::SavedNode;
 use crate::linux::{fds, process};
 use crate::units::{Pid, RunId};
@@ -40,7 +40,7 @@ pub struct State {
     /// The configuration in force, as text that gives it again.
     pub config: String,
     /// What an operator asked for, and the configuration does not have.
-    pub beside: Beside,
+    pub overrides: RuntimeOverrides,
     pub node: SavedNode,
 }
 
@@ -152,9 +152,9 @@ mod tests {
     fn state() -> State {
         let node = Node::new([], 7).saved();
         let scaled = BTreeMap::from([("web".parse().unwrap(), 3)]);
-        let beside = Beside { scaled, ..Beside::default() };
+        let overrides = RuntimeOverrides { scaled, ..RuntimeOverrides::default() };
         let began_at = Duration::from_millis(1234);
-        State { generation: 1, began_at, config: "[node]\n".to_owned(), beside, node }
+        State { generation: 1, began_at, config: "[node]\n".to_owned(), overrides, node }
     }
 
     fn runs() -> BTreeMap<RunId, SavedRun> {

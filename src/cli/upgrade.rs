@@ -6,7 +6,7 @@ use super::args::UpgradeArgs;
 use super::console::{Console, printable};
 use super::error::Error;
 use super::exit::ExitCode;
-use crate::control::client::{Client, Successor};
+use crate::control::client::{Client, NextOrchestrator};
 use crate::rpc::pb::node::UpgradeReply;
 
 /// Has the node replaced, and waits until its successor answers.
@@ -34,7 +34,7 @@ pub async fn wait_for_successor(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, Error> {
     let UpgradeReply { from_version, to_version, generation } = reply;
-    let Successor { info, instances } = node.successor(*generation).await?;
+    let NextOrchestrator { info, instances } = node.successor(*generation).await?;
     let text = if json {
         let told = json!({
             "from": from_version,

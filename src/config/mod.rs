@@ -3,23 +3,25 @@
 //!
 //! In reading order: `layers` makes one `tree` of all sources (`toml_text`, `yaml_text`);
 //! `sections` and `services` read it key by key through `section` and the readers of `values` and
-//! `addresses`, each of which declares the `form` it takes; `dependencies`, `whole` and `sums`
-//! judge what is only known at the end; `report` tells it all, `origins` remembers where it was
-//! written, `show` is the way back, `schema` tells other programs what may be written. `live` is
-//! about a node that runs.
+//! `addresses`, each of which declares the `form` it takes; `dependencies`, `cross_checks` and
+//! `capacity` judge what is only known at the end; `report` tells it all, `origins` remembers where
+//! it was written, `show` is the way back, `schema` tells other programs what may be written.
+//! `overrides` and `runtime_changes` are about a node that runs.
 
 mod addresses;
-mod beside;
+mod capacity;
+mod cross_checks;
 mod dependencies;
 mod foreign;
 mod form;
 mod layers;
-mod live;
 mod model;
 mod origins;
+mod overrides;
 mod problem;
 mod report;
 mod resources;
+mod runtime_changes;
 mod sandbox;
 mod schema;
 mod section;
@@ -27,16 +29,16 @@ mod sections;
 mod services;
 mod set_limits;
 mod show;
-mod sums;
 mod toml_text;
 mod tree;
 mod values;
-mod whole;
 mod yaml_scalar;
 mod yaml_text;
 
 #[cfg(test)]
-mod mutilation;
+mod cross_checks_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]
@@ -44,14 +46,10 @@ mod seed_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod whole_tests;
-#[cfg(test)]
 mod yaml_tests;
 
 use std::path::{Path, PathBuf};
 
-pub use beside::Beside;
-pub use live::{ScaleError, UnknownService};
 pub use model::{
     Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
     LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit,
@@ -59,7 +57,9 @@ pub use model::{
     SystemCallFilter, Tier, TierRules, Tiers,
 };
 pub use origins::Origins;
+pub use overrides::RuntimeOverrides;
 pub use problem::{ConfigErrors, Place, Problem};
+pub use runtime_changes::{ScaleError, UnknownService};
 pub use schema::schema;
 pub use set_limits::{LimitSettings, LimitsError};
 pub use show::{show, show_json, show_written};
@@ -115,6 +115,6 @@ pub fn load(sources: &Sources<'_>, host: &HostDefaults) -> Result<Loaded, Config
 fn read(sources: &Sources<'_>, host: &HostDefaults, report: &Report) -> (NodeConfig, Table) {
     let tree = layers::tree(sources, host, report);
     let config = sections::read(&tree, report);
-    whole::check(&config, &tree, host, report);
+    cross_checks::check(&config, &tree, host, report);
     (config, tree)
 }

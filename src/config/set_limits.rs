@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::live::{UnknownService, running_service};
 use super::model::{Kind, NodeConfig, Resources, Service};
 use super::problem::{ConfigErrors, Place, nearest};
 use super::report::Report;
 use super::resources;
+use super::runtime_changes::{UnknownService, running_service};
 use super::section::Section;
 use super::toml_text;
 use super::tree::{Table, snake_case};
@@ -79,7 +79,7 @@ impl LimitSettings {
     }
 
     /// Drops what the file itself says otherwise now.
-    pub fn give_way(&mut self, before: &Service, now: &Service) {
+    pub fn yield_to_file(&mut self, before: &Service, now: &Service) {
         let changed = changed_keys(&before.resources, &now.resources);
         self.0.retain(|key, _| !changed.contains(key));
     }
@@ -233,9 +233,9 @@ mod tests {
         let mut now = before.clone();
         now.resources.memory = Some(ByteSize::mib(5));
         let mut settings = parse(&["memory=64MiB", "tasks=7"]);
-        settings.give_way(&before, &before);
+        settings.yield_to_file(&before, &before);
         assert_eq!(settings, parse(&["memory=64MiB", "tasks=7"]));
-        settings.give_way(&before, &now);
+        settings.yield_to_file(&before, &now);
         assert_eq!(settings, parse(&["tasks=7"]));
         assert_eq!(settings.and(&parse(&["tasks=8"])), parse(&["tasks=8"]));
     }

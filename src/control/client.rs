@@ -78,7 +78,7 @@ pub enum Action {
 
 /// The orchestrator that followed another.
 #[derive(Debug)]
-pub struct Successor {
+pub struct NextOrchestrator {
     pub info: NodeInfo,
     pub instances: usize,
 }
@@ -201,7 +201,7 @@ impl Client {
     }
 
     /// Waits until an orchestrator answers that follows the one of this generation.
-    pub async fn successor(&self, generation: u32) -> Result<Successor, Error> {
+    pub async fn successor(&self, generation: u32) -> Result<NextOrchestrator, Error> {
         let asking = async {
             loop {
                 if let Ok(mut next) = Self::connect(&self.dir).await
@@ -209,7 +209,7 @@ impl Client {
                     && let Some(info) = status.node
                     && info.generation > generation
                 {
-                    return Successor { info, instances: status.instances.len() };
+                    return NextOrchestrator { info, instances: status.instances.len() };
                 }
                 sleep(SUCCESSOR_AGAIN).await;
             }

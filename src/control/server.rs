@@ -15,19 +15,19 @@ use pb::status_feed_server::StatusFeed;
 pub const QUEUE: usize = 64;
 
 /// The way back to the one who asked.
-pub type Answer<T> = oneshot::Sender<Result<T, Status>>;
+pub type Responder<T> = oneshot::Sender<Result<T, Status>>;
 
 /// What the loop is asked, and where the answer goes.
 #[derive(Debug)]
-pub enum Ask {
-    Status { name: String, reply: Answer<pb::NodeStatus> },
-    Verb { verb: Verb, request: pb::VerbRequest, reply: Answer<pb::VerbReply> },
-    Why { name: String, reply: Answer<pb::WhyReply> },
-    Security { name: String, reply: Answer<pb::SecurityReply> },
-    Reload { request: pb::ReloadRequest, reply: Answer<pb::ReplanReply> },
-    Scale { request: pb::ScaleRequest, reply: Answer<pb::ReplanReply> },
-    SetLimits { request: pb::SetLimitsRequest, reply: Answer<pb::ReplanReply> },
-    Upgrade { request: pb::UpgradeRequest, reply: Answer<pb::UpgradeReply> },
+pub enum ControlRequest {
+    Status { name: String, reply: Responder<pb::NodeStatus> },
+    Verb { verb: Verb, request: pb::VerbRequest, reply: Responder<pb::VerbReply> },
+    Why { name: String, reply: Responder<pb::WhyReply> },
+    Security { name: String, reply: Responder<pb::SecurityReply> },
+    Reload { request: pb::ReloadRequest, reply: Responder<pb::ReplanReply> },
+    Scale { request: pb::ScaleRequest, reply: Responder<pb::ReplanReply> },
+    SetLimits { request: pb::SetLimitsRequest, reply: Responder<pb::ReplanReply> },
+    Upgrade { request: pb::UpgradeRequest, reply: Responder<pb::UpgradeReply> },
     Shutdown { reply: oneshot::Sender<pb::ShutdownReply> },
 }
 
@@ -48,19 +48,19 @@ pub trait LogSource: Send + Sync + 'static {
 
 /// Serves `Control` and `StatusFeed` by asking the loop.
 #[derive(Debug, Clone)]
-pub struct Desk<L> {
-    asks: mpsc::Sender<Ask>,
+pub struct ControlService<L> {
+    requests: mpsc::Sender<ControlRequest>,
     logs: L,
 }
 
-impl<L> Desk<L> {
-    pub fn new(asks: mpsc::Sender<Ask>, logs: L) -> Self {
-        Self { asks, logs }
+impl<L> ControlService<L> {
+    pub fn new(requests: mpsc::Sender<ControlRequest>, logs: L) -> Self {
+        Self { requests, logs }
     }
 
-    async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Status> {
+    async fn ask<T>(&self, ask: ControlRequest, answer: oneshot::Receiver<T>) -> Result<T, Status> {
         let ending = || Status::unavailable("the node is ending");
-        self.asks.send(ask).await.map_err(|_| ending())?;
+        self.requests.send(ask).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())
     }
 
@@ -70,19 +70,19 @@ impl<L> Desk<L> {
         request: pb::VerbRequest,
     ) -> Result<Response<pb::VerbReply>, Status> {
         let (reply, answer) = oneshot::channel();
-        let reply = self.ask(Ask::Verb { verb, request, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::Verb { verb, request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
     async fn status_of(&self, name: String) -> Result<Response<pb::NodeStatus>, Status> {
         let (reply, answer) = oneshot::channel();
-        let status = self.ask(Ask::Status { name, reply }, answer).await??;
+        let status = self.ask(ControlRequest::Status { name, reply }, answer).await??;
         Ok(Response::new(status))
     }
 }
 
 #[tonic::async_trait]
-impl<L: LogSource> Control for Desk<L> {
+impl<L: LogSource> Control for ControlService<L> {
     async fn status(
         &self,
         request: Request<pb::StatusRequest>,
@@ -117,7 +117,7 @@ impl<L: LogSource> Control for Desk<L> {
     ) -> Result<Response<pb::ReplanReply>, Status> {
         let (reply, answer) = oneshot::channel();
         let request = request.into_inner();
-        let reply = self.ask(Ask::Reload { request, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::Reload { request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
@@ -127,7 +127,7 @@ impl<L: LogSource> Control for Desk<L> {
     ) -> Result<Response<pb::ReplanReply>, Status> {
         let (reply, answer) = oneshot::channel();
         let request = request.into_inner();
-        let reply = self.ask(Ask::Scale { request, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::Scale { request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
@@ -137,7 +137,7 @@ impl<L: LogSource> Control for Desk<L> {
     ) -> Result<Response<pb::ReplanReply>, Status> {
         let (reply, answer) = oneshot::channel();
         let request = request.into_inner();
-        let reply = self.ask(Ask::SetLimits { request, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::SetLimits { request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
@@ -147,7 +147,7 @@ impl<L: LogSource> Control for Desk<L> {
     ) -> Result<Response<pb::WhyReply>, Status> {
         let (reply, answer) = oneshot::channel();
         let name = request.into_inner().name;
-        let reply = self.ask(Ask::Why { name, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::Why { name, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
@@ -157,7 +157,7 @@ impl<L: LogSource> Control for Desk<L> {
     ) -> Result<Response<pb::SecurityReply>, Status> {
         let (reply, answer) = oneshot::channel();
         let name = request.into_inner().name;
-        let reply = self.ask(Ask::Security { name, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::Security { name, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
@@ -167,7 +167,7 @@ impl<L: LogSource> Control for Desk<L> {
     ) -> Result<Response<pb::UpgradeReply>, Status> {
         let (reply, answer) = oneshot::channel();
         let request = request.into_inner();
-        let reply = self.ask(Ask::Upgrade { request, reply }, answer).await??;
+        let reply = self.ask(ControlRequest::Upgrade { request, reply }, answer).await??;
         Ok(Response::new(reply))
     }
 
@@ -176,7 +176,7 @@ impl<L: LogSource> Control for Desk<L> {
         _: Request<pb::ShutdownRequest>,
     ) -> Result<Response<pb::ShutdownReply>, Status> {
         let (reply, answer) = oneshot::channel();
-        let reply = self.ask(Ask::Shutdown { reply }, answer).await?;
+        let reply = self.ask(ControlRequest::Shutdown { reply }, answer).await?;
         Ok(Response::new(reply))
     }
 
@@ -189,10 +189,10 @@ impl<L: LogSource> Control for Desk<L> {
 
 /// The read-only view that the gateway is given.
 #[derive(Debug, Clone)]
-pub struct Feed<L>(pub Desk<L>);
+pub struct StatusFeedService<L>(pub ControlService<L>);
 
 #[tonic::async_trait]
-impl<L: LogSource> StatusFeed for Feed<L> {
+impl<L: LogSource> StatusFeed for StatusFeedService<L> {
     async fn get(
         &self,
         _: Request<pb::StatusFeedRequest>,

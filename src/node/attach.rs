@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use super::logs::LogSources;
 use crate::act::{Pipe, RunFd, RunOrigin, StartedRun};
 use crate::config::HealthChecks;
-use crate::control::server::Desk;
-use crate::control::server::Feed;
+use crate::control::server::ControlService;
+use crate::control::server::StatusFeedService;
 use crate::linux::connection_broker::{BrokerRequest, ConnectionBroker};
 use crate::linux::fds;
 use crate::observe::clock::Clock;
@@ -28,12 +28,12 @@ use crate::units::{InstanceId, Pid, RunId};
 
 /// What every attachment needs.
 #[derive(Debug, Clone)]
-pub(super) struct Surroundings {
-    pub(super) observation: mpsc::Sender<Observation>,
+pub(super) struct ObserverContext {
+    pub(super) observations: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
     pub(super) log_store: LogStore,
     pub(super) health_checks: watch::Sender<HealthChecks>,
-    pub(super) desk: Desk<LogSources>,
+    pub(super) control_service: ControlService<LogSources>,
     pub(super) stop_pumps: watch::Sender<Pumps>,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Pumps {
 }
 
 /// How long the gateway's last status calls may take when its run ends.
-const FEED_DRAIN: Duration = Duration::from_millis(100);
+const STATUS_FEED_DRAIN: Duration = Duration::from_millis(100);
 
 /// Who reads a pipe of a run's log has come to its end.
 #[derive(Debug)]
@@ -62,18 +62,18 @@ pub(super) struct PumpEnded {
 /// `pumps` read its logs to the end, which comes when all its processes are gone. Without a plan
 /// the instance is on its way out, and only its end is waited for.
 pub(super) fn attach(
-    around: &Surroundings,
+    context: &ObserverContext,
     (id, run): (&InstanceId, RunId),
     plan: Option<&InstancePlan>,
     started_run: StartedRun,
     pumps: &mut JoinSet<PumpEnded>,
 ) -> JoinSet<()> {
     let mut observers = JoinSet::new();
-    let reporter = Reporter::new(run, around.observation.clone());
+    let reporter = Reporter::new(run, context.observations.clone());
     let StartedRun { pid, pidfd, members, stdout, stderr, notify, status: status_broker, .. } =
         started_run;
     for (pipe, part) in [(stdout, RunFd::Stdout), (stderr, RunFd::Stderr)] {
-        read_log(around, (id, run, pid), (pipe, part), pumps);
+        read_log(context, (id, run, pid), (pipe, part), pumps);
     }
     let exec = match started_run.origin {
         RunOrigin::Spawned(report) => Some(report),
@@ -96,21 +96,21 @@ pub(super) fn attach(
             observers.spawn(port::wait_until_open(port, reporter));
         }
         Readiness::Grpc => {
-            let rules = around.health_checks.subscribe();
+            let rules = context.health_checks.subscribe();
             let checks = HealthPlan { socket: plan.socket.clone(), rules };
             let scheduling = Scheduling::of(members);
-            observers.spawn(health::watch(checks, around.clock, scheduling, reporter));
+            observers.spawn(health::watch(checks, context.clock, scheduling, reporter));
         }
     }
     if let Some(broker) = status_broker {
-        observers.spawn(serve_feed(broker, around.desk.clone()));
+        observers.spawn(serve_status_broker(broker, context.control_service.clone()));
     }
     observers
 }
 
 /// Reads one pipe of a run to its end.
 pub(super) fn read_log(
-    around: &Surroundings,
+    context: &ObserverContext,
     (id, run, pid): (&InstanceId, RunId, Pid),
     (pipe, part): (Pipe, RunFd),
     pumps: &mut JoinSet<PumpEnded>,
@@ -118,9 +118,9 @@ pub(super) fn read_log(
     let stream = if part == RunFd::Stderr { Stream::Stderr } else { Stream::Stdout };
     let source = Source::instance(id, run, pid);
     let (log_store, reporter) =
-        (around.log_store.clone(), Reporter::new(run, around.observation.clone()));
+        (context.log_store.clone(), Reporter::new(run, context.observations.clone()));
     let mut ended = PumpEnded { instance: id.clone(), run, pid, part, unread: None };
-    let mut stop = around.stop_pumps.subscribe();
+    let mut stop = context.stop_pumps.subscribe();
     pumps.spawn(async move {
         let Pipe { fd, rest, parts, spool } = pipe;
         let opened = spool.as_ref().map(Spool::open).transpose();
@@ -151,7 +151,10 @@ pub(super) fn read_log(
 }
 
 /// Gives a connection to the status feed to whoever asks the broker, until nobody is there.
-async fn serve_feed(broker: Arc<ConnectionBroker>, desk: Desk<LogSources>) {
+async fn serve_status_broker(
+    broker: Arc<ConnectionBroker>,
+    control_service: ControlService<LogSources>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -160,7 +163,7 @@ async fn serve_feed(broker: Arc<ConnectionBroker>, desk: Desk<LogSources>) {
                     // One for all who asked at once: the last is the only one who still waits.
                     let Ok((ours, theirs)) = fds::socket_pair() else { continue };
                     if broker.hand_out(theirs).is_ok() {
-                        connections.spawn(serve_one(ours, desk.clone()));
+                        connections.spawn(serve_one(ours, control_service.clone()));
                     }
                 }
                 Ok(BrokerRequest::HungUp) | Err(_) => return,
@@ -170,12 +173,16 @@ async fn serve_feed(broker: Arc<ConnectionBroker>, desk: Desk<LogSources>) {
     }
 }
 
-async fn serve_one(stream: std::os::unix::net::UnixStream, desk: Desk<LogSources>) {
+async fn serve_one(
+    stream: std::os::unix::net::UnixStream,
+    control_service: ControlService<LogSources>,
+) {
     use crate::rpc::pb::node::status_feed_server::StatusFeedServer;
     let sockets = rpc::Sockets { connected: vec![stream], ..rpc::Sockets::default() };
-    let routes = tonic::service::Routes::new(StatusFeedServer::new(Feed(desk)));
+    let routes =
+        tonic::service::Routes::new(StatusFeedServer::new(StatusFeedService(control_service)));
     let never = std::future::pending();
     let peers = rpc::Peers::Anyone;
     // It ends when the gateway closes its end; what went wrong then is the gateway's to say.
-    let _ended = rpc::serve(sockets, routes, peers, FEED_DRAIN, never).await;
+    let _ended = rpc::serve(sockets, routes, peers, STATUS_FEED_DRAIN, never).await;
 }

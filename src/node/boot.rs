@@ -10,12 +10,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::estate::{Estate, Resumed, TakenOver};
+use super::adoption::{AdoptedRuns, Adoption, Resumed};
 use super::host::{self, Host};
 use super::logs::{self, LogError, Opened};
-use super::marks::Mark;
+use super::runtime_flags::RuntimeFlag;
 use crate::act::{Act, ActError, InheritedFds, ServiceManager, Swept, sweep};
-use crate::config::{Beside, NodeConfig, ResourceLimits};
+use crate::config::{NodeConfig, ResourceLimits, RuntimeOverrides};
 use crate::control;
 use crate::linux::fds::{self, ListensAt, SocketAccess};
 use crate::linux::process::{self, PidLock};
@@ -129,14 +129,14 @@ pub enum BootError {
 pub(super) struct Booted {
     /// What the file says, as a configuration and as text.
     pub(super) file: (NodeConfig, String),
-    pub(super) beside: Beside,
+    pub(super) overrides: RuntimeOverrides,
     /// How many orchestrators there were, with us.
     pub(super) generation: u32,
     /// What is in force.
     pub(super) config: NodeConfig,
     pub(super) loader: Loader,
     pub(super) resumed: Option<Resumed>,
-    pub(super) taken_over: TakenOver,
+    pub(super) adopted_runs: AdoptedRuns,
     pub(super) clock: Clock,
     pub(super) log_store: LogStore,
     pub(super) host: Host,
@@ -147,19 +147,19 @@ pub(super) struct Booted {
     pub(super) _locks: (PidLock, Option<PidLock>),
 }
 
-pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Booted, BootError> {
+pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<Booted, BootError> {
     let Settings { loader, clock } = settings;
-    let configured = estate.configuration(&loader)?;
-    let (beside, config) = estate.beside(&configured.config);
-    let generation = estate.generation();
-    let clock = match &estate.former {
+    let configured = adoption.configuration(&loader)?;
+    let (overrides, config) = adoption.overrides(&configured.config);
+    let generation = adoption.generation();
+    let clock = match &adoption.former {
         Some(former) => Clock::begun_at(former.state.began_at),
         None => clock,
     };
     let (runtime_dir, data_dir) = (&config.node.runtime_dir, &config.node.data_dir);
     own_folder(runtime_dir)?;
     own_folder(data_dir)?;
-    let locks = (lock(runtime_dir)?, lock_data(data_dir, &mut estate)?);
+    let locks = (lock(runtime_dir)?, lock_data(data_dir, &mut adoption)?);
     for folder in ["sockets", "notify"] {
         own_folder(&runtime_dir.join(folder))?;
     }
@@ -168,12 +168,12 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     // Fails only where something else in this process reads its events already.
     let _read_already = log_store_subscriber::install(log_store.clone());
     greet(&log_store, &configured);
-    estate.tell(&log_store);
+    adoption.tell(&log_store);
     // Where it cannot be taken off, our crash will be taken for a wanted stop.
-    let _ends_services_then = Mark::Stopping.take_off(runtime_dir);
+    let _ends_services_then = RuntimeFlag::Stopping.clear(runtime_dir);
     process::become_subreaper()?;
     let plan = Plan::of(&config);
-    let host = host::look(runtime_dir, &plan, estate.arrival, without_journal);
+    let host = host::look(runtime_dir, &plan, adoption.arrival, without_journal);
     if config.node.resource_limits == ResourceLimits::Required
         && let Some(without) = host.without_limits()
     {
@@ -187,28 +187,28 @@ pub(super) async fn boot(settings: Settings, mut estate: Estate) -> Result<Boote
     if let Some(error) = unheard {
         log_store.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
     }
-    estate.inherited_fds.take_listeners(&mut service_manager);
-    let resumed = estate.resume(&plan, clock.now());
+    adoption.inherited_fds.take_listeners(&mut service_manager);
+    let resumed = adoption.resume(&plan, clock.now());
     let spared = match &resumed {
-        Some(resumed) => resumed.spared(&estate.inherited_fds, runtime_dir),
-        None => estate.inherited_fds.spared(BTreeSet::new(), runtime_dir),
+        Some(resumed) => resumed.spared(&adoption.inherited_fds, runtime_dir),
+        None => adoption.inherited_fds.spared(BTreeSet::new(), runtime_dir),
     };
     let services = host.services_cgroup.as_ref().map(|services_cgroup| &services_cgroup.services);
     report_sweep(&log_store, sweep(services, runtime_dir, &spared).await?);
-    let control = control_listener(runtime_dir, &mut estate.inherited_fds, &mut service_manager)?;
-    let after = estate.former.as_ref();
-    let inherited = (&mut estate.inherited_fds, after);
+    let control = control_listener(runtime_dir, &mut adoption.inherited_fds, &mut service_manager)?;
+    let after = adoption.former.as_ref();
+    let inherited = (&mut adoption.inherited_fds, after);
     let mut act =
         Act::new(&config, plan, host.services_cgroup.clone(), service_manager, inherited)?;
-    let taken_over = estate.take_over(resumed.as_ref(), &mut act);
+    let adopted_runs = adoption.adopt(resumed.as_ref(), &mut act);
     Ok(Booted {
         file: (configured.config, configured.text),
-        beside,
+        overrides,
         generation,
         config,
         loader,
         resumed,
-        taken_over,
+        adopted_runs,
         clock,
         log_store,
         host,
@@ -270,10 +270,10 @@ fn lock(folder: &Path) -> Result<PidLock, BootError> {
 
 /// A disk that fails is a reason not to begin. For one that goes on with services it is none: they
 /// would be left alone.
-fn lock_data(data_dir: &Path, estate: &mut Estate) -> Result<Option<PidLock>, BootError> {
+fn lock_data(data_dir: &Path, adoption: &mut Adoption) -> Result<Option<PidLock>, BootError> {
     match lock(data_dir) {
-        Err(BootError::Linux(error)) if estate.former.is_some() => {
-            estate.remark(format!("without a lock on the data: {error}"));
+        Err(BootError::Linux(error)) if adoption.former.is_some() => {
+            adoption.remark(format!("without a lock on the data: {error}"));
             Ok(None)
         }
         lock => lock.map(Some),

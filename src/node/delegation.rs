@@ -13,9 +13,9 @@ pub(super) struct Facts {
     pub(super) own: String,
     pub(super) started_by: Starter,
     /// Whether our own group is marked as given to its processes.
-    pub(super) own_mark: Mark,
+    pub(super) own_delegation: Delegation,
     /// Whether the group that it is in is.
-    pub(super) above_mark: Mark,
+    pub(super) parent_delegation: Delegation,
 }
 
 /// Who started this process.
@@ -38,7 +38,7 @@ impl Starter {
 
 /// The service manager's mark of delegation on a group (`Group::is_delegated`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Delegation {
     Delegated,
     None,
 }
@@ -58,10 +58,12 @@ pub(super) enum Place {
 /// would take the unit's group for its own.
 pub(super) fn place(facts: &Facts) -> Place {
     let in_subgroup = facts.own.rsplit('/').next() == Some(ORCHESTRATOR);
-    match (facts.started_by, facts.own_mark, facts.above_mark) {
-        (Starter::Manager, Mark::Delegated, _) => Place::UnitAroundUs,
-        (Starter::Manager, Mark::None, Mark::Delegated) if in_subgroup => Place::UnitAboveUs,
-        (Starter::Manager, Mark::None, _) | (Starter::Other, _, _) => Place::BelowOurs,
+    match (facts.started_by, facts.own_delegation, facts.parent_delegation) {
+        (Starter::Manager, Delegation::Delegated, _) => Place::UnitAroundUs,
+        (Starter::Manager, Delegation::None, Delegation::Delegated) if in_subgroup => {
+            Place::UnitAboveUs
+        }
+        (Starter::Manager, Delegation::None, _) | (Starter::Other, _, _) => Place::BelowOurs,
     }
 }
 
@@ -72,28 +74,51 @@ mod tests {
     const UNIT: &str = "/system.slice/blackhole.service";
     const SUBGROUP: &str = "/system.slice/blackhole.service/orchestrator";
 
-    fn placed(own: &str, started_by: Starter, own_mark: Mark, above_mark: Mark) -> Place {
-        place(&Facts { own: own.to_owned(), started_by, own_mark, above_mark })
+    fn placed(
+        own: &str,
+        started_by: Starter,
+        own_delegation: Delegation,
+        parent_delegation: Delegation,
+    ) -> Place {
+        place(&Facts { own: own.to_owned(), started_by, own_delegation, parent_delegation })
     }
 
     #[test]
     fn a_delegated_unit_is_ours_where_the_manager_started_us_in_it() {
         let manager = Starter::Manager;
-        assert_eq!(placed(UNIT, manager, Mark::Delegated, Mark::None), Place::UnitAroundUs);
-        assert_eq!(placed(SUBGROUP, manager, Mark::None, Mark::Delegated), Place::UnitAboveUs);
+        assert_eq!(
+            placed(UNIT, manager, Delegation::Delegated, Delegation::None),
+            Place::UnitAroundUs
+        );
+        assert_eq!(
+            placed(SUBGROUP, manager, Delegation::None, Delegation::Delegated),
+            Place::UnitAboveUs
+        );
         // A user's service: the manager's own unit is delegated too, to the manager.
         let user = "/user.slice/user-1000.slice/user@1000.service/b.service";
-        assert_eq!(placed(user, manager, Mark::Delegated, Mark::Delegated), Place::UnitAroundUs);
-        assert_eq!(placed(user, manager, Mark::None, Mark::Delegated), Place::BelowOurs);
+        assert_eq!(
+            placed(user, manager, Delegation::Delegated, Delegation::Delegated),
+            Place::UnitAroundUs
+        );
+        assert_eq!(
+            placed(user, manager, Delegation::None, Delegation::Delegated),
+            Place::BelowOurs
+        );
     }
 
     #[test]
     fn nobody_elses_group_is_taken() {
         let shell = Starter::Other;
-        assert_eq!(placed(UNIT, shell, Mark::Delegated, Mark::None), Place::BelowOurs);
-        assert_eq!(placed(SUBGROUP, shell, Mark::None, Mark::Delegated), Place::BelowOurs);
-        assert_eq!(placed(UNIT, Starter::Manager, Mark::None, Mark::None), Place::BelowOurs);
-        assert_eq!(placed("/", shell, Mark::None, Mark::None), Place::BelowOurs);
+        assert_eq!(placed(UNIT, shell, Delegation::Delegated, Delegation::None), Place::BelowOurs);
+        assert_eq!(
+            placed(SUBGROUP, shell, Delegation::None, Delegation::Delegated),
+            Place::BelowOurs
+        );
+        assert_eq!(
+            placed(UNIT, Starter::Manager, Delegation::None, Delegation::None),
+            Place::BelowOurs
+        );
+        assert_eq!(placed("/", shell, Delegation::None, Delegation::None), Place::BelowOurs);
     }
 
     #[test]

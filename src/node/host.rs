@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::delegation::{Facts, Mark as Delegation, ORCHESTRATOR, Place, Starter, place};
-use super::estate::Arrival;
-use super::marks::Mark;
+use super::adoption::Arrival;
+use super::delegation::{Delegation, Facts, ORCHESTRATOR, Place, Starter, place};
+use super::runtime_flags::RuntimeFlag;
 use crate::act::ServicesCgroup;
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process;
@@ -126,32 +126,32 @@ fn take_place(
     let facts = Facts {
         own: hierarchy.own_name.clone(),
         started_by: starter(),
-        own_mark: mark(Some(&own))?,
-        above_mark: mark(above.as_ref())?,
+        own_delegation: delegation(Some(&own))?,
+        parent_delegation: delegation(above.as_ref())?,
     };
     match (place(&facts), above) {
         (Place::UnitAboveUs, Some(unit)) => {
             // In place we are where we put ourselves, or where the service manager did: the mark
             // tells. Without it a crash takes the limits away until the next one writes them anew.
             if arrival == Arrival::Started {
-                let _limits_are_written_anew = Mark::OwnSubgroup.set(runtime_dir);
+                let _limits_are_written_anew = RuntimeFlag::OwnSubgroup.set(runtime_dir);
             }
             let services = unit.create(SERVICES)?;
-            let missing = hand_on(&[&unit, &services]);
+            let missing = enable_controllers(&[&unit, &services]);
             Ok((ServicesCgroup { services: Arc::new(services), own_parent: None }, missing))
         }
         (Place::UnitAroundUs, _) => {
             // An older life was started otherwise only if systemd was updated since.
-            let _stays_where_it_was = Mark::OwnSubgroup.take_off(runtime_dir);
+            let _stays_where_it_was = RuntimeFlag::OwnSubgroup.clear(runtime_dir);
             own.create(ORCHESTRATOR)?.add(process::own_pid())?;
             let services = own.create(SERVICES)?;
-            let missing = hand_on(&[&own, &services]);
+            let missing = enable_controllers(&[&own, &services]);
             Ok((ServicesCgroup { services: Arc::new(services), own_parent: None }, missing))
         }
         (Place::BelowOurs | Place::UnitAboveUs, _) => {
             let base = own.create(&base_name(runtime_dir))?;
             let services = base.create(SERVICES)?;
-            let missing = hand_on(&[&own, &base, &services]);
+            let missing = enable_controllers(&[&own, &base, &services]);
             let own_parent = Some(Arc::new(base));
             Ok((ServicesCgroup { services: Arc::new(services), own_parent }, missing))
         }
@@ -163,7 +163,7 @@ fn starter() -> Starter {
     Starter::of(exec_pid.as_deref(), process::own_pid().0)
 }
 
-fn mark(group: Option<&Group>) -> Result<Delegation, crate::linux::Error> {
+fn delegation(group: Option<&Group>) -> Result<Delegation, crate::linux::Error> {
     let delegated = group.map(Group::is_delegated).transpose()?.unwrap_or_default();
     Ok(if delegated { Delegation::Delegated } else { Delegation::None })
 }
@@ -181,7 +181,7 @@ fn is_missed(controller: &str, plan: &Plan) -> bool {
 
 /// Each group of the path gives the controllers to those below it; the last one's are the
 /// instances'. A controller that does not get through is missing.
-fn hand_on(path: &[&Group]) -> Vec<Missing> {
+fn enable_controllers(path: &[&Group]) -> Vec<Missing> {
     CONTROLLERS
         .into_iter()
         .filter_map(|controller| {

@@ -7,13 +7,13 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc;
 
-use super::reload::told;
+use super::reload::changes_to_pb;
 use super::supervise::Supervisor;
-use super::verbs::{Reply, Waiter, Wish};
+use super::verbs::{Reply, WaitFor, Waiter};
 use crate::act::{ActError, LimitChange, LimitInForce, Pause};
 use crate::config::LimitSettings;
 use crate::control::Wait;
-use crate::control::server::Answer;
+use crate::control::server::Responder;
 use crate::plan::Changes;
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, ServiceName};
@@ -146,8 +146,8 @@ impl Supervisor {
 
     fn undo_limits(&mut self, service: &ServiceName) {
         let Some(former) = self.limits.to_undo.remove(service) else { return };
-        self.live.beside.limit(service, former);
-        if let Err(refusal) = self.apply_beside() {
+        self.live.overrides.limit(service, former);
+        if let Err(refusal) = self.apply_overrides() {
             self.say(Level::Warn, &format!("limits of {service} are not undone: {refusal}"));
         }
     }
@@ -155,7 +155,7 @@ impl Supervisor {
     pub(super) fn set_limits(
         &mut self,
         request: &pb::SetLimitsRequest,
-        reply: Answer<pb::ReplanReply>,
+        reply: Responder<pb::ReplanReply>,
     ) {
         let applied = self.live.limits_with(&request.service, &request.assignments).and_then(
             |(service, settings)| {
@@ -164,10 +164,10 @@ impl Supervisor {
                         "the limits of {service} are being changed just now; try again"
                     )));
                 }
-                let former = self.live.beside.limit(&service, settings);
-                let applied = self.apply_beside();
+                let former = self.live.overrides.limit(&service, settings);
+                let applied = self.apply_overrides();
                 let applied = applied.inspect_err(|_| {
-                    self.live.beside.limit(&service, former.clone());
+                    self.live.overrides.limit(&service, former.clone());
                 })?;
                 Ok((service, former, applied))
             },
@@ -180,10 +180,11 @@ impl Supervisor {
                 self.say(Level::Info, &format!("limits of {service} are set anew"));
                 let ids = changes.limited_otherwise().cloned().collect();
                 let limits = changes.limited_otherwise().cloned().collect();
-                let known = pb::ReplanReply { changes: told(&changes), ..Default::default() };
+                let known =
+                    pb::ReplanReply { changes: changes_to_pb(&changes), ..Default::default() };
                 let reply = Reply::Replan(reply, known);
                 let waiter =
-                    Waiter { wish: Wish::Limited, ids, limits, problems: Vec::new(), reply };
+                    Waiter { wait_for: WaitFor::Limited, ids, limits, problems: Vec::new(), reply };
                 self.answer_when_it_holds(waiter, Wait::unless(request.no_block));
             }
             Err(refusal) => {

@@ -1,25 +1,25 @@
 //! The orchestrator's life: come up, drive the circle `wait -> step -> perform`, go down. Drives
 //! every other room; nothing imports it.
 
-mod aftermath;
+mod adoption;
 mod attach;
 mod boot;
-mod continuity;
+mod control_service;
 mod delegation;
-mod desk;
-mod estate;
+mod exec_stop_post;
 mod history;
 mod host;
 mod limits;
 mod logs;
-mod marks;
+mod manager_status;
 mod reload;
 mod remarks;
+mod resume;
+mod runtime_flags;
 mod security;
 mod status;
 mod supervise;
 mod upgrade;
-mod upward;
 mod verbs;
 
 use std::io::Write;
@@ -28,21 +28,21 @@ use std::process::ExitCode;
 use crate::act::{ABLE, REHEARSAL};
 use crate::linux::process;
 
-pub use aftermath::{AfterStopError, after_stop};
 pub use boot::{BootError, Configured, Loader, Settings};
+pub use exec_stop_post::{AfterStopError, after_stop};
 
 /// Runs the node until it is told to end. Errors come before anything was started.
 pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
-    let estate = estate::take()?;
+    let adoption = adoption::take()?;
     if std::env::var_os(REHEARSAL).is_some() {
-        return rehearse(estate, &settings.loader);
+        return rehearse(adoption, &settings.loader);
     }
     // By hand the limit is usually lower than what we have mapped; we live on as others do.
     let _as_others = process::stay_in_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BootError::Runtime)?;
     runtime.block_on(async {
-        let booted = boot::boot(settings, estate).await?;
+        let booted = boot::boot(settings, adoption).await?;
         supervise::until_stopped(booted).await;
         Ok(ExitCode::SUCCESS)
     })
@@ -50,9 +50,9 @@ pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
 
 /// Whether we could take the place of the orchestrator that asks: we understand its state, the
 /// configuration in force, and the one that is written now.
-fn rehearse(mut estate: estate::Estate, loader: &Loader) -> Result<ExitCode, BootError> {
-    estate.must_go_on()?;
-    estate.configuration(loader)?;
+fn rehearse(mut adoption: adoption::Adoption, loader: &Loader) -> Result<ExitCode, BootError> {
+    adoption.must_go_on()?;
+    adoption.configuration(loader)?;
     loader.load().map_err(BootError::Configuration)?;
     let able = format!("{ABLE}{}", env!("CARGO_PKG_VERSION"));
     writeln!(std::io::stdout(), "{able}").map_err(BootError::Runtime)?;

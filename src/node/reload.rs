@@ -12,10 +12,12 @@ use tonic::Status;
 use super::boot::{Configured, Loader};
 use super::logs;
 use super::supervise::Supervisor;
-use super::verbs::{Reply, Waiter, Wish};
-use crate::config::{Beside, LimitSettings, LimitsError, NodeConfig, ScaleError, UnknownService};
+use super::verbs::{Reply, WaitFor, Waiter};
+use crate::config::{
+    LimitSettings, LimitsError, NodeConfig, RuntimeOverrides, ScaleError, UnknownService,
+};
 use crate::control::Wait;
-use crate::control::server::Answer;
+use crate::control::server::Responder;
 use crate::decide::{Command, Event, Goal, Membership, Replan};
 use crate::plan::{Changes, Plan};
 use crate::rpc::pb::node as pb;
@@ -29,14 +31,14 @@ pub(super) struct Live {
     file: NodeConfig,
     /// The same as text.
     pub(super) text: String,
-    pub(super) beside: Beside,
+    pub(super) overrides: RuntimeOverrides,
     /// The first thing that was wrong with what the last reload read, if it was refused.
     pub(super) refused: Option<String>,
     reading: Option<oneshot::Receiver<Result<Configured, String>>>,
     /// Who wants to know about the reading that is under way.
-    asked: Vec<Asked>,
+    asked: Vec<ReloadRequest>,
     /// Who asked after it had begun: they get another one.
-    next: Vec<Asked>,
+    next: Vec<ReloadRequest>,
 }
 
 /// How much of a refusal stands in one line, in characters.
@@ -44,11 +46,11 @@ const LINE_MOST: usize = 300;
 
 /// Somebody who asked for a reload.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum ReloadRequest {
     /// By SIGHUP: the log is the answer.
     Signal,
     Operator {
-        reply: Answer<pb::ReplanReply>,
+        reply: Responder<pb::ReplanReply>,
         wait: Wait,
     },
 }
@@ -64,16 +66,20 @@ pub(super) enum Refusal {
 }
 
 impl Live {
-    pub(super) fn new((file, text): (NodeConfig, String), beside: Beside, loader: Loader) -> Self {
+    pub(super) fn new(
+        (file, text): (NodeConfig, String),
+        overrides: RuntimeOverrides,
+        loader: Loader,
+    ) -> Self {
         let (asked, next) = (Vec::new(), Vec::new());
-        Self { loader, file, text, beside, refused: None, reading: None, asked, next }
+        Self { loader, file, text, overrides, refused: None, reading: None, asked, next }
     }
 
     /// Reading is done beside the loop: a file may lie on a disk that hangs.
-    pub(super) fn ask(&mut self, asked: Asked) {
+    pub(super) fn ask(&mut self, asked: ReloadRequest) {
         if self.reading.is_some() {
             // A signal wants no answer, and one more reading serves all.
-            if self.next.is_empty() || !matches!(asked, Asked::Signal) {
+            if self.next.is_empty() || !matches!(asked, ReloadRequest::Signal) {
                 self.next.push(asked);
             }
             return;
@@ -98,7 +104,7 @@ impl Live {
     ) -> Result<(ServiceName, LimitSettings), Refusal> {
         let asked = LimitSettings::parse(assignments).map_err(Refusal::Limits)?;
         let service = self.file.running(name).map_err(|error| Refusal::Limits(error.into()))?;
-        let settings = self.beside.limited.get(service).cloned().unwrap_or_default().and(&asked);
+        let settings = self.overrides.limited.get(service).cloned().unwrap_or_default().and(&asked);
         Ok((service.clone(), settings))
     }
 }
@@ -115,7 +121,7 @@ fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>
 }
 
 impl Supervisor {
-    pub(super) fn reload(&mut self, asked: Asked) {
+    pub(super) fn reload(&mut self, asked: ReloadRequest) {
         let Some(asked) = self.upgrades_for(asked) else { return };
         self.act.service_manager.reloading();
         self.live.ask(asked);
@@ -126,13 +132,13 @@ impl Supervisor {
         let applied = read.map_err(Refusal::Configuration).and_then(|read| self.apply_file(read));
         for asked in std::mem::take(&mut self.live.asked) {
             match (asked, &applied) {
-                (Asked::Signal, _) => {}
-                (Asked::Operator { reply, wait }, Ok((known, touched, limits))) => {
+                (ReloadRequest::Signal, _) => {}
+                (ReloadRequest::Operator { reply, wait }, Ok((known, touched, limits))) => {
                     let reply = Reply::Replan(reply, known.clone());
                     let waiter = replanned(touched.clone(), limits.clone(), reply);
                     self.answer_when_it_holds(waiter, wait);
                 }
-                (Asked::Operator { reply, .. }, Err(refusal)) => {
+                (ReloadRequest::Operator { reply, .. }, Err(refusal)) => {
                     let _gone = reply.send(Err(refusal.status()));
                 }
             }
@@ -159,38 +165,38 @@ impl Supervisor {
                 "{keys}: cannot change while the node runs; stop it and start it again"
             )));
         }
-        let mut beside = self.live.beside.clone();
-        beside.give_way(&self.live.file, &file);
-        let config = beside.over(&file).map_err(Refusal::Limits)?;
+        let mut overrides = self.live.overrides.clone();
+        overrides.yield_to_file(&self.live.file, &file);
+        let config = overrides.applied_to(&file).map_err(Refusal::Limits)?;
         let (changes, touched) = self.apply(config)?;
         self.live.file = file;
         self.live.text = text;
-        self.live.beside = beside;
+        self.live.overrides = overrides;
         self.say(Level::Info, &format!("configuration: {origin}; {}", in_words(&changes)));
         for remark in &remarks {
             self.say(Level::Warn, remark);
         }
         let changes_of_limits = changes.limited_otherwise().cloned().collect();
-        let changes = told(&changes);
+        let changes = changes_to_pb(&changes);
         let known =
             pb::ReplanReply { origin, remarks, changes, instances: Vec::new(), upgrade: None };
         Ok((known, touched, changes_of_limits))
     }
 
-    pub(super) fn scale(&mut self, request: &pb::ScaleRequest, reply: Answer<pb::ReplanReply>) {
+    pub(super) fn scale(&mut self, request: &pb::ScaleRequest, reply: Responder<pb::ReplanReply>) {
         let pb::ScaleRequest { service, instances, no_block } = request;
         let scaled = self.config.scaled(service, *instances).map_err(Refusal::Scale);
         let applied = scaled.and_then(|config| {
             let count = config.services.iter().find(|(name, _)| name.as_str() == service);
             let count = count.map(|(name, service)| (name.clone(), service.instances));
             let applied = self.apply(config)?;
-            self.live.beside.scaled.extend(count);
+            self.live.overrides.scaled.extend(count);
             Ok(applied)
         });
         match applied {
             Ok((changes, touched)) => {
                 self.say(Level::Info, &format!("scaled {service}: {}", in_words(&changes)));
-                let changes = told(&changes);
+                let changes = changes_to_pb(&changes);
                 let reply = Reply::Replan(reply, pb::ReplanReply { changes, ..Default::default() });
                 let waiter = replanned(touched, BTreeSet::new(), reply);
                 self.answer_when_it_holds(waiter, Wait::unless(*no_block));
@@ -202,8 +208,8 @@ impl Supervisor {
     }
 
     /// Puts in force what was changed beside the file.
-    pub(super) fn apply_beside(&mut self) -> Result<Changes, Refusal> {
-        let config = self.live.beside.over(&self.live.file).map_err(Refusal::Limits)?;
+    pub(super) fn apply_overrides(&mut self) -> Result<Changes, Refusal> {
+        let config = self.live.overrides.applied_to(&self.live.file).map_err(Refusal::Limits)?;
         self.apply(config).map(|(changes, _)| changes)
     }
 
@@ -224,9 +230,9 @@ impl Supervisor {
         let replan = Replan { rules: rules.collect(), relaunch };
         let applied = self.act.apply_plan(plan, &leaving);
         applied.map_err(|error| Refusal::State(error.to_string()))?;
-        logs::register(&self.around.log_store, &config);
-        self.around.log_store.set_node_level(config.monitoring.log_level);
-        self.around.health_checks.send_replace(config.health_checks);
+        logs::register(&self.context.log_store, &config);
+        self.context.log_store.set_node_level(config.monitoring.log_level);
+        self.context.health_checks.send_replace(config.health_checks);
         self.services.send_replace(config.services.keys().cloned().collect());
         self.config = config;
         let mut touched: BTreeSet<_> = changes.added.union(&leaving).cloned().collect();
@@ -238,7 +244,7 @@ impl Supervisor {
 }
 
 fn replanned(ids: BTreeSet<InstanceId>, limits: BTreeSet<InstanceId>, reply: Reply) -> Waiter {
-    Waiter { wish: Wish::Replanned, ids, limits, problems: Vec::new(), reply }
+    Waiter { wait_for: WaitFor::Replanned, ids, limits, problems: Vec::new(), reply }
 }
 
 /// What is known of the answer at once, the instances it depends on, and those whose limits it
@@ -296,7 +302,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-pub(super) fn told(changes: &Changes) -> Vec<pb::Change> {
+pub(super) fn changes_to_pb(changes: &Changes) -> Vec<pb::Change> {
     let change = |id: &InstanceId, what: &str, differs: &[&str]| pb::Change {
         instance: id.to_string(),
         what: what.to_owned(),

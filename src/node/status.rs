@@ -15,18 +15,18 @@ use crate::rpc::pb::node as pb;
 use crate::telemetry::{Form, LogStore};
 use crate::units::{ByteSize, InstanceId, RunId, Tick};
 
-/// Two looks at processor time closer than this give no useful percentage.
-const LOOKS_APART: Duration = Duration::from_millis(200);
+/// Two samples of processor time closer together than this give no useful percentage.
+const SAMPLES_APART: Duration = Duration::from_millis(200);
 
 /// Processor time as it was last looked at, to tell a percentage from.
 #[derive(Debug, Default)]
-pub(super) struct CpuLooks {
-    runs: BTreeMap<RunId, Look>,
-    own: Option<Look>,
+pub(super) struct CpuSamples {
+    runs: BTreeMap<RunId, CpuSample>,
+    own: Option<CpuSample>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct CpuSample {
     at: Tick,
     cpu: Duration,
     percent: f64,
@@ -50,24 +50,24 @@ impl View<'_> {
     /// The node and those instances for which `wanted` holds.
     pub(super) fn status(
         &self,
-        looks: &mut CpuLooks,
+        samples: &mut CpuSamples,
         wanted: impl Fn(&InstanceId) -> bool,
     ) -> pb::NodeStatus {
-        looks.runs.retain(|run, _| self.node.owner(*run).is_some());
+        samples.runs.retain(|run, _| self.node.owner(*run).is_some());
         let chosen = self.node.instances().filter(|(id, _)| wanted(id));
         pb::NodeStatus {
-            node: Some(self.node_info(looks)),
-            instances: chosen.map(|(id, instance)| self.instance(id, instance, looks)).collect(),
+            node: Some(self.node_info(samples)),
+            instances: chosen.map(|(id, instance)| self.instance(id, instance, samples)).collect(),
             disabled: self.act.plan().disabled.iter().map(ToString::to_string).collect(),
         }
     }
 
-    fn node_info(&self, looks: &mut CpuLooks) -> pb::NodeInfo {
+    fn node_info(&self, samples: &mut CpuSamples) -> pb::NodeInfo {
         let pid = process::own_pid();
         let own = procfs::usage(pid).ok().flatten();
         let cpu = own.map(|own| own.cpu).unwrap_or_default();
-        let percent = percent(looks.own, self.now, cpu, self.now.0);
-        looks.own = Some(percent);
+        let percent = percent(samples.own, self.now, cpu, self.now.0);
+        samples.own = Some(percent);
         pb::NodeInfo {
             name: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -107,7 +107,7 @@ impl View<'_> {
         &self,
         id: &InstanceId,
         instance: &Instance,
-        looks: &mut CpuLooks,
+        samples: &mut CpuSamples,
     ) -> pb::InstanceStatus {
         let plan = self.act.plan().instances.get(id);
         let usage = self.usage(instance);
@@ -124,7 +124,7 @@ impl View<'_> {
             uptime_seconds: uptime.as_secs_f64(),
             memory_bytes: usage.memory_bytes,
             memory_limit_bytes: memory_limit(&limits, wanted),
-            cpu_percent: self.cpu_percent(instance, usage, looks),
+            cpu_percent: self.cpu_percent(instance, usage, samples),
             socket: socket.unwrap_or_default(),
             reason: self.node.reason(id, self.now),
             health: health_word(instance).to_owned(),
@@ -148,13 +148,17 @@ impl View<'_> {
         used.unwrap_or_default()
     }
 
-    /// Since the look before, or on the average of the run's life.
-    fn cpu_percent(&self, instance: &Instance, usage: Usage, looks: &mut CpuLooks) -> f64 {
+    /// Since the sample before, or on the average of the run's life.
+    fn cpu_percent(&self, instance: &Instance, usage: Usage, samples: &mut CpuSamples) -> f64 {
         let Some(run) = instance.run() else { return 0.0 };
-        let look =
-            percent(looks.runs.get(&run).copied(), self.now, usage.cpu, instance.uptime(self.now));
-        looks.runs.insert(run, look);
-        look.percent
+        let sample = percent(
+            samples.runs.get(&run).copied(),
+            self.now,
+            usage.cpu,
+            instance.uptime(self.now),
+        );
+        samples.runs.insert(run, sample);
+        sample.percent
     }
 
     fn last_check(&self, instance: &Instance) -> i64 {
@@ -191,17 +195,17 @@ fn told_events(events: LimitEvents) -> pb::LimitEvents {
     }
 }
 
-fn percent(before: Option<Look>, now: Tick, cpu: Duration, lifetime: Duration) -> Look {
+fn percent(before: Option<CpuSample>, now: Tick, cpu: Duration, lifetime: Duration) -> CpuSample {
     let of = |used: Duration, over: Duration| {
         if over.is_zero() { 0.0 } else { 100.0 * used.as_secs_f64() / over.as_secs_f64() }
     };
     match before {
-        Some(look) if now.since(look.at) < LOOKS_APART => look,
-        Some(look) => {
-            let used = cpu.saturating_sub(look.cpu);
-            Look { at: now, cpu, percent: of(used, now.since(look.at)) }
+        Some(sample) if now.since(sample.at) < SAMPLES_APART => sample,
+        Some(sample) => {
+            let used = cpu.saturating_sub(sample.cpu);
+            CpuSample { at: now, cpu, percent: of(used, now.since(sample.at)) }
         }
-        None => Look { at: now, cpu, percent: of(cpu, lifetime) },
+        None => CpuSample { at: now, cpu, percent: of(cpu, lifetime) },
     }
 }
 

@@ -11,24 +11,24 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use super::attach::{PumpEnded, Pumps, Surroundings, attach};
+use super::adoption::Resumed;
+use super::attach::{ObserverContext, PumpEnded, Pumps, attach};
 use super::boot::Booted;
-use super::desk::Served;
-use super::estate::Resumed;
+use super::control_service::ServedControl;
 use super::history::History;
 use super::host::Host;
 use super::limits::LimitChanges;
 use super::logs::LogSources;
-use super::reload::{Asked, Live};
+use super::reload::{Live, ReloadRequest};
 use super::remarks;
 use super::security;
-use super::status::{CpuLooks, View};
+use super::status::{CpuSamples, View};
 use super::upgrade::Upgrade;
-use super::verbs::{Outcome, Waiter, Wish, outcome};
+use super::verbs::{Outcome, WaitFor, Waiter, outcome};
 use crate::act::{Act, ActError, StartedRun};
 use crate::config::NodeConfig;
 use crate::control::Wait;
-use crate::control::server::{Answer, Ask, Desk, Verb};
+use crate::control::server::{ControlRequest, ControlService, Responder, Verb};
 use crate::decide::{Command, Effect, Event, News, Node, NodePhase, SpawnFailure, Urgency, step};
 use crate::linux::process;
 use crate::observe::news::{Observation, QUEUE, Reporter};
@@ -40,9 +40,9 @@ use crate::units::{InstanceId, Level, RunId, ServiceName};
 
 /// After a child ended, intruders among the children are collected this much later, once for all.
 const REAP_DELAY: Duration = Duration::from_millis(50);
-/// Events after which the state is saved although more is to be observation.
+/// Events after which the state is saved although more is waiting.
 const UNSAVED_MOST: u32 = 64;
-/// How much news is observation before anything else gets its turn.
+/// How many observations are taken before anything else gets its turn.
 const HEARD_AT_ONCE: usize = 64;
 /// How long the last lines of services and the console may take at the end.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -55,13 +55,13 @@ pub(super) struct Supervisor {
     pub(super) config: NodeConfig,
     pub(super) live: Live,
     pub(super) limits: LimitChanges,
-    pub(super) around: Surroundings,
+    pub(super) context: ObserverContext,
     /// The names that logs can be asked for.
     pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     observers: BTreeMap<RunId, JoinSet<()>>,
     pub(super) pumps: JoinSet<PumpEnded>,
     pub(super) waiters: Vec<Waiter>,
-    cpu_looks: CpuLooks,
+    cpu_samples: CpuSamples,
     history: History,
     /// When intruders are looked for next.
     reap_at: Option<Instant>,
@@ -79,33 +79,33 @@ pub(super) struct Supervisor {
 
 /// Where the loop hears from.
 struct Inbox {
-    observation: mpsc::Receiver<Observation>,
-    asks: mpsc::Receiver<Ask>,
+    observations: mpsc::Receiver<Observation>,
+    requests: mpsc::Receiver<ControlRequest>,
     signals: Signals,
     beat: Option<tokio::time::Interval>,
 }
 
 /// Runs the services until the node is told to end and nothing runs any more.
 pub(super) async fn until_stopped(booted: Booted) {
-    let Booted { file, beside, generation, config, loader, resumed, taken_over, .. } = booted;
+    let Booted { file, overrides, generation, config, loader, resumed, adopted_runs, .. } = booted;
     let Booted { clock, log_store, host, act, signals, control, _locks, .. } = booted;
-    let (heard_by, observation) = mpsc::channel(QUEUE);
-    let (asked_by, asks) = mpsc::channel(crate::control::server::QUEUE);
+    let (reports, observations) = mpsc::channel(QUEUE);
+    let (requested_by, requests) = mpsc::channel(crate::control::server::QUEUE);
     let services = watch::Sender::new(config.services.keys().cloned().collect());
     let sources = LogSources { log_store: log_store.clone(), services: services.subscribe() };
-    let desk = Desk::new(asked_by, sources);
+    let control_service = ControlService::new(requested_by, sources);
     let rules = act.plan().instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
     let (node, effects) = match resumed {
         Some(Resumed { node, effects, .. }) => (node, Some(effects)),
         None => (Node::new(rules.collect::<Vec<_>>(), seed()), None),
     };
     let health_checks = watch::Sender::new(config.health_checks);
-    let around = Surroundings {
-        observation: heard_by,
+    let context = ObserverContext {
+        observations: reports,
         clock,
         log_store: log_store.clone(),
         health_checks,
-        desk: desk.clone(),
+        control_service: control_service.clone(),
         stop_pumps: watch::Sender::new(Pumps::Run),
     };
     let beat = act.service_manager.watchdog_interval.map(tokio::time::interval);
@@ -113,15 +113,15 @@ pub(super) async fn until_stopped(booted: Booted) {
         node,
         act,
         host,
-        live: Live::new(file, beside, loader),
+        live: Live::new(file, overrides, loader),
         limits: LimitChanges::new(),
         config,
-        around,
+        context,
         services,
         observers: BTreeMap::new(),
         pumps: JoinSet::new(),
         waiters: Vec::new(),
-        cpu_looks: CpuLooks::default(),
+        cpu_samples: CpuSamples::default(),
         history: History::default(),
         reap_at: None,
         ask_at: None,
@@ -134,12 +134,12 @@ pub(super) async fn until_stopped(booted: Booted) {
     remarks::log_degradations(&log_store, &supervisor.host);
     supervisor.tell_addresses();
     if let Some(effects) = effects {
-        supervisor.go_on(taken_over, effects);
+        supervisor.go_on(adopted_runs, effects);
     }
-    let mut inbox = Inbox { observation, asks, signals, beat };
+    let mut inbox = Inbox { observations, requests, signals, beat };
     supervisor.take(Event::Tick);
     let served = loop {
-        let served = Served::on(&control, desk.clone());
+        let served = ServedControl::on(&control, control_service.clone());
         supervisor.run(&mut inbox).await;
         let Some(program) = supervisor.hand_over_to.take() else { break served };
         end(served).await;
@@ -155,7 +155,7 @@ pub(super) async fn until_stopped(booted: Booted) {
     let _told_or_not = timeout(LAST_WORDS, supervisor.act.service_manager.flush()).await;
 }
 
-async fn end(served: Option<Served>) {
+async fn end(served: Option<ServedControl>) {
     if let Some(served) = served {
         served.end().await;
     }
@@ -170,17 +170,17 @@ impl Supervisor {
     /// Until it stopped, or is to hand over.
     async fn run(&mut self, inbox: &mut Inbox) {
         while !self.stopped && self.hand_over_to.is_none() {
-            if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.observation.is_empty()) {
+            if self.unsaved > UNSAVED_MOST || (self.unsaved > 0 && inbox.observations.is_empty()) {
                 self.save();
             }
-            self.hear_waiting(&mut inbox.observation);
-            let due = self.node.next_deadline().map(|tick| self.around.clock.instant(tick));
+            self.hear_waiting(&mut inbox.observations);
+            let due = self.node.next_deadline().map(|tick| self.context.clock.instant(tick));
             tokio::select! {
                 biased;
                 told = inbox.signals.next() => self.obey_signal(told),
                 () = at(due) => self.take(Event::Tick),
                 () = beat(&mut inbox.beat) => self.act.service_manager.watchdog(),
-                Some(ask) = inbox.asks.recv() => self.answer(ask),
+                Some(ask) = inbox.requests.recv() => self.answer(ask),
                 read = self.live.read() => self.take_read(read),
                 Some(changed) = self.limits.next() => self.take_changed_limits(changed),
                 rehearsed = Upgrade::rehearsed(&mut self.upgrade) => self.take_rehearsed(rehearsed),
@@ -188,7 +188,7 @@ impl Supervisor {
                 () = at(self.ask_at) => self.ask_for_time(),
                 () = self.act.service_manager.writable() => self.act.service_manager.send_waiting(),
                 Some(ended) = self.pumps.join_next() => self.end_pump(ended),
-                Some(observation) = inbox.observation.recv() => self.hear(observation),
+                Some(observation) = inbox.observations.recv() => self.hear(observation),
             }
         }
     }
@@ -214,7 +214,7 @@ impl Supervisor {
 
     pub(super) fn take_all(&mut self, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
-            let effects = step(&mut self.node, self.around.clock.now(), event);
+            let effects = step(&mut self.node, self.context.clock.now(), event);
             events.extend(self.perform_all(effects));
         }
         self.reply_to_waiters();
@@ -237,7 +237,7 @@ impl Supervisor {
 
     pub(super) fn watch(&mut self, id: &InstanceId, run: RunId, started_run: StartedRun) {
         let plan = self.act.plan().instances.get(id);
-        let observers = attach(&self.around, (id, run), plan, started_run, &mut self.pumps);
+        let observers = attach(&self.context, (id, run), plan, started_run, &mut self.pumps);
         self.observers.insert(run, observers);
     }
 
@@ -266,7 +266,7 @@ impl Supervisor {
             Effect::Retire { instance } => self.retire(&instance),
             Effect::Announce(announcement) => self.announce(announcement),
             Effect::Note(remark) => {
-                remarks::log(&self.around.log_store, &remark);
+                remarks::log(&self.context.log_store, &remark);
                 self.history.keep(&remark, wall_clock());
             }
         }
@@ -291,7 +291,7 @@ impl Supervisor {
 
     fn clear(&mut self, run: RunId) {
         let Some(members) = self.act.begin_clear(run) else { return };
-        let reporter = Reporter::new(run, self.around.observation.clone());
+        let reporter = Reporter::new(run, self.context.observations.clone());
         let clearing = exits::clear(members, reporter);
         self.observers.entry(run).or_default().spawn(clearing);
     }
@@ -303,7 +303,7 @@ impl Supervisor {
             return;
         }
         if self.node.instances().all(|(other, _)| other.service != id.service) {
-            self.around.log_store.clear(&id.service);
+            self.context.log_store.clear(&id.service);
         }
     }
 
@@ -350,7 +350,7 @@ impl Supervisor {
                 };
                 self.take(Event::Command(Command::Shutdown(urgency)));
             }
-            NodeSignal::Reload => self.reload(Asked::Signal),
+            NodeSignal::Reload => self.reload(ReloadRequest::Signal),
             NodeSignal::ChildExited => {
                 self.reap_at.get_or_insert_with(|| Instant::now() + REAP_DELAY);
             }
@@ -364,34 +364,39 @@ impl Supervisor {
         }
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, request: ControlRequest) {
         // Whoever asked and went away needs no answer.
-        match ask {
-            Ask::Status { name, reply } => {
+        match request {
+            ControlRequest::Status { name, reply } => {
                 let _gone = reply.send(self.status(&name));
             }
-            Ask::Why { name, reply } => {
+            ControlRequest::Why { name, reply } => {
                 let _gone = reply.send(self.why(&name));
             }
-            Ask::Security { name, reply } => {
+            ControlRequest::Security { name, reply } => {
                 let _gone = reply.send(self.security(&name));
             }
-            Ask::Shutdown { reply } => {
+            ControlRequest::Shutdown { reply } => {
                 let _gone = reply.send(pb::ShutdownReply { pid: process::own_pid().0 });
                 self.take(Event::Command(Command::Shutdown(Urgency::Orderly)));
             }
-            Ask::Verb { verb, request, reply } => self.begin_verb(verb, &request, reply),
-            Ask::Reload { request, reply } => {
+            ControlRequest::Verb { verb, request, reply } => self.begin_verb(verb, &request, reply),
+            ControlRequest::Reload { request, reply } => {
                 let wait = Wait::unless(request.no_block);
-                self.reload(Asked::Operator { reply, wait });
+                self.reload(ReloadRequest::Operator { reply, wait });
             }
-            Ask::Scale { request, reply } => self.scale(&request, reply),
-            Ask::SetLimits { request, reply } => self.set_limits(&request, reply),
-            Ask::Upgrade { request, reply } => self.upgrade(&request, reply),
+            ControlRequest::Scale { request, reply } => self.scale(&request, reply),
+            ControlRequest::SetLimits { request, reply } => self.set_limits(&request, reply),
+            ControlRequest::Upgrade { request, reply } => self.upgrade(&request, reply),
         }
     }
 
-    fn begin_verb(&mut self, verb: Verb, request: &pb::VerbRequest, reply: Answer<pb::VerbReply>) {
+    fn begin_verb(
+        &mut self,
+        verb: Verb,
+        request: &pb::VerbRequest,
+        reply: Responder<pb::VerbReply>,
+    ) {
         let ids = self.node.named(&request.name);
         if ids.is_empty() {
             let _gone = reply.send(Err(self.no_such(&request.name)));
@@ -421,7 +426,7 @@ impl Supervisor {
     }
 
     pub(super) fn reply_to_waiters(&mut self) {
-        let now = self.around.clock.now();
+        let now = self.context.clock.now();
         for mut waiter in std::mem::take(&mut self.waiters) {
             let unsettled = waiter.limits.iter().any(|id| self.limits.is_under_way(id));
             if unsettled && !waiter.reply.is_closed() {
@@ -429,12 +434,12 @@ impl Supervisor {
                 continue;
             }
             let problems = std::mem::take(&mut waiter.problems);
-            if waiter.wish == Wish::Limited && !problems.is_empty() {
+            if waiter.wait_for == WaitFor::Limited && !problems.is_empty() {
                 waiter.reply.send(Err(Status::failed_precondition(problems.join("; "))));
                 continue;
             }
             waiter.reply.remark(problems);
-            let answer = match outcome(&self.node, waiter.wish, &waiter.ids, now) {
+            let answer = match outcome(&self.node, waiter.wait_for, &waiter.ids, now) {
                 Outcome::Pending if !waiter.reply.is_closed() => {
                     self.waiters.push(waiter);
                     continue;
@@ -478,7 +483,7 @@ impl Supervisor {
             return Err(self.no_such(name));
         }
         let statuses = self.view(|id| ids.contains(id)).instances;
-        let now = self.around.clock.now();
+        let now = self.context.clock.now();
         let history = |(id, status): (&InstanceId, pb::InstanceStatus)| {
             let instance = self.node.instance(id);
             let holds = self.node.holds(id).into_iter();
@@ -501,12 +506,12 @@ impl Supervisor {
             act: &self.act,
             host: &self.host,
             config: &self.config,
-            log_store: &self.around.log_store,
-            now: self.around.clock.now(),
+            log_store: &self.context.log_store,
+            now: self.context.clock.now(),
             unix_us: wall_clock(),
             generation: self.generation,
         };
-        view.status(&mut self.cpu_looks, wanted)
+        view.status(&mut self.cpu_samples, wanted)
     }
 
     fn no_such(&self, name: &str) -> Status {
@@ -535,7 +540,7 @@ impl Supervisor {
     }
 
     pub(super) fn say(&self, level: Level, words: &str) {
-        self.around.log_store.node_line(level, words, &[]);
+        self.context.log_store.node_line(level, words, &[]);
     }
 
     /// Everything has ended: reads the last lines, then removes sockets and groups.
@@ -556,7 +561,7 @@ impl Supervisor {
         self.act.clean_up();
         let control = self.config.node.runtime_dir.join(crate::control::SOCKET);
         let _gone_already = std::fs::remove_file(control);
-        self.around.log_store.close();
+        self.context.log_store.close();
     }
 }
 

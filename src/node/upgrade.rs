@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::attach::{PumpEnded, Pumps, read_log};
-use super::reload::Asked;
+use super::reload::ReloadRequest;
 use super::supervise::{LAST_WORDS, Supervisor};
 use crate::act::{ActError, Pipe, RehearsalFailure, RunFd};
-use crate::control::server::Answer;
+use crate::control::server::Responder;
 use crate::decide::Goal;
 use crate::linux::{exec_handover, fds};
 use crate::rpc::pb::node as pb;
@@ -26,16 +26,16 @@ use crate::units::{InstanceId, Level, Pid, RunId};
 pub(super) struct Upgrade {
     program: PathBuf,
     rehearsal: JoinHandle<Result<String, RehearsalFailure>>,
-    asked: Vec<Asker>,
+    asked: Vec<UpgradeRequest>,
 }
 
 /// Who wants to know.
 #[derive(Debug)]
-enum Asker {
+enum UpgradeRequest {
     /// The log is the answer.
     Signal,
-    Reload(Answer<pb::ReplanReply>),
-    Upgrade(Answer<pb::UpgradeReply>),
+    Reload(Responder<pb::ReplanReply>),
+    Upgrade(Responder<pb::UpgradeReply>),
 }
 
 type Rehearsed = Result<Result<String, RehearsalFailure>, JoinError>;
@@ -54,7 +54,7 @@ impl Supervisor {
     pub(super) fn upgrade(
         &mut self,
         request: &pb::UpgradeRequest,
-        reply: Answer<pb::UpgradeReply>,
+        reply: Responder<pb::UpgradeReply>,
     ) {
         let program = match request.program.as_str() {
             "" => fds::own_path().map_err(|error| error.to_string()),
@@ -62,14 +62,14 @@ impl Supervisor {
             given => Err(format!("{given:?} is not the absolute path of a program")),
         };
         match program {
-            Ok(program) => self.begin_upgrade(program, Asker::Upgrade(reply)),
-            Err(why) => Asker::Upgrade(reply).refuse(&Status::invalid_argument(why)),
+            Ok(program) => self.begin_upgrade(program, UpgradeRequest::Upgrade(reply)),
+            Err(why) => UpgradeRequest::Upgrade(reply).refuse(&Status::invalid_argument(why)),
         }
     }
 
     /// Whether the file that we were started from is another program by now; then that takes our
     /// place, and reads the configuration.
-    pub(super) fn upgrades_for(&mut self, asked: Asked) -> Option<Asked> {
+    pub(super) fn upgrades_for(&mut self, asked: ReloadRequest) -> Option<ReloadRequest> {
         let program = match fds::replaced_executable() {
             Ok(Some(program)) => program,
             Ok(None) => return Some(asked),
@@ -78,34 +78,34 @@ impl Supervisor {
                 return Some(asked);
             }
         };
-        let asker = match asked {
-            Asked::Signal => Asker::Signal,
-            Asked::Operator { reply, .. } => Asker::Reload(reply),
+        let request = match asked {
+            ReloadRequest::Signal => UpgradeRequest::Signal,
+            ReloadRequest::Operator { reply, .. } => UpgradeRequest::Reload(reply),
         };
-        self.begin_upgrade(program, asker);
+        self.begin_upgrade(program, request);
         None
     }
 
-    fn begin_upgrade(&mut self, program: PathBuf, asker: Asker) {
+    fn begin_upgrade(&mut self, program: PathBuf, request: UpgradeRequest) {
         if self.node.goal() == Goal::Shutdown {
-            return asker.refuse(&Status::failed_precondition("the node is stopping"));
+            return request.refuse(&Status::failed_precondition("the node is stopping"));
         }
         if let Some(upgrade) = &mut self.upgrade {
             if upgrade.program == program {
-                return upgrade.asked.push(asker);
+                return upgrade.asked.push(request);
             }
-            return asker.refuse(&Status::failed_precondition("an upgrade is under way"));
+            return request.refuse(&Status::failed_precondition("an upgrade is under way"));
         }
         let state = self.state();
         match self.act.rehearse(&program, state) {
             Ok(rehearsal) => {
                 self.act.service_manager.reloading();
                 let rehearsal = tokio::spawn(rehearsal.outcome());
-                self.upgrade = Some(Upgrade { program, rehearsal, asked: vec![asker] });
+                self.upgrade = Some(Upgrade { program, rehearsal, asked: vec![request] });
             }
             Err(error) => {
                 self.say(Level::Error, &format!("not upgraded: {error}"));
-                asker.refuse(&Status::failed_precondition(error.to_string()));
+                request.refuse(&Status::failed_precondition(error.to_string()));
             }
         }
     }
@@ -124,16 +124,16 @@ impl Supervisor {
                 };
                 let to = &reply.to_version;
                 self.say(Level::Info, &format!("becoming {} ({to})", program.display()));
-                for asker in asked {
-                    asker.tell(reply.clone());
+                for request in asked {
+                    request.tell(reply.clone());
                 }
                 self.hand_over_to = Some(program);
             }
             Err(unfit) => {
                 let status = refusal(&program, unfit);
                 self.say(Level::Error, &format!("not upgraded: {}", status.message()));
-                for asker in asked {
-                    asker.refuse(&status);
+                for request in asked {
+                    request.refuse(&status);
                 }
                 if self.node.is_announced() {
                     let summary = self.summary();
@@ -145,17 +145,17 @@ impl Supervisor {
 
     /// Becomes `program`. Returns only when that failed; then everything goes on as before.
     pub(super) async fn hand_over(&mut self, program: &Path, control: &UnixListener) {
-        self.around.stop_pumps.send_replace(Pumps::Stop);
+        self.context.stop_pumps.send_replace(Pumps::Stop);
         let mut pipes = Vec::new();
         while let Some(ended) = self.pumps.join_next().await {
             match ended {
                 Ok(PumpEnded { instance, run, pid, part, unread: Some(pipe) }) => {
-                    pipes.push(Left { instance, run, pid, part, pipe });
+                    pipes.push(UnreadPipe { instance, run, pid, part, pipe });
                 }
                 ended => self.end_pump(ended),
             }
         }
-        if let Some(sink) = self.around.log_store.sink() {
+        if let Some(sink) = self.context.log_store.sink() {
             // What is not written in time is counted by whoever reads the journal.
             let _written = sink.flush(LAST_WORDS).await;
         }
@@ -165,9 +165,9 @@ impl Supervisor {
             Err(why) => why,
         };
         self.say(Level::Error, &format!("not upgraded: {why}"));
-        self.around.stop_pumps.send_replace(Pumps::Run);
-        for Left { instance, run, pid, part, pipe } in pipes {
-            read_log(&self.around, (&instance, run, pid), (pipe, part), &mut self.pumps);
+        self.context.stop_pumps.send_replace(Pumps::Run);
+        for UnreadPipe { instance, run, pid, part, pipe } in pipes {
+            read_log(&self.context, (&instance, run, pid), (pipe, part), &mut self.pumps);
         }
     }
 
@@ -175,20 +175,20 @@ impl Supervisor {
         &mut self,
         program: &Path,
         control: &UnixListener,
-        pipes: &[Left],
+        pipes: &[UnreadPipe],
     ) -> Result<std::convert::Infallible, ActError> {
         let state = self.state();
         let pipes = pipes.iter().map(|left| (left.part, &left.instance, left.run, &left.pipe));
-        let mut estate = self.act.handed_fds(state, pipes)?;
+        let mut adoption = self.act.handed_fds(state, pipes)?;
         let control = control.as_fd().try_clone_to_owned().map_err(ActError::Duplicate)?;
-        estate.push(("control".to_owned(), control));
+        adoption.push(("control".to_owned(), control));
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        exec_handover::exec(program, &arguments, &estate).map_err(ActError::Spawn)
+        exec_handover::exec(program, &arguments, &adoption).map_err(ActError::Spawn)
     }
 }
 
 /// What is to be read on.
-struct Left {
+struct UnreadPipe {
     instance: InstanceId,
     run: RunId,
     pid: Pid,
@@ -206,7 +206,7 @@ fn refusal(program: &Path, unfit: RehearsalFailure) -> Status {
     }
 }
 
-impl Asker {
+impl UpgradeRequest {
     fn tell(self, told: pb::UpgradeReply) {
         // Whoever asked and went away needs no answer.
         match self {

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use tonic::Status;
 
-use crate::control::server::{Answer, Verb};
+use crate::control::server::{Responder, Verb};
 use crate::decide::{Membership, Node, Phase, Wanted};
 use crate::rpc::pb::node::{InstanceStatus, ReplanReply, VerbReply};
 use crate::units::{InstanceId, Tick};
 
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum WaitFor {
     Verb(Verb),
     /// That a new plan is in force: what is new or changed is up, what is not planned is gone.
     Replanned,
@@ -23,7 +23,7 @@ pub(super) enum Wish {
 /// Somebody who waits for an outcome.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) wish: Wish,
+    pub(super) wait_for: WaitFor,
     pub(super) ids: BTreeSet<InstanceId>,
     /// Those whose limits have to be settled first.
     pub(super) limits: BTreeSet<InstanceId>,
@@ -36,19 +36,19 @@ impl Waiter {
     pub(super) fn about_verb(
         verb: Verb,
         ids: BTreeSet<InstanceId>,
-        reply: Answer<VerbReply>,
+        reply: Responder<VerbReply>,
     ) -> Self {
         let (limits, problems) = (BTreeSet::new(), Vec::new());
-        Self { wish: Wish::Verb(verb), ids, limits, problems, reply: Reply::Verb(reply) }
+        Self { wait_for: WaitFor::Verb(verb), ids, limits, problems, reply: Reply::Verb(reply) }
     }
 }
 
 /// The way back.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Verb(Answer<VerbReply>),
+    Verb(Responder<VerbReply>),
     /// With what is known of the answer already.
-    Replan(Answer<ReplanReply>, ReplanReply),
+    Replan(Responder<ReplanReply>, ReplanReply),
 }
 
 impl Reply {
@@ -59,7 +59,7 @@ impl Reply {
         }
     }
 
-    /// Something went wrong beside.
+    /// Something else went wrong.
     pub(super) fn remark(&mut self, problems: Vec<String>) {
         match self {
             Self::Verb(_) => {}
@@ -67,7 +67,7 @@ impl Reply {
         }
     }
 
-    /// How the instances are now, or why the wish cannot come true.
+    /// How the instances are now, or why what is waited for cannot come true.
     pub(super) fn send(self, outcome: Result<Vec<InstanceStatus>, Status>) {
         // Whoever asked and went away needs no answer.
         match self {
@@ -91,10 +91,15 @@ pub(super) enum Outcome {
     Failed(Vec<String>),
 }
 
-pub(super) fn outcome(node: &Node, wish: Wish, ids: &BTreeSet<InstanceId>, now: Tick) -> Outcome {
+pub(super) fn outcome(
+    node: &Node,
+    wait_for: WaitFor,
+    ids: &BTreeSet<InstanceId>,
+    now: Tick,
+) -> Outcome {
     let mut failures = Vec::new();
     for id in ids {
-        match one(node, wish, id, now) {
+        match one(node, wait_for, id, now) {
             Outcome::Pending => return Outcome::Pending,
             Outcome::Done => {}
             Outcome::Failed(why) => failures.extend(why),
@@ -103,22 +108,26 @@ pub(super) fn outcome(node: &Node, wish: Wish, ids: &BTreeSet<InstanceId>, now: 
     if failures.is_empty() { Outcome::Done } else { Outcome::Failed(failures) }
 }
 
-fn one(node: &Node, wish: Wish, id: &InstanceId, now: Tick) -> Outcome {
+fn one(node: &Node, wait_for: WaitFor, id: &InstanceId, now: Tick) -> Outcome {
     let Some(instance) = node.instance(id) else { return Outcome::Done };
     let failed =
         |words: &str| Outcome::Failed(vec![format!("{id} {words}: {}", node.reason(id, now))]);
-    match (wish, instance.membership) {
-        (Wish::Limited, _) => Outcome::Done,
-        (Wish::Verb(Verb::Stop), _) if instance.phase.is_at_rest() => Outcome::Done,
+    match (wait_for, instance.membership) {
+        (WaitFor::Limited, _) => Outcome::Done,
+        (WaitFor::Verb(Verb::Stop), _) if instance.phase.is_at_rest() => Outcome::Done,
         // Somebody else started it meanwhile.
-        (Wish::Verb(Verb::Stop), _) if instance.wanted == Wanted::Up => failed("was started again"),
-        (Wish::Verb(Verb::Stop), _) => Outcome::Pending,
-        (Wish::Verb(Verb::Start | Verb::Restart), Membership::Retiring) => {
+        (WaitFor::Verb(Verb::Stop), _) if instance.wanted == Wanted::Up => {
+            failed("was started again")
+        }
+        (WaitFor::Verb(Verb::Stop), _) => Outcome::Pending,
+        (WaitFor::Verb(Verb::Start | Verb::Restart), Membership::Retiring) => {
             failed("is being removed")
         }
-        (Wish::Replanned, Membership::Retiring) => Outcome::Pending,
-        (Wish::Replanned, Membership::Planned) if instance.wanted == Wanted::Down => Outcome::Done,
-        (Wish::Verb(Verb::Start | Verb::Restart) | Wish::Replanned, Membership::Planned) => {
+        (WaitFor::Replanned, Membership::Retiring) => Outcome::Pending,
+        (WaitFor::Replanned, Membership::Planned) if instance.wanted == Wanted::Down => {
+            Outcome::Done
+        }
+        (WaitFor::Verb(Verb::Start | Verb::Restart) | WaitFor::Replanned, Membership::Planned) => {
             match &instance.phase {
                 Phase::Ready { .. } => Outcome::Done,
                 Phase::Failed(_) => failed("failed"),

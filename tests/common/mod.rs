@@ -174,17 +174,17 @@ impl Lab {
     }
 
     /// Runs a verb to its end.
-    pub fn verb(&self, arguments: &[&str]) -> Answer {
+    pub fn verb(&self, arguments: &[&str]) -> Responder {
         let mut command = self.binary();
         command.args(arguments);
-        Answer::of(command)
+        Responder::of(command)
     }
 
     /// The same with another runtime folder.
-    pub fn verb_in(&self, runtime_dir: &str, arguments: &[&str]) -> Answer {
+    pub fn verb_in(&self, runtime_dir: &str, arguments: &[&str]) -> Responder {
         let mut command = self.binary_in(Path::new(runtime_dir));
         command.args(arguments);
-        Answer::of(command)
+        Responder::of(command)
     }
 
     /// Runs a verb that must succeed, and gives its standard output.
@@ -370,13 +370,13 @@ impl Drop for Node<'_> {
 
 /// What became of a verb.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Responder {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-impl Answer {
+impl Responder {
     pub fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

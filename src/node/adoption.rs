@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::boot::{BootError, Configured, Loader};
 use crate::act::{Act, Checkpoint, InheritedFds, Spared, StartedRun, Unread};
-use crate::config::{Beside, NodeConfig};
+use crate::config::{NodeConfig, RuntimeOverrides};
 use crate::decide::{AdoptedRun, Effect, Node, resume};
 use crate::linux::{exec_handover, listen_fds};
 use crate::plan::Plan;
@@ -15,7 +15,7 @@ use crate::units::{InstanceId, Level, RunId, Tick};
 
 /// Everything that was kept for us.
 #[derive(Debug, Default)]
-pub(super) struct Estate {
+pub(super) struct Adoption {
     pub(super) arrival: Arrival,
     pub(super) inherited_fds: InheritedFds,
     /// The state that is gone on from; none: there is nothing to go on from.
@@ -36,7 +36,7 @@ pub(super) enum Arrival {
 
 /// Takes what the service manager kept, or what the program that this process was before handed
 /// over. Before anything else opens descriptors.
-pub(super) fn take() -> Result<Estate, BootError> {
+pub(super) fn take() -> Result<Adoption, BootError> {
     let (arrival, kept) = match exec_handover::take()? {
         Some(handed_over) => (Arrival::InPlace, handed_over),
         None => (Arrival::Started, listen_fds::take_stored()?),
@@ -57,10 +57,10 @@ pub(super) fn take() -> Result<Estate, BootError> {
         }
         None => None,
     };
-    Ok(Estate { arrival, inherited_fds, former, remarks })
+    Ok(Adoption { arrival, inherited_fds, former, remarks })
 }
 
-impl Estate {
+impl Adoption {
     /// The configuration by which the former one lived; else that of the file.
     pub(super) fn configuration(&mut self, loader: &Loader) -> Result<Configured, BootError> {
         let Some(former) = &self.former else {
@@ -76,14 +76,14 @@ impl Estate {
     }
 
     /// What an operator had changed beside the file, and the configuration with it.
-    pub(super) fn beside(&mut self, file: &NodeConfig) -> (Beside, NodeConfig) {
-        let former = self.former.as_ref().map(|former| former.state.beside.clone());
-        let beside = former.unwrap_or_default();
-        match beside.over(file) {
-            Ok(config) => (beside, config),
+    pub(super) fn overrides(&mut self, file: &NodeConfig) -> (RuntimeOverrides, NodeConfig) {
+        let former = self.former.as_ref().map(|former| former.state.overrides.clone());
+        let overrides = former.unwrap_or_default();
+        match overrides.applied_to(file) {
+            Ok(config) => (overrides, config),
             Err(why) => {
                 self.remarks.push(format!("what was changed beside the configuration: {why}"));
-                (Beside::default(), file.clone())
+                (RuntimeOverrides::default(), file.clone())
             }
         }
     }
@@ -134,7 +134,7 @@ pub(super) struct Resumed {
 
 /// What was taken over, for the observers.
 #[derive(Debug, Default)]
-pub(super) struct TakenOver {
+pub(super) struct AdoptedRuns {
     pub(super) started_runs: Vec<(InstanceId, RunId, StartedRun)>,
     pub(super) unread: Vec<Unread>,
 }
@@ -146,9 +146,9 @@ impl Resumed {
     }
 }
 
-impl Estate {
-    /// Makes what goes on ours. Afterwards nothing is left of the estate.
-    pub(super) fn take_over(self, resumed: Option<&Resumed>, act: &mut Act) -> TakenOver {
+impl Adoption {
+    /// Makes what goes on ours. Afterwards nothing is left to adopt.
+    pub(super) fn adopt(self, resumed: Option<&Resumed>, act: &mut Act) -> AdoptedRuns {
         let Self { mut inherited_fds, former, .. } = self;
         let mut started_runs = Vec::new();
         for (id, adopted) in resumed.iter().flat_map(|resumed| &resumed.runs) {
@@ -159,6 +159,6 @@ impl Estate {
             }
         }
         let unread = act.settle_unadopted(inherited_fds);
-        TakenOver { started_runs, unread }
+        AdoptedRuns { started_runs, unread }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::logs::LogSources;
-use crate::control::server::Desk;
+use crate::control::server::ControlService;
 use crate::rpc::pb::node::control_server::ControlServer;
 use crate::rpc::{Peers, Sockets, serve};
 
@@ -16,19 +16,22 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// The control socket, served.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct ServedControl {
     end: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Served {
+impl ServedControl {
     /// On a duplicate of the listener, so that callers wait in its backlog after the end.
-    pub(super) fn on(listener: &UnixListener, desk: Desk<LogSources>) -> Option<Self> {
+    pub(super) fn on(
+        listener: &UnixListener,
+        control_service: ControlService<LogSources>,
+    ) -> Option<Self> {
         let listener = listener.try_clone();
         let listener = listener
             .inspect_err(|error| tracing::error!(%error, "the control socket cannot be served"));
         let (end, ends) = oneshot::channel();
-        let task = tokio::spawn(serve_control(listener.ok()?, desk, ends));
+        let task = tokio::spawn(serve_control(listener.ok()?, control_service, ends));
         Some(Self { end, task })
     }
 
@@ -40,9 +43,13 @@ impl Served {
 }
 
 /// Until `end` is sent or dropped.
-async fn serve_control(listener: UnixListener, desk: Desk<LogSources>, end: oneshot::Receiver<()>) {
+async fn serve_control(
+    listener: UnixListener,
+    control_service: ControlService<LogSources>,
+    end: oneshot::Receiver<()>,
+) {
     let sockets = Sockets { listeners: vec![listener], ..Sockets::default() };
-    let routes = tonic::service::Routes::new(ControlServer::new(desk));
+    let routes = tonic::service::Routes::new(ControlServer::new(control_service));
     let told = async {
         let _sent_or_dropped = end.await;
     };

@@ -9,14 +9,14 @@ use super::set_limits::{LimitSettings, LimitsError};
 use crate::units::ServiceName;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Beside {
+pub struct RuntimeOverrides {
     pub scaled: BTreeMap<ServiceName, u16>,
     pub limited: BTreeMap<ServiceName, LimitSettings>,
 }
 
-impl Beside {
+impl RuntimeOverrides {
     /// What the file says otherwise than before is the file's again.
-    pub fn give_way(&mut self, before: &NodeConfig, now: &NodeConfig) {
+    pub fn yield_to_file(&mut self, before: &NodeConfig, now: &NodeConfig) {
         let said = |config: &NodeConfig, name: &ServiceName| {
             config.services.get(name).map(|service| service.instances)
         };
@@ -26,13 +26,13 @@ impl Beside {
             let Some((before, now)) = before.zip(now).filter(|(_, now)| now.enabled) else {
                 return false;
             };
-            settings.give_way(before, now);
+            settings.yield_to_file(before, now);
             !settings.is_empty()
         });
     }
 
     /// The file's configuration with all of it.
-    pub fn over(&self, file: &NodeConfig) -> Result<NodeConfig, LimitsError> {
+    pub fn applied_to(&self, file: &NodeConfig) -> Result<NodeConfig, LimitsError> {
         let mut config = file.clone();
         for (name, instances) in &self.scaled {
             if let Some(service) = config.services.get_mut(name) {
@@ -60,10 +60,10 @@ mod tests {
     use super::super::tests::defaults;
     use super::*;
 
-    fn beside() -> Beside {
+    fn overrides() -> RuntimeOverrides {
         let storage: ServiceName = "storage".parse().unwrap();
         let memory = LimitSettings::parse(&["memory=1GiB".to_owned()]).unwrap();
-        Beside {
+        RuntimeOverrides {
             scaled: BTreeMap::from([(storage.clone(), 3)]),
             limited: BTreeMap::from([(storage, memory)]),
         }
@@ -71,22 +71,24 @@ mod tests {
 
     #[test]
     fn it_is_kept_as_text_and_read_again() {
-        let text = serde_json::to_string(&beside()).unwrap();
+        let text = serde_json::to_string(&overrides()).unwrap();
         assert_eq!(text, r#"{"scaled":{"storage":3},"limited":{"storage":["memory=1GiB"]}}"#);
-        assert_eq!(serde_json::from_str::<Beside>(&text).unwrap(), beside());
-        assert!(serde_json::from_str::<Beside>(&text.replace("memory=", "memori=")).is_err());
+        assert_eq!(serde_json::from_str::<RuntimeOverrides>(&text).unwrap(), overrides());
+        assert!(
+            serde_json::from_str::<RuntimeOverrides>(&text.replace("memory=", "memori=")).is_err()
+        );
     }
 
     #[test]
     fn a_service_that_is_disabled_takes_its_limits_with_it() {
         let before = defaults();
-        let over = beside().over(&before).unwrap();
+        let over = overrides().applied_to(&before).unwrap();
         let storage = &over.services[&"storage".parse().unwrap()];
         assert_eq!((storage.instances, storage.resources.memory.unwrap().0), (3, 1 << 30));
         let mut now = before.clone();
         now.services.get_mut(&"storage".parse().unwrap()).unwrap().enabled = false;
-        let mut left = beside();
-        left.give_way(&before, &now);
-        assert!(left.limited.is_empty() && left.over(&now).is_ok());
+        let mut left = overrides();
+        left.yield_to_file(&before, &now);
+        assert!(left.limited.is_empty() && left.applied_to(&now).is_ok());
     }
 }

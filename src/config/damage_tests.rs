@@ -183,7 +183,7 @@ fn judge(name: &str, text: &str) -> Came {
         Err(errors) => errors,
     };
     assert!(!errors.problems().is_empty());
-    // Beside these YAML also ends a line at a carriage return alone.
+    // RuntimeOverrides these YAML also ends a line at a carriage return alone.
     let lines = memchr::memchr2_iter(b'\n', b'\r', text.as_bytes()).count() + 2;
     for problem in errors.problems() {
         let fits = match &problem.place {

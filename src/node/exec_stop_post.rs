@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::boot::LOCK;
 use super::host::{CONTROLLERS, SERVICES};
-use super::marks::Mark;
+use super::runtime_flags::RuntimeFlag;
 use crate::act::{ActError, Spared, sweep};
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process::PidLock;
@@ -48,7 +48,7 @@ struct End<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Aftermath {
+enum Cleanup {
     EndAll,
     /// The services live on. The next orchestrator is started in the unit's own group, where no
     /// process can be put while it hands on controllers.
@@ -57,16 +57,16 @@ enum Aftermath {
     Nothing,
 }
 
-fn aftermath(end: End<'_>) -> Aftermath {
+fn cleanup(end: End<'_>) -> Cleanup {
     // What runs out of time once the start is over is a stop: it was asked for, and did not follow.
     let hung = end.result == "timeout" && end.was_ready;
     let wanted = end.result == "success" || end.stop_had_begun || hung;
     if wanted || end.exit_status == WRONG_CONFIGURATION {
-        Aftermath::EndAll
+        Cleanup::EndAll
     } else if end.own_subgroup {
-        Aftermath::Nothing
+        Cleanup::Nothing
     } else {
-        Aftermath::FreeTheUnit
+        Cleanup::FreeTheUnit
     }
 }
 
@@ -84,21 +84,21 @@ pub fn after_stop(runtime_dir: Option<&Path>) -> Result<String, AfterStopError> 
     let end = End {
         result: &result,
         exit_status: &exit_status,
-        was_ready: Mark::Ready.is_set(&runtime_dir),
-        stop_had_begun: Mark::Stopping.is_set(&runtime_dir),
-        own_subgroup: Mark::OwnSubgroup.is_set(&runtime_dir),
+        was_ready: RuntimeFlag::Ready.is_set(&runtime_dir),
+        stop_had_begun: RuntimeFlag::Stopping.is_set(&runtime_dir),
+        own_subgroup: RuntimeFlag::OwnSubgroup.is_set(&runtime_dir),
     };
     // The next one may hang as it starts.
-    let _services_of_the_next_end_with_it_then = Mark::Ready.take_off(&runtime_dir);
+    let _services_of_the_next_end_with_it_then = RuntimeFlag::Ready.clear(&runtime_dir);
     let unit = unit_around_us()?;
-    match aftermath(end) {
-        Aftermath::EndAll => end_all(unit.as_ref(), &runtime_dir),
-        Aftermath::FreeTheUnit => {
-            let taken = unit.as_ref().map(take_controllers_back).transpose()?.unwrap_or_default();
+    match cleanup(end) {
+        Cleanup::EndAll => end_all(unit.as_ref(), &runtime_dir),
+        Cleanup::FreeTheUnit => {
+            let taken = unit.as_ref().map(disable_controllers).transpose()?.unwrap_or_default();
             let what = if taken.is_empty() { "none".to_owned() } else { taken.join(", ") };
             Ok(format!("the services live on ({result}); controllers taken back: {what}"))
         }
-        Aftermath::Nothing => Ok(format!("the services live on ({result})")),
+        Cleanup::Nothing => Ok(format!("the services live on ({result})")),
     }
 }
 
@@ -140,7 +140,7 @@ fn end_all(unit: Option<&Group>, runtime_dir: &Path) -> Result<String, AfterStop
 }
 
 /// From below: a group that hands a controller on cannot lose it.
-fn take_controllers_back(unit: &Group) -> Result<Vec<&'static str>, crate::linux::Error> {
+fn disable_controllers(unit: &Group) -> Result<Vec<&'static str>, crate::linux::Error> {
     let groups = match unit.child(SERVICES) {
         Ok(services) => vec![services],
         Err(gone) if gone.errno() == Some(libc::ENOENT) => Vec::new(),
@@ -173,34 +173,34 @@ mod tests {
 
     #[test]
     fn services_live_on_after_a_crash_and_only_then() {
-        let after = |result, exit_status| aftermath(End { result, exit_status, ..CRASH });
-        assert_eq!(after("signal", "KILL"), Aftermath::FreeTheUnit);
-        assert_eq!(after("core-dump", "ABRT"), Aftermath::FreeTheUnit);
-        assert_eq!(after("watchdog", "ABRT"), Aftermath::FreeTheUnit);
-        assert_eq!(after("exit-code", "1"), Aftermath::FreeTheUnit);
-        assert_eq!(after("success", "0"), Aftermath::EndAll);
-        assert_eq!(after("success", "TERM"), Aftermath::EndAll);
-        assert_eq!(after("exit-code", "78"), Aftermath::EndAll);
+        let after = |result, exit_status| cleanup(End { result, exit_status, ..CRASH });
+        assert_eq!(after("signal", "KILL"), Cleanup::FreeTheUnit);
+        assert_eq!(after("core-dump", "ABRT"), Cleanup::FreeTheUnit);
+        assert_eq!(after("watchdog", "ABRT"), Cleanup::FreeTheUnit);
+        assert_eq!(after("exit-code", "1"), Cleanup::FreeTheUnit);
+        assert_eq!(after("success", "0"), Cleanup::EndAll);
+        assert_eq!(after("success", "TERM"), Cleanup::EndAll);
+        assert_eq!(after("exit-code", "78"), Cleanup::EndAll);
     }
 
     #[test]
     fn a_stop_that_came_out_badly_was_wanted_all_the_same() {
         let late = End { result: "timeout", stop_had_begun: true, ..CRASH };
-        assert_eq!(aftermath(late), Aftermath::EndAll);
-        assert_eq!(aftermath(End { own_subgroup: true, ..late }), Aftermath::EndAll);
+        assert_eq!(cleanup(late), Cleanup::EndAll);
+        assert_eq!(cleanup(End { own_subgroup: true, ..late }), Cleanup::EndAll);
     }
 
     #[test]
     fn a_node_that_hung_as_it_was_stopped_takes_its_services_with_it_and_one_that_hung_before_not()
     {
         let hung = End { result: "timeout", ..CRASH };
-        assert_eq!(aftermath(hung), Aftermath::EndAll);
-        assert_eq!(aftermath(End { was_ready: false, ..hung }), Aftermath::FreeTheUnit);
+        assert_eq!(cleanup(hung), Cleanup::EndAll);
+        assert_eq!(cleanup(End { was_ready: false, ..hung }), Cleanup::FreeTheUnit);
     }
 
     #[test]
     fn limits_stay_where_the_next_orchestrator_has_a_group_of_its_own() {
-        assert_eq!(aftermath(End { own_subgroup: true, ..CRASH }), Aftermath::Nothing);
+        assert_eq!(cleanup(End { own_subgroup: true, ..CRASH }), Cleanup::Nothing);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! From one orchestrator to the next: going on with what a former one left, and saving what the
 //! following one has to know.
 
+use super::adoption::AdoptedRuns;
 use super::attach::read_log;
-use super::estate::TakenOver;
-use super::reload::Asked;
+use super::reload::ReloadRequest;
 use super::supervise::Supervisor;
 use crate::act::{State, Unread};
 use crate::decide::Effect;
@@ -13,8 +13,8 @@ impl Supervisor {
     /// Goes on where a former orchestrator stopped: its runs are watched again, what it wrote and
     /// nobody read is read, and what was still to be done is done. Then the configuration is read:
     /// it may have changed meanwhile.
-    pub(super) fn go_on(&mut self, taken_over: TakenOver, effects: Vec<Effect>) {
-        let TakenOver { started_runs, unread } = taken_over;
+    pub(super) fn go_on(&mut self, adopted_runs: AdoptedRuns, effects: Vec<Effect>) {
+        let AdoptedRuns { started_runs, unread } = adopted_runs;
         let count = started_runs.len();
         self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
         for (id, run, started_run) in started_runs {
@@ -23,13 +23,13 @@ impl Supervisor {
         }
         for Unread { instance, run, pipes } in unread {
             for (part, pipe) in pipes {
-                read_log(&self.around, (&instance, run, Pid(0)), (pipe, part), &mut self.pumps);
+                read_log(&self.context, (&instance, run, Pid(0)), (pipe, part), &mut self.pumps);
             }
         }
         let events = self.perform_all(effects);
         self.take_all(events.into());
         self.save();
-        self.live.ask(Asked::Signal);
+        self.live.ask(ReloadRequest::Signal);
     }
 
     pub(super) fn save(&mut self) {
@@ -43,9 +43,9 @@ impl Supervisor {
     pub(super) fn state(&self) -> State {
         State {
             generation: self.generation,
-            began_at: self.around.clock.began_at(),
+            began_at: self.context.clock.began_at(),
             config: self.live.text.clone(),
-            beside: self.live.beside.clone(),
+            overrides: self.live.overrides.clone(),
             node: self.node.saved(),
         }
     }

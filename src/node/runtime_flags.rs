@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Each is a file's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum RuntimeFlag {
     /// The service manager was told that this orchestrator is ready: its start is over.
     Ready,
     /// The node's orderly end has begun.
@@ -15,7 +15,7 @@ pub(super) enum Mark {
     OwnSubgroup,
 }
 
-impl Mark {
+impl RuntimeFlag {
     fn file(self, runtime_dir: &Path) -> PathBuf {
         runtime_dir.join(match self {
             Self::Ready => "ready",
@@ -33,7 +33,7 @@ impl Mark {
     }
 
     /// A mark that is not set is fine.
-    pub(super) fn take_off(self, runtime_dir: &Path) -> io::Result<()> {
+    pub(super) fn clear(self, runtime_dir: &Path) -> io::Result<()> {
         match std::fs::remove_file(self.file(runtime_dir)) {
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => outcome,

@@ -9,10 +9,10 @@ use multiaddr::Protocol;
 
 use super::HostDefaults;
 use super::addresses::SOCKET_PATH_MAX;
+use super::capacity;
 use super::model::{Kind, NodeConfig, Readiness};
 use super::problem::{Place, Problem};
 use super::report::Report;
-use super::sums;
 use super::tree::Table;
 use crate::catalog::{Builtin, INSTANCES};
 use crate::units::{InstanceId, ServiceName};
@@ -27,7 +27,7 @@ pub(super) fn check(config: &NodeConfig, tree: &Table, host: &HostDefaults, repo
     no_two_alike(files.map(|(path, key)| (Shown(path), key)), "path", tree, report);
     own_sockets(config, tree, report);
     socket_paths(config, tree, report);
-    sums::check(config, tree, host, report);
+    capacity::check(config, tree, host, report);
 }
 
 /// No two of these, each with the path of its key, may be the same `what`.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::marks::Mark;
+use super::runtime_flags::RuntimeFlag;
 use super::supervise::Supervisor;
-use super::verbs::Wish;
+use super::verbs::WaitFor;
 use crate::decide::{Announcement, NodePhase};
 use crate::units::Level;
 
@@ -18,13 +18,13 @@ impl Supervisor {
         match announcement {
             Announcement::Ready => {
                 let summary = self.summary();
-                self.leave(Mark::Ready);
+                self.leave(RuntimeFlag::Ready);
                 self.act.service_manager.ready(summary.clone());
-                let after = crate::units::human_duration(self.around.clock.now().0);
+                let after = crate::units::human_duration(self.context.clock.now().0);
                 self.say(Level::Info, &format!("{summary}, {after} after the start"));
             }
             Announcement::Stopping => {
-                self.leave(Mark::Stopping);
+                self.leave(RuntimeFlag::Stopping);
                 self.act.service_manager.stopping();
                 self.say(Level::Info, "stopping, dependants first");
             }
@@ -32,7 +32,7 @@ impl Supervisor {
         }
     }
 
-    fn leave(&self, mark: Mark) {
+    fn leave(&self, mark: RuntimeFlag) {
         let runtime_dir = &self.config.node.runtime_dir;
         if let Err(reason) = mark.set(runtime_dir) {
             let place = runtime_dir.display();
@@ -55,7 +55,7 @@ impl Supervisor {
         let is_waited_for = match self.node.phase() {
             NodePhase::Starting | NodePhase::Stopping => true,
             NodePhase::Ready | NodePhase::Degraded => {
-                self.waiters.iter().any(|waiter| waiter.wish == Wish::Replanned)
+                self.waiters.iter().any(|waiter| waiter.wait_for == WaitFor::Replanned)
             }
         };
         self.ask_at = (is_waited_for && self.node.is_moving()).then(|| {
