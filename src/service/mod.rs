@@ -3,13 +3,13 @@
 
 mod clock;
 pub mod did;
-mod disk;
-mod folder;
+mod disk_io;
+mod durable_file;
 pub mod gateway;
+mod host;
 pub mod identity;
 mod launch;
 pub mod ledger;
-mod life;
 mod page;
 pub mod storage;
 
@@ -17,20 +17,20 @@ use std::process::ExitCode;
 
 use crate::linux::die_by_signal::die_by_signal;
 use crate::units::Signal;
-use life::Told;
+use host::StopCause;
 
-pub use folder::FileError;
+pub use durable_file::FileError;
+pub use host::ServiceError;
 pub use launch::LaunchError;
-pub use life::ServiceError;
 
 /// The life of the built-in service `name`: takes what the node passed, serves until SIGTERM or
 /// SIGINT, drains and ends. Exit code 0: it was told to end; 1: it could not begin or go on, and
 /// the last line on stderr says why. After SIGXCPU, the end of its processor time, it drains alike
 /// and ends by that signal, so that the node can tell.
 pub fn main(name: &str) -> ExitCode {
-    match life::live(name) {
-        Ok(Told::ToEnd) => ExitCode::SUCCESS,
-        Ok(Told::TimeUsedUp) => match die_by_signal(Signal::XCPU) {
+    match host::live(name) {
+        Ok(StopCause::Signalled) => ExitCode::SUCCESS,
+        Ok(StopCause::CpuTimeUsedUp) => match die_by_signal(Signal::XCPU) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");

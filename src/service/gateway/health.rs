@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::condition::Condition;
-use super::feed::{FeedError, Snapshot};
+use super::instance_health::InstanceHealth;
+use super::status_feed::{FeedError, Snapshot};
 use crate::rpc::pb::node::InstanceStatus;
 use crate::units::{ByteSize, human_duration};
 
@@ -40,7 +40,7 @@ struct Orchestrator {
 #[serde(untagged)]
 enum Service<'a> {
     Disabled {
-        status: Condition,
+        status: InstanceHealth,
         reason: &'static str,
     },
     One(Figures),
@@ -60,7 +60,7 @@ struct Named<'a> {
 
 #[derive(Serialize)]
 struct Figures {
-    status: Condition,
+    status: InstanceHealth,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     pid: Option<i32>,
@@ -79,7 +79,7 @@ struct Unknown {
 /// The page when the orchestrator answered.
 pub fn known(snapshot: &Snapshot) -> String {
     let node = &snapshot.node;
-    let wanted = |instance| Condition::of(instance).is_wanted();
+    let wanted = |instance| InstanceHealth::of(instance).is_wanted();
     let all_wanted = snapshot.instances.iter().all(wanted);
     page(&Health {
         status: if all_wanted { Overall::Healthy } else { Overall::Degraded },
@@ -111,7 +111,7 @@ fn services(snapshot: &Snapshot) -> BTreeMap<&str, Service<'_>> {
     for instance in &snapshot.instances {
         instances.entry(&instance.service).or_default().push(instance);
     }
-    let off = || Service::Disabled { status: Condition::Stopped, reason: "disabled" };
+    let off = || Service::Disabled { status: InstanceHealth::Stopped, reason: "disabled" };
     let mut services: BTreeMap<_, _> =
         snapshot.disabled.iter().map(|name| (name.as_str(), off())).collect();
     // A service that was just disabled may still have an instance that is stopping.
@@ -133,9 +133,9 @@ fn service<'a>(instances: &[&'a InstanceStatus]) -> Service<'a> {
 /// Sums, the first process, and the phase, health and reason of the worst. The last health check
 /// is the oldest one; none, while an instance was never checked.
 fn together(instances: &[&InstanceStatus]) -> InstanceStatus {
-    let worst = instances.iter().rev().max_by_key(|one| Condition::of(one));
+    let worst = instances.iter().rev().max_by_key(|one| InstanceHealth::of(one));
     let worst = worst.map(|worst| InstanceStatus {
-        reason: Condition::of(worst)
+        reason: InstanceHealth::of(worst)
             .reason(worst)
             .map(|reason| format!("{}: {reason}", worst.instance))
             .unwrap_or_default(),
@@ -158,7 +158,7 @@ fn together(instances: &[&InstanceStatus]) -> InstanceStatus {
 }
 
 fn figures(instance: &InstanceStatus) -> Figures {
-    let status = Condition::of(instance);
+    let status = InstanceHealth::of(instance);
     Figures {
         status,
         reason: status.reason(instance),

@@ -9,9 +9,9 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue}
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
-use super::feed::Feed;
 use super::health;
 use super::metrics::{self, Requests};
+use super::status_feed::StatusCache;
 
 const JSON: &str = "application/json";
 /// Characters of an unknown path or method that are said back.
@@ -46,12 +46,12 @@ impl Page {
 /// What all connections share.
 #[derive(Debug)]
 pub struct Site {
-    feed: Feed,
+    feed: StatusCache,
     requests: Requests,
 }
 
 impl Site {
-    pub fn new(feed: Feed) -> Self {
+    pub fn new(feed: StatusCache) -> Self {
         Self { feed, requests: Requests::default() }
     }
 

@@ -12,8 +12,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::condition::{Condition, Phase};
-use super::feed::Snapshot;
+use super::instance_health::{InstanceHealth, Phase};
+use super::status_feed::Snapshot;
 use crate::rpc::pb::node::InstanceStatus;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -109,7 +109,7 @@ const GAUGES: [PerInstance<f64>; 6] = [
     PerInstance {
         name: "instance_up",
         help: "1 while the instance is ready and its health checks do not fail",
-        value: |instance| Some(one_if(Condition::of(instance).serves())),
+        value: |instance| Some(one_if(InstanceHealth::of(instance).serves())),
     },
     PerInstance {
         name: "instance_memory_bytes",

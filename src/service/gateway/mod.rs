@@ -3,12 +3,12 @@
 //!
 //! It knows only what the orchestrator tells over the status connection.
 
-mod condition;
-mod feed;
 mod health;
 mod http;
+mod instance_health;
 mod metrics;
-mod patience;
+mod slow_client;
+mod status_feed;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -30,9 +30,9 @@ use tonic::transport::Channel;
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::rpc::connections::{Bounds, accept_one_of, serve_each};
 use crate::rpc::{Ending, client, limits};
-use feed::{Feed, Freshness};
 use http::Site;
-use patience::{Patience, Patient};
+use slow_client::{SlowClientLimits, TimeLimited};
+use status_feed::{Freshness, StatusCache};
 
 /// Bytes of one request's line and headers; larger ones are answered with 431.
 const HEAD_MOST: usize = 16 << 10;
@@ -46,7 +46,7 @@ pub enum GatewayError {
 
 #[derive(Debug, Clone, Copy)]
 struct Times {
-    patience: Patience,
+    slow_client: SlowClientLimits,
     freshness: Freshness,
     drain: Duration,
 }
@@ -61,7 +61,7 @@ pub async fn serve(
     drain: Duration,
     told: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
-    let times = Times { patience: Patience::USUAL, freshness: Freshness::USUAL, drain };
+    let times = Times { slow_client: SlowClientLimits::USUAL, freshness: Freshness::USUAL, drain };
     serve_with(times, http, over(status), told).await
 }
 
@@ -84,12 +84,12 @@ async fn serve_with(
         ready.map_err(GatewayError::Listener)
     };
     let listeners: Vec<TcpListener> = http.into_iter().map(ready).collect::<Result<_, _>>()?;
-    let site = Arc::new(Site::new(Feed::new(orchestrator, times.freshness)));
+    let site = Arc::new(Site::new(StatusCache::new(orchestrator, times.freshness)));
     let bounds = Bounds { connections: limits::CONNECTIONS, drain: times.drain };
     let mut turn = 0;
     let accept =
         async move || Some(accept_one_of(&listeners, &mut turn, TcpListener::poll_accept).await.0);
-    let one = |stream, ending| connection(stream, times.patience, Arc::clone(&site), ending);
+    let one = |stream, ending| connection(stream, times.slow_client, Arc::clone(&site), ending);
     // The orchestrator gives a connection up on which it is asked nothing at first.
     let greeting = async {
         site.greet().await;
@@ -101,7 +101,12 @@ async fn serve_with(
     }
 }
 
-async fn connection(stream: TcpStream, patience: Patience, site: Arc<Site>, mut ending: Ending) {
+async fn connection(
+    stream: TcpStream,
+    slow_client: SlowClientLimits,
+    site: Arc<Site>,
+    mut ending: Ending,
+) {
     // Without this the last part of a page could wait for the client's delayed acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -111,7 +116,7 @@ async fn connection(stream: TcpStream, patience: Patience, site: Arc<Site>, mut 
         .max_header_size(HEAD_MOST)
         .max_buf_size(HEAD_MOST)
         .serve_connection(
-            TokioIo::new(Patient::new(stream, patience)),
+            TokioIo::new(TimeLimited::new(stream, slow_client)),
             service_fn(move |request| Arc::clone(&site).answer(request)),
         );
     tokio::pin!(serving);

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::feed::Snapshot;
+use super::status_feed::Snapshot;
 use crate::rpc::pb::node::status_feed_server::{StatusFeed, StatusFeedServer};
 use crate::rpc::pb::node::{
     Degradation, InstanceStatus, LimitEvents, NodeInfo, NodeStatus, StatusFeedRequest,

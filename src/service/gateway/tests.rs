@@ -16,7 +16,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(20);
 /// Whatever comes once is kept, and nothing runs out of time.
 const PATIENT: Times = Times {
-    patience: Patience { head: NEVER, idle: NEVER },
+    slow_client: SlowClientLimits { head: NEVER, idle: NEVER },
     freshness: Freshness { answer: NEVER, good: NEVER, failed: NEVER },
     drain: NEVER,
 };
@@ -368,8 +368,8 @@ async fn a_client_that_breaks_off_does_not_hold_up_the_next() {
 #[tokio::test]
 async fn a_client_that_is_too_slow_loses_its_connection() {
     let (_orchestrator, status) = Orchestrator::telling(a_node());
-    let patience = Patience { head: SHORT, idle: NEVER };
-    let running = Running::start(Times { patience, ..PATIENT }, status);
+    let slow_client = SlowClientLimits { head: SHORT, idle: NEVER };
+    let running = Running::start(Times { slow_client, ..PATIENT }, status);
     let mut silent = running.connect().await;
     assert!(silent.is_closed().await);
     let mut slow = running.connect().await;

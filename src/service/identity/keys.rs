@@ -14,7 +14,7 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::service::did::Did;
-use crate::service::folder::{self, Doing, FileError};
+use crate::service::durable_file::{self, Doing, FileError};
 
 const MAGIC: &[u8; 8] = b"BHKEY 1\n";
 const SEED: usize = 32;
@@ -61,9 +61,9 @@ impl Keys {
     /// has). Removes what that instance left half written.
     pub fn open(data_dir: &Path, instance: u16) -> Result<Self, FileError> {
         let (folder, beside) = (data_dir.join("keys"), format!(".new-{instance}-"));
-        folder::ensure(&folder)?;
-        folder::flush(data_dir)?;
-        folder::remove_leftovers(&folder, &beside)?;
+        durable_file::ensure(&folder)?;
+        durable_file::flush(data_dir)?;
+        durable_file::remove_leftovers(&folder, &beside)?;
         Ok(Self { folder, beside, written: AtomicU64::new(0) })
     }
 
@@ -85,7 +85,7 @@ impl Keys {
         bytes.extend_from_slice(label.as_bytes());
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let beside = self.folder.join(format!("{}{number}", self.beside));
-        folder::write_durably(&self.folder.join(did.multibase()), &beside, &bytes)?;
+        durable_file::write_durably(&self.folder.join(did.multibase()), &beside, &bytes)?;
         Ok(Held { did, label: label.to_owned(), created_unix_us: now_unix_us })
     }
 
@@ -97,7 +97,7 @@ impl Keys {
     /// At most `most` held keys after the one with the did `after`, in the order of their dids, and
     /// whether there are more.
     pub fn list(&self, after: Option<&Did>, most: usize) -> Result<(Vec<Held>, bool), KeyError> {
-        let names = folder::sorted_names(&self.folder)?;
+        let names = durable_file::sorted_names(&self.folder)?;
         let after = after.map_or("", Did::multibase);
         let mut rest = names.iter().filter(|name| !name.starts_with('.') && name.as_str() > after);
         let page = rest.by_ref().take(most).map(|name| self.read(name).map(|(held, _)| held));

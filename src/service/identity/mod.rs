@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status};
 use self::keys::{Held, KeyError, Keys};
 use super::clock::unix_us;
 use super::did::Did;
-use super::disk::Disk;
-use super::folder::FileError;
+use super::disk_io::Disk;
+use super::durable_file::FileError;
 use super::page;
 use crate::rpc::pb::identity::identity_server::{Identity as Api, IdentityServer};
 use crate::rpc::pb::identity::{

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::scan::Break;
 use crate::service::did::DidError;
-use crate::service::folder::FileError;
+use crate::service::durable_file::FileError;
 use crate::service::launch::LaunchError;
 use crate::units::ByteSize;
 

@@ -34,7 +34,7 @@ const MAGIC: [u8; 8] = *b"BHLEDGER";
 const WINDOW: usize = 1 << 20;
 
 /// Random bytes that begin every frame of one file.
-pub type Mark = [u8; 12];
+pub type FrameMark = [u8; 12];
 
 /// Why there is no frame to be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub enum Fault {
     #[error("the file ends within it")]
     Incomplete,
     #[error("no entry begins there")]
-    Mark,
+    FrameMark,
     #[error("its length says {0} bytes; at most {BODY_MOST} are possible")]
     Length(u32),
     #[error("its bytes do not have their checksum")]
@@ -68,7 +68,7 @@ impl Frame {
 }
 
 /// The first bytes of a new file.
-pub fn file_header(mark: Mark) -> [u8; FILE_HEADER] {
+pub fn file_header(mark: FrameMark) -> [u8; FILE_HEADER] {
     let mut header = [0; FILE_HEADER];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&VERSION.to_be_bytes());
@@ -79,7 +79,7 @@ pub fn file_header(mark: Mark) -> [u8; FILE_HEADER] {
 }
 
 /// The file's mark, or what is wrong with its header.
-pub fn read_file_header(header: &[u8; FILE_HEADER]) -> Result<Mark, String> {
+pub fn read_file_header(header: &[u8; FILE_HEADER]) -> Result<FrameMark, String> {
     let (magic, rest) = header.split_at(8);
     let (version, rest) = rest.split_at(4);
     let (mark, check) = rest.split_at(12);
@@ -97,10 +97,11 @@ pub fn read_file_header(header: &[u8; FILE_HEADER]) -> Result<Mark, String> {
 }
 
 /// Adds the frame around `body` to `group`, the bytes of one write, and gives the body's hash.
-pub fn add(group: &mut Vec<u8>, mark: Mark, body: &[u8]) -> Hash {
+pub fn add(group: &mut Vec<u8>, mark: FrameMark, body: &[u8]) -> Hash {
     let hash = entry::hash(body);
-    let behind = u32::try_from(group.len()).expect("a write has a few MiB: the pen holds it");
-    let length = u32::try_from(body.len()).expect("a body has at most 16 MiB: the face holds it");
+    let behind = u32::try_from(group.len()).expect("a write has a few MiB: the writer holds it");
+    let length =
+        u32::try_from(body.len()).expect("a body has at most 16 MiB: the service holds it");
     let (behind, length) = (behind.to_be_bytes(), length.to_be_bytes());
     group.extend(mark);
     group.extend(behind);
@@ -111,14 +112,14 @@ pub fn add(group: &mut Vec<u8>, mark: Mark, body: &[u8]) -> Hash {
 }
 
 /// The frame that begins where `from` is.
-pub fn read(from: &mut impl Read, mark: Mark) -> Result<Frame, Fault> {
+pub fn read(from: &mut impl Read, mark: FrameMark) -> Result<Frame, Fault> {
     let mut header = [0; FRAME_HEADER];
     fill(from, &mut header)?;
     let (found, rest) = header.split_at(12);
     let (behind, rest) = rest.split_at(4);
     let (length, check) = rest.split_at(4);
     if found != mark {
-        return Err(Fault::Mark);
+        return Err(Fault::FrameMark);
     }
     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("4 bytes"));
     let said = number(length);
@@ -134,7 +135,7 @@ pub fn read(from: &mut impl Read, mark: Mark) -> Result<Frame, Fault> {
 
 /// Where the first whole frame lies that a later write wrote than the one which wrote at
 /// `damaged`. Such a frame proves that what was at `damaged` had reached the disk.
-pub fn later_write(file: &Arc<File>, mark: Mark, damaged: u64) -> io::Result<Option<u64>> {
+pub fn later_write(file: &Arc<File>, mark: FrameMark, damaged: u64) -> io::Result<Option<u64>> {
     let mut window = vec![0; WINDOW + mark.len() - 1];
     let mut from = damaged;
     loop {
@@ -207,7 +208,7 @@ fn digest_start<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
 mod tests {
     use super::*;
 
-    const MARK: Mark = *b"mark-of-file";
+    const MARK: FrameMark = *b"mark-of-file";
 
     #[test]
     fn a_frame_reads_back_and_no_flipped_bit_passes() {

@@ -13,16 +13,16 @@
 mod author;
 mod entry;
 mod error;
-mod face;
 mod frame;
-mod opening;
-mod pen;
+mod grpc;
+mod recovery;
 mod scan;
 mod steps;
 mod store;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub use error::LedgerError;
-pub use face::Face;
-pub use pen::Tally;
+pub use grpc::LedgerService;
+pub use writer::Tally;
 
-use super::disk::Disk;
+use super::disk_io::Disk;
 use super::launch::Launch;
 use crate::rpc::pb::ledger::ledger_server::LedgerServer;
 use crate::rpc::pb::node::launch_sheet::Settings;
-use opening::{Loaded, Opening};
+use recovery::{Loaded, Recovery};
 
 /// Bytes of a message beside its payload: author, hashes, signature and framing need a few
 /// hundred; the rest lets a payload that is a little too large have an answer that says so.
@@ -47,7 +47,7 @@ const MESSAGE_ROOM: usize = 64 << 10;
 /// A ledger that is ready to be served.
 #[derive(Debug)]
 pub struct Opened {
-    pub server: LedgerServer<Face>,
+    pub server: LedgerServer<LedgerService>,
     /// Ends when `server` and all its clones are dropped and what was queued is durable; the
     /// caller joins it. It keeps one blocking thread of the runtime.
     pub writer: JoinHandle<Tally>,
@@ -59,10 +59,10 @@ pub async fn open(launch: &Launch) -> Result<Opened, LedgerError> {
     let most = max_entry(launch)?;
     let disk = Disk::default();
     let store = Arc::new(load(&disk, &launch.data_dir).await?);
-    let (queue, queued) = mpsc::channel(pen::QUEUE);
+    let (queue, queued) = mpsc::channel(writer::QUEUE);
     let writing = Arc::clone(&store);
-    let writer = tokio::task::spawn_blocking(move || pen::write_until_closed(writing, queued));
-    let server = LedgerServer::new(Face::new(store, queue, disk, most))
+    let writer = tokio::task::spawn_blocking(move || writer::write_until_closed(writing, queued));
+    let server = LedgerServer::new(LedgerService::new(store, queue, disk, most))
         .max_decoding_message_size(most + MESSAGE_ROOM)
         // Entries of a time when more was allowed can still be read.
         .max_encoding_message_size(frame::PAYLOAD_MOST + MESSAGE_ROOM);
@@ -71,9 +71,9 @@ pub async fn open(launch: &Launch) -> Result<Opened, LedgerError> {
 
 async fn load(disk: &Disk, folder: &Path) -> Result<store::Store, LedgerError> {
     let folder = folder.to_owned();
-    let run = disk.run(move || Opening::begin(&folder)).await;
+    let run = disk.run(move || Recovery::begin(&folder)).await;
     let begun = run.map_err(|_| LedgerError::Ending)??;
-    let checked = steps::in_steps(disk, begun, Opening::step).await?;
+    let checked = steps::in_steps(disk, begun, Recovery::step).await?;
     let run = disk.run(move || checked.finish()).await;
     let Loaded { store, cut } = run.map_err(|_| LedgerError::Ending)??;
     let (path, head) = (store.path().display(), store.head());

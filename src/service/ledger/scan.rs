@@ -6,7 +6,7 @@ use std::io::BufReader;
 use std::sync::Arc;
 
 use super::entry::{Entry, Hash, NO_ENTRY};
-use super::frame::{self, FILE_HEADER, Fault, Mark, Span};
+use super::frame::{self, FILE_HEADER, Fault, FrameMark, Span};
 
 const BUFFER: usize = 64 << 10;
 
@@ -14,7 +14,7 @@ const BUFFER: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Scan {
     bytes: BufReader<Span>,
-    mark: Mark,
+    mark: FrameMark,
     at: u64,
     end: u64,
     index: u64,
@@ -55,7 +55,7 @@ pub enum Why {
 
 impl Scan {
     /// From the first entry to the byte `end`.
-    pub fn new(file: &Arc<File>, mark: Mark, end: u64) -> Self {
+    pub fn new(file: &Arc<File>, mark: FrameMark, end: u64) -> Self {
         let at = FILE_HEADER as u64;
         let bytes = BufReader::with_capacity(BUFFER, Span::new(file, at, end));
         Self { bytes, mark, at, end, index: 0, previous: NO_ENTRY }

@@ -2,7 +2,7 @@
 //! and does not keep a process from ending.
 
 use super::error::LedgerError;
-use crate::service::disk::Disk;
+use crate::service::disk_io::Disk;
 
 /// Bytes of the file that one step looks at, or one entry where that is larger.
 pub const STEP: u64 = 512 << 10;

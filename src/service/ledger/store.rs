@@ -1,5 +1,5 @@
-//! The open file and the index of where its entries lie. Readers use it at any time; only the pen
-//! adds to it. Eight bytes of memory an entry.
+//! The open file and the index of where its entries lie. Readers use it at any time; only the
+//! writer adds to it. Eight bytes of memory an entry.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::entry::{Entry, Hash, NO_ENTRY};
 use super::error::LedgerError;
-use super::frame::{self, FILE_HEADER, Mark, Span};
+use super::frame::{self, FILE_HEADER, FrameMark, Span};
 use super::scan::{Break, Scan, Why};
 
 /// The ledger as it is on disk.
@@ -15,7 +15,7 @@ use super::scan::{Break, Scan, Why};
 pub struct Store {
     file: Arc<File>,
     path: PathBuf,
-    mark: Mark,
+    mark: FrameMark,
     chain: RwLock<Chain>,
     /// Held so that no second process opens the same ledger.
     _lock: Option<File>,
@@ -49,7 +49,13 @@ impl Chain {
 }
 
 impl Store {
-    pub fn new(file: Arc<File>, path: &Path, mark: Mark, chain: Chain, lock: Option<File>) -> Self {
+    pub fn new(
+        file: Arc<File>,
+        path: &Path,
+        mark: FrameMark,
+        chain: Chain,
+        lock: Option<File>,
+    ) -> Self {
         Self { file, path: path.to_owned(), mark, chain: RwLock::new(chain), _lock: lock }
     }
 
@@ -61,7 +67,7 @@ impl Store {
         &self.path
     }
 
-    pub fn mark(&self) -> Mark {
+    pub fn mark(&self) -> FrameMark {
         self.mark
     }
 
@@ -92,7 +98,7 @@ impl Store {
         LedgerError::Damaged { path: self.path.clone(), found }
     }
 
-    /// Makes what the pen has written and flushed visible to readers.
+    /// Makes what the writer has written and flushed visible to readers.
     pub fn publish(&self, starts: &[u64], end: u64, last: Hash) {
         let mut chain = self.chain.write().unwrap_or_else(PoisonError::into_inner);
         chain.starts.extend(starts);

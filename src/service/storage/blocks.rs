@@ -14,7 +14,7 @@ use super::StorageError;
 use super::address::{Address, Digest, shard_of, shards};
 use super::usage::{Counts, Reservation, Usage};
 use crate::service::clock;
-use crate::service::folder::{self, Doing, FileError};
+use crate::service::durable_file::{self, Doing, FileError};
 
 /// How much of a block is held in memory while it is read or checked.
 const PIECE: usize = 256 << 10;
@@ -57,15 +57,15 @@ impl Blocks {
     pub fn open(data_dir: &Path, instance: u16, limits: Limits) -> Result<Self, FileError> {
         let (blocks, beside) = (data_dir.join("blocks"), data_dir.join("tmp"));
         for folder in [&blocks, &beside] {
-            folder::ensure(folder)?;
+            durable_file::ensure(folder)?;
         }
         for shard in shards() {
-            folder::make(&blocks.join(shard))?;
+            durable_file::make(&blocks.join(shard))?;
         }
         // Also when all were there: an earlier start may have ended between the two.
-        folder::flush(&blocks)?;
+        durable_file::flush(&blocks)?;
         let prefix = format!("{instance}-");
-        folder::remove_leftovers(&beside, &prefix)?;
+        durable_file::remove_leftovers(&beside, &prefix)?;
         let below = blocks.clone();
         let recount = Box::new(move || count(&below));
         let usage = Usage::open(data_dir, usize::from(instance), limits.quota, recount)?;
@@ -104,7 +104,7 @@ impl Blocks {
     pub fn writer(self: &Arc<Self>) -> Result<Writer, StorageError> {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let path = self.beside.join(format!("{}{number}", self.prefix));
-        let file = folder::create_private(&path)?;
+        let file = durable_file::create_private(&path)?;
         let reservation = Some(self.usage.reservation());
         Ok(Writer {
             blocks: Arc::clone(self),
@@ -159,7 +159,7 @@ impl Blocks {
         let after = after.map(|digest| digest.place().1).unwrap_or_default();
         let mut page = Vec::new();
         for shard in shards().into_iter().filter(|shard| shard.as_str() >= shard_of(&after)) {
-            for name in folder::sorted_names(&self.blocks.join(&shard))? {
+            for name in durable_file::sorted_names(&self.blocks.join(&shard))? {
                 let Some(address) = name.parse::<Address>().ok().filter(|_| name > after) else {
                     continue;
                 };
@@ -180,7 +180,7 @@ impl Blocks {
     }
 
     fn flush(&self, digest: &Digest) -> Result<(), FileError> {
-        folder::flush(&self.blocks.join(digest.place().0))
+        durable_file::flush(&self.blocks.join(digest.place().0))
     }
 
     fn check_size(&self, size: u64) -> Result<(), StorageError> {
@@ -248,7 +248,7 @@ fn count(blocks: &Path) -> Result<Counts, FileError> {
     let mut counts = Counts::default();
     for shard in shards() {
         let shard = blocks.join(shard);
-        for name in folder::sorted_names(&shard)? {
+        for name in durable_file::sorted_names(&shard)? {
             if name.parse::<Address>().is_ok() {
                 counts.bytes += size_of(&shard.join(name))?.unwrap_or(0);
                 counts.blocks += 1;
@@ -311,7 +311,7 @@ impl Writer {
 impl Drop for Writer {
     /// After `finish` there is nothing at the path any more.
     fn drop(&mut self) {
-        folder::remove_quietly(&self.path);
+        durable_file::remove_quietly(&self.path);
     }
 }
 

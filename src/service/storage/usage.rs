@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 
 use super::StorageError;
-use crate::service::folder::{Doing, FileError};
+use crate::service::durable_file::{Doing, FileError};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"BHUSE 1\n");
 /// As many as a service may have instances.

@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::author::Author;
 use super::error::LedgerError;
-use super::opening::{Loaded, Opening};
-use super::pen::{self, Answer, Draft, Tally, Waiting};
+use super::recovery::{Loaded, Recovery};
 use super::steps::Progress;
 use super::store::Store;
+use super::writer::{self, Answer, Draft, Tally, Waiting};
 use crate::rpc::pb::ledger::AppendRequest;
 
 /// A folder with a ledger in it.
@@ -57,9 +57,9 @@ impl Ground {
     }
 
     pub fn load(&self) -> Result<Loaded, LedgerError> {
-        let mut opening = Opening::begin(self.dir.path())?;
-        while opening.step()? == Progress::More {}
-        opening.finish()
+        let mut recovery = Recovery::begin(self.dir.path())?;
+        while recovery.step()? == Progress::More {}
+        recovery.finish()
     }
 }
 
@@ -87,9 +87,9 @@ fn waiting(draft: Draft) -> (Waiting, oneshot::Receiver<Answer>) {
     (Waiting { draft, answer, room: None }, answered)
 }
 
-/// All of them wait before the pen begins.
+/// All of them wait before the writer begins.
 fn append(store: &Arc<Store>, drafts: Vec<Draft>) -> (Vec<Answer>, Tally) {
-    let (queue, queued) = mpsc::channel(pen::QUEUE);
+    let (queue, queued) = mpsc::channel(writer::QUEUE);
     let mut answers = Vec::new();
     for draft in drafts {
         let (waiting, answered) = waiting(draft);
@@ -98,6 +98,6 @@ fn append(store: &Arc<Store>, drafts: Vec<Draft>) -> (Vec<Answer>, Tally) {
     }
     drop(queue);
     let store = Arc::clone(store);
-    let tally = thread::spawn(move || pen::write_until_closed(store, queued)).join().unwrap();
+    let tally = thread::spawn(move || writer::write_until_closed(store, queued)).join().unwrap();
     (answers.into_iter().map(|mut answered| answered.try_recv().unwrap()).collect(), tally)
 }

@@ -1,4 +1,4 @@
-//! The pen: groups, callers that leave, and disks that fail.
+//! The writer: groups, callers that leave, and disks that fail.
 
 use std::fs::File;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn a_caller_that_left_before_the_write_has_nothing_appended() {
     queue.try_send(gone).unwrap();
     queue.try_send(stays).unwrap();
     drop(queue);
-    assert_eq!(pen::write_until_closed(Arc::clone(&store), queued).appended, 1);
+    assert_eq!(writer::write_until_closed(Arc::clone(&store), queued).appended, 1);
     assert_eq!(answered.blocking_recv().unwrap().unwrap().index, 0);
     assert_eq!(store.entry(0).unwrap().0.payload, b"stays");
 }
@@ -53,14 +53,14 @@ fn a_caller_that_left_before_the_write_has_nothing_appended() {
 fn two_appends_to(store: &Arc<Store>, payload: &[u8]) -> [Status; 2] {
     let (queue, queued) = mpsc::channel(1);
     let store = Arc::clone(store);
-    let pen = thread::spawn(move || pen::write_until_closed(store, queued));
+    let writer = thread::spawn(move || writer::write_until_closed(store, queued));
     let told = [0, 1].map(|_| {
         let (waiting, answered) = waiting(draft(1, payload));
         queue.blocking_send(waiting).unwrap();
         Status::from(&*answered.blocking_recv().unwrap().unwrap_err())
     });
     drop(queue);
-    assert_eq!(pen.join().unwrap(), Tally::default());
+    assert_eq!(writer.join().unwrap(), Tally::default());
     told
 }
 

@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::LedgerError;
-use super::frame::{self, FILE_HEADER, Fault, Mark};
+use super::frame::{self, FILE_HEADER, Fault, FrameMark};
 use super::scan::{Break, Scan, Why};
 use super::steps::{Progress, STEP};
 use super::store::{Chain, Store};
-use crate::service::folder::{self, Doing, FileError};
+use crate::service::durable_file::{self, Doing, FileError};
 
 const NAME: &str = "ledger.log";
 const BESIDE: &str = ".new-ledger.log";
 
 /// A file that is being checked, a step at a time.
 #[derive(Debug)]
-pub struct Opening {
+pub struct Recovery {
     lock: File,
     file: Arc<File>,
     path: PathBuf,
-    mark: Mark,
+    mark: FrameMark,
     length: u64,
     scan: Scan,
     starts: Vec<u64>,
@@ -37,7 +37,7 @@ pub struct Loaded {
     pub cut: u64,
 }
 
-impl Opening {
+impl Recovery {
     /// Takes the ledger of `folder`, which must exist; makes an empty one where there is none.
     pub fn begin(folder: &Path) -> Result<Self, LedgerError> {
         let lock = lock(folder)?;
@@ -87,7 +87,7 @@ impl Opening {
                 let (doing, path) = ("read", self.path.clone());
                 return Err(FileError { doing, path, source }.into());
             }
-            Why::Frame(Fault::Incomplete | Fault::Mark | Fault::Length(_) | Fault::Check) => {
+            Why::Frame(Fault::Incomplete | Fault::FrameMark | Fault::Length(_) | Fault::Check) => {
                 let later = frame::later_write(&self.file, self.mark, found.at);
                 later.doing("read", &self.path)?.is_none()
             }
@@ -107,16 +107,16 @@ fn lock(folder: &Path) -> Result<File, LedgerError> {
 }
 
 fn make(folder: &Path, path: &Path) -> Result<(), LedgerError> {
-    folder::remove_leftovers(folder, BESIDE)?;
+    durable_file::remove_leftovers(folder, BESIDE)?;
     fs::set_permissions(folder, Permissions::from_mode(0o700)).doing("close to others", folder)?;
-    let mut mark: Mark = [0; 12];
+    let mut mark: FrameMark = [0; 12];
     let drawn = getrandom::fill(&mut mark).map_err(|error| io::Error::other(error.to_string()));
     drawn.doing("draw random bytes for", path)?;
-    folder::write_durably(path, &folder.join(BESIDE), &frame::file_header(mark))?;
+    durable_file::write_durably(path, &folder.join(BESIDE), &frame::file_header(mark))?;
     Ok(())
 }
 
-fn header(file: &File, path: &Path) -> Result<Mark, LedgerError> {
+fn header(file: &File, path: &Path) -> Result<FrameMark, LedgerError> {
     let refuse = |problem| LedgerError::Header { path: path.to_owned(), problem };
     let mut bytes = [0; FILE_HEADER];
     match file.read_exact_at(&mut bytes, 0) {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tonic::service::Routes;
 
-use super::folder::FileError;
+use super::durable_file::FileError;
 use super::gateway::GatewayError;
 use super::launch::{self, Launch, LaunchError};
 use super::ledger::LedgerError;
@@ -50,15 +50,15 @@ type Work = JoinSet<Result<(), ServiceError>>;
 
 /// By what the end was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum StopCause {
     /// SIGTERM or SIGINT: the node's or an operator's wish.
-    ToEnd,
+    Signalled,
     /// SIGXCPU: the process has used up its processor time.
-    TimeUsedUp,
+    CpuTimeUsedUp,
 }
 
 /// See [`super::main`].
-pub fn live(name: &str) -> Result<Told, ServiceError> {
+pub fn live(name: &str) -> Result<StopCause, ServiceError> {
     let builtin = launch::builtin(name)?;
     let launch = launch::take(builtin)?;
     json_subscriber::install(launch.log_level)?;
@@ -67,7 +67,7 @@ pub fn live(name: &str) -> Result<Told, ServiceError> {
     runtime.block_on(serve_until_told(builtin, launch))
 }
 
-async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<Told, ServiceError> {
+async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<StopCause, ServiceError> {
     let signals = Signals::listen()?;
     let (tell, ending) = Ending::new();
     let mut work = Work::new();
@@ -78,7 +78,7 @@ async fn serve_until_told(builtin: Builtin, mut launch: Launch) -> Result<Told, 
     let ports = launch.port.into_iter().collect();
     let sockets = Sockets { listeners: launch.grpc, ports, connected: Vec::new() };
     tracing::info!(instance = %launch.instance, run = launch.sheet.run, "serving");
-    let by = Cell::new(Told::ToEnd);
+    let by = Cell::new(StopCause::Signalled);
     let told = async { by.set(tell_when_signalled(signals, health, &tell).await) };
     {
         let serving = serve(sockets, routes, Peers::Anyone, launch.drain, told);
@@ -198,11 +198,11 @@ async fn tell_when_signalled(
     mut signals: Signals,
     health: Health,
     tell: &watch::Sender<bool>,
-) -> Told {
+) -> StopCause {
     let (name, told) = tokio::select! {
-        _ = signals.terminate.recv() => ("SIGTERM", Told::ToEnd),
-        _ = signals.interrupt.recv() => ("SIGINT", Told::ToEnd),
-        _ = signals.time_used_up.recv() => ("SIGXCPU", Told::TimeUsedUp),
+        _ = signals.terminate.recv() => ("SIGTERM", StopCause::Signalled),
+        _ = signals.interrupt.recv() => ("SIGINT", StopCause::Signalled),
+        _ = signals.time_used_up.recv() => ("SIGXCPU", StopCause::CpuTimeUsedUp),
     };
     tracing::info!(signal = name, "draining");
     health.begin_drain();

@@ -48,7 +48,7 @@ impl Phase {
 /// The `status` of an instance or of a service, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Condition {
+pub enum InstanceHealth {
     Healthy,
     /// It serves, slowed down by its limits.
     Degraded,
@@ -61,7 +61,7 @@ pub enum Condition {
     Failed,
 }
 
-impl Condition {
+impl InstanceHealth {
     pub fn of(instance: &InstanceStatus) -> Self {
         match Phase::of(instance) {
             Some(Phase::Ready) if instance.health == "unhealthy" => Self::Unhealthy,
@@ -81,12 +81,12 @@ impl Condition {
         self <= Self::Degraded
     }
 
-    /// Whether the node as a whole is as it should be with an instance in this condition.
+    /// Whether the node as a whole is as it should be with an instance of this health.
     pub fn is_wanted(self) -> bool {
         self <= Self::Stopped
     }
 
-    /// Why `instance`, which is in this condition, is not healthy; None if it is.
+    /// Why `instance`, which has this health, is not healthy; None if it is.
     pub fn reason(self, instance: &InstanceStatus) -> Option<String> {
         let plain = match self {
             Self::Healthy => return None,
@@ -116,29 +116,29 @@ mod tests {
 
     #[test]
     fn every_phase_has_its_condition() {
-        let of = |phase, health| Condition::of(&instance(phase, health));
-        assert_eq!(of("ready", "healthy"), Condition::Healthy);
-        assert_eq!(of("ready", "unknown"), Condition::Healthy);
-        assert_eq!(of("ready", "unhealthy"), Condition::Unhealthy);
-        assert_eq!(of("ready", "degraded"), Condition::Degraded);
-        assert_eq!(of("starting", "unknown"), Condition::Starting);
-        assert_eq!(of("waiting", "unknown"), Condition::Starting);
-        assert_eq!(of("stopping", "healthy"), Condition::Stopping);
-        assert_eq!(of("backoff", "unhealthy"), Condition::Restarting);
-        assert_eq!(of("failed", "unhealthy"), Condition::Failed);
-        assert_eq!(of("stopped", "unknown"), Condition::Stopped);
-        assert_eq!(of("hibernating", "healthy"), Condition::Unhealthy);
+        let of = |phase, health| InstanceHealth::of(&instance(phase, health));
+        assert_eq!(of("ready", "healthy"), InstanceHealth::Healthy);
+        assert_eq!(of("ready", "unknown"), InstanceHealth::Healthy);
+        assert_eq!(of("ready", "unhealthy"), InstanceHealth::Unhealthy);
+        assert_eq!(of("ready", "degraded"), InstanceHealth::Degraded);
+        assert_eq!(of("starting", "unknown"), InstanceHealth::Starting);
+        assert_eq!(of("waiting", "unknown"), InstanceHealth::Starting);
+        assert_eq!(of("stopping", "healthy"), InstanceHealth::Stopping);
+        assert_eq!(of("backoff", "unhealthy"), InstanceHealth::Restarting);
+        assert_eq!(of("failed", "unhealthy"), InstanceHealth::Failed);
+        assert_eq!(of("stopped", "unknown"), InstanceHealth::Stopped);
+        assert_eq!(of("hibernating", "healthy"), InstanceHealth::Unhealthy);
     }
 
     #[test]
     fn what_is_not_healthy_always_has_a_reason() {
         for phase in ["stopped", "waiting", "starting", "stopping", "backoff", "failed", "new"] {
             let silent = instance(phase, "unknown");
-            assert_ne!(Condition::of(&silent).reason(&silent).unwrap(), "", "{phase}");
+            assert_ne!(InstanceHealth::of(&silent).reason(&silent).unwrap(), "", "{phase}");
         }
         let told = InstanceStatus { reason: "exit code 1".into(), ..instance("failed", "") };
-        assert_eq!(Condition::of(&told).reason(&told).as_deref(), Some("exit code 1"));
+        assert_eq!(InstanceHealth::of(&told).reason(&told).as_deref(), Some("exit code 1"));
         let fine = InstanceStatus { reason: "last run: SIGKILL".into(), ..instance("ready", "") };
-        assert_eq!(Condition::of(&fine).reason(&fine), None);
+        assert_eq!(InstanceHealth::of(&fine).reason(&fine), None);
     }
 }

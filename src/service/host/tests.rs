@@ -33,7 +33,7 @@ fn a_child() {
 
 fn start(service: &str, passed: &[(&str, OwnedFd)]) -> Child {
     let this = std::env::current_exe().unwrap();
-    let child = "service::life::tests::a_child";
+    let child = "service::host::tests::a_child";
     let program = [this.to_str().unwrap(), "--exact", child, "--ignored", "--nocapture"];
     listen_fds::testing::passing(passed, &program)
         .env("SERVICE", service)

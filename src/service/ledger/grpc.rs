@@ -1,4 +1,4 @@
-//! The ledger's gRPC methods: checks what callers send, hands it to the pen, reads for them.
+//! The ledger's gRPC methods: checks what callers send, hands it to the writer, reads for them.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -12,13 +12,13 @@ use tonic::{Request, Response, Status};
 use super::author::Author;
 use super::entry::{Entry, Hash};
 use super::error::LedgerError;
-use super::pen::{Draft, Waiting};
 use super::steps::in_steps;
 use super::store::Store;
 use super::verify::Check;
+use super::writer::{Draft, Waiting};
 use crate::rpc::pb::ledger as pb;
 use crate::rpc::pb::ledger::ledger_server::Ledger;
-use crate::service::disk::{Disk, DiskStream};
+use crate::service::disk_io::{Disk, DiskStream};
 use crate::units::ByteSize;
 
 /// Bytes of payloads that are being appended at once, in all calls.
@@ -27,9 +27,9 @@ const ROOM: usize = 64 << 20;
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Answers the calls. Appends go through `queue`; when the face is dropped, the pen ends.
+/// Answers the calls. Appends go through `queue`; when the service is dropped, the writer ends.
 #[derive(Debug)]
-pub struct Face {
+pub struct LedgerService {
     store: Arc<Store>,
     queue: mpsc::Sender<Waiting>,
     disk: Disk,
@@ -40,7 +40,7 @@ pub struct Face {
     verifying: Semaphore,
 }
 
-impl Face {
+impl LedgerService {
     pub fn new(store: Arc<Store>, queue: mpsc::Sender<Waiting>, disk: Disk, most: usize) -> Self {
         let (room, verifying) = (Arc::new(Semaphore::new(ROOM)), Semaphore::new(1));
         Self { store, queue, disk, most, room, verifying }
@@ -61,7 +61,7 @@ impl Face {
 }
 
 #[tonic::async_trait]
-impl Ledger for Face {
+impl Ledger for LedgerService {
     type ReadStream = Entries;
 
     async fn append(
@@ -202,13 +202,13 @@ mod tests {
         let ground = Ground::new();
         let (queue, mut queued) = mpsc::channel(1);
         let store = Arc::new(ground.load().unwrap().store);
-        let face = Face::new(store, queue, Disk::default(), 100);
-        let taken = face.room.try_acquire_many(u32::try_from(ROOM).unwrap() - 6).unwrap();
-        let refused = face.append(Request::new(request(1, b"payload"))).await.unwrap_err();
+        let grpc = LedgerService::new(store, queue, Disk::default(), 100);
+        let taken = grpc.room.try_acquire_many(u32::try_from(ROOM).unwrap() - 6).unwrap();
+        let refused = grpc.append(Request::new(request(1, b"payload"))).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Unavailable);
         assert!(refused.message().contains("64MiB"), "{refused}");
         drop(taken);
-        let appending = face.append(Request::new(request(1, b"payload")));
+        let appending = grpc.append(Request::new(request(1, b"payload")));
         let answering = async {
             let waiting = queued.recv().await.unwrap();
             assert_eq!(waiting.draft.payload, b"payload");

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct SlowClientLimits {
     /// From the connection to the end of the first head, and from the first byte of every further
     /// head to its end, however many bytes come in between.
     pub head: Duration,
@@ -19,7 +19,7 @@ pub struct Patience {
     pub idle: Duration,
 }
 
-impl Patience {
+impl SlowClientLimits {
     pub const USUAL: Self = Self { head: Duration::from_secs(10), idle: Duration::from_secs(60) };
 }
 
@@ -34,31 +34,31 @@ enum Awaits {
 /// Reads at the end of a connection, 16 KiB each, that are thrown away.
 const DISCARDED: usize = 64;
 
-/// `stream`, failing with `TimedOut` when the patience is over.
+/// `stream`, failing with `TimedOut` when its time is over.
 #[derive(Debug)]
-pub struct Patient<S> {
+pub struct TimeLimited<S> {
     stream: S,
-    patience: Patience,
+    slow_client: SlowClientLimits,
     awaits: Awaits,
     over: Pin<Box<Sleep>>,
 }
 
-impl<S> Patient<S> {
-    pub fn new(stream: S, patience: Patience) -> Self {
-        let over = Box::pin(sleep(patience.head));
-        Self { stream, patience, awaits: Awaits::Head, over }
+impl<S> TimeLimited<S> {
+    pub fn new(stream: S, slow_client: SlowClientLimits) -> Self {
+        let over = Box::pin(sleep(slow_client.head));
+        Self { stream, slow_client, awaits: Awaits::Head, over }
     }
 
     fn now_awaits(&mut self, awaits: Awaits) {
         let time = match awaits {
-            Awaits::Head => self.patience.head,
-            Awaits::Client => self.patience.idle,
+            Awaits::Head => self.slow_client.head,
+            Awaits::Client => self.slow_client.idle,
         };
         self.awaits = awaits;
         self.over.as_mut().reset(Instant::now() + time);
     }
 
-    /// `result`, unless that is still to come and the patience is over.
+    /// `result`, unless that is still to come and its time is over.
     fn or_over<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -71,7 +71,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Patient<S> {
+impl<S: AsyncRead + Unpin> TimeLimited<S> {
     /// Closing a socket with unread bytes resets the connection, which can cost the client the
     /// answer (RFC 9112 section 9.6); so what has come already is taken out first.
     fn discard_what_came(&mut self, context: &mut Context<'_>) {
@@ -86,7 +86,7 @@ impl<S: AsyncRead + Unpin> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimeLimited<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -101,7 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeLimited<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -150,9 +150,9 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(1);
     const NEVER: Duration = Duration::from_secs(3600);
 
-    fn patient(head: Duration, idle: Duration) -> (Patient<DuplexStream>, DuplexStream) {
+    fn patient(head: Duration, idle: Duration) -> (TimeLimited<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(4);
-        (Patient::new(ours, Patience { head, idle }), theirs)
+        (TimeLimited::new(ours, SlowClientLimits { head, idle }), theirs)
     }
 
     fn is_over<T>(result: io::Result<T>) -> bool {

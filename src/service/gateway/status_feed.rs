@@ -60,40 +60,40 @@ impl TryFrom<NodeStatus> for Snapshot {
     }
 }
 
-type Told = Result<Arc<Snapshot>, FeedError>;
+type Fetched = Result<Arc<Snapshot>, FeedError>;
 
 #[derive(Debug)]
 struct Answer {
     at: Instant,
-    told: Told,
+    fetched: Fetched,
 }
 
 #[derive(Debug)]
-pub struct Feed {
+pub struct StatusCache {
     orchestrator: StatusFeedClient<Channel>,
     freshness: Freshness,
     /// Held while the orchestrator is asked: who comes meanwhile waits for the same answer.
     last: Mutex<Option<Answer>>,
 }
 
-impl Feed {
+impl StatusCache {
     pub fn new(orchestrator: Channel, freshness: Freshness) -> Self {
         let orchestrator = StatusFeedClient::new(orchestrator);
         Self { orchestrator, freshness, last: Mutex::new(None) }
     }
 
     /// A status that is fresh enough, or why there is none.
-    pub async fn latest(&self) -> Told {
+    pub async fn latest(&self) -> Fetched {
         let deadline = Instant::now() + self.freshness.answer;
         let silent = |_| FeedError::Silent(self.freshness.answer);
         let mut last = timeout_at(deadline, self.last.lock()).await.map_err(silent)?;
         if let Some(answer) = last.as_ref().filter(|answer| self.is_fresh(answer)) {
-            return answer.told.clone();
+            return answer.fetched.clone();
         }
-        let told = self.ask_by(deadline).await;
-        log_change(last.as_ref().is_none_or(|answer| answer.told.is_ok()), &told);
-        *last = Some(Answer { at: Instant::now(), told: told.clone() });
-        told
+        let fetched = self.ask_by(deadline).await;
+        log_change(last.as_ref().is_none_or(|answer| answer.fetched.is_ok()), &fetched);
+        *last = Some(Answer { at: Instant::now(), fetched: fetched.clone() });
+        fetched
     }
 
     /// Asks for the first time, before the gateway itself is ready: an answer that says so is given
@@ -103,24 +103,24 @@ impl Feed {
     }
 
     fn is_fresh(&self, answer: &Answer) -> bool {
-        let keep = if answer.told.is_ok() { self.freshness.good } else { self.freshness.failed };
+        let keep = if answer.fetched.is_ok() { self.freshness.good } else { self.freshness.failed };
         answer.at.elapsed() < keep
     }
 
-    async fn ask_by(&self, deadline: Instant) -> Told {
-        let told = timeout_at(deadline, self.ask()).await;
-        told.map_err(|_| FeedError::Silent(self.freshness.answer)).flatten()
+    async fn ask_by(&self, deadline: Instant) -> Fetched {
+        let fetched = timeout_at(deadline, self.ask()).await;
+        fetched.map_err(|_| FeedError::Silent(self.freshness.answer)).flatten()
     }
 
-    async fn ask(&self) -> Told {
+    async fn ask(&self) -> Fetched {
         let answer = self.orchestrator.clone().get(StatusFeedRequest {}).await;
         let status = answer.map_err(|status| FeedError::Refused(Box::new(status)))?.into_inner();
         Snapshot::try_from(status).map(Arc::new)
     }
 }
 
-fn log_change(answered_before: bool, told: &Told) {
-    match told {
+fn log_change(answered_before: bool, fetched: &Fetched) {
+    match fetched {
         Err(error) if answered_before => tracing::warn!(%error, "the status is not known"),
         Ok(_) if !answered_before => tracing::info!("the orchestrator answers again"),
         Ok(_) | Err(_) => {}

@@ -13,7 +13,7 @@ use super::entry::{self, Entry, Hash};
 use super::error::LedgerError;
 use super::frame::{self, FRAME_HEADER};
 use super::store::Store;
-use crate::service::folder::{Doing, FileError};
+use crate::service::durable_file::{Doing, FileError};
 
 /// Appends that wait at most; further callers wait for room.
 pub const QUEUE: usize = 256;
@@ -47,7 +47,7 @@ pub struct Waiting {
     pub room: Option<OwnedSemaphorePermit>,
 }
 
-/// What the pen has done in its life.
+/// What the writer has done in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub appended: u64,
@@ -57,11 +57,11 @@ pub struct Tally {
 
 /// Writes what comes through `queue` until every sender is gone. Blocks its thread.
 pub fn write_until_closed(store: Arc<Store>, mut queue: mpsc::Receiver<Waiting>) -> Tally {
-    let mut pen = Pen { store, stopped: None, tally: Tally::default() };
+    let mut writer = Writer { store, stopped: None, tally: Tally::default() };
     while let Some(first) = queue.blocking_recv() {
-        pen.append(gather(first, &mut queue));
+        writer.append(gather(first, &mut queue));
     }
-    pen.tally
+    writer.tally
 }
 
 fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
@@ -80,7 +80,7 @@ fn size(waiting: &Waiting) -> usize {
 }
 
 #[derive(Debug)]
-struct Pen {
+struct Writer {
     store: Arc<Store>,
     /// Set once the file can no longer be trusted to end where it should.
     stopped: Option<Arc<LedgerError>>,
@@ -95,7 +95,7 @@ struct Group {
     appended: Vec<Appended>,
 }
 
-impl Pen {
+impl Writer {
     /// Writes the group and answers each. Callers that have gone are left out.
     fn append(&mut self, group: Vec<Waiting>) {
         let present = group.into_iter().filter(|waiting| !waiting.answer.is_closed());
