@@ -61,6 +61,10 @@ fn spawned(effects: &[Effect]) -> Vec<RunId> {
         | Effect::Clear { .. }
         | Effect::Forget { .. }
         | Effect::Retire { .. }
+        | Effect::ReadUsage { .. }
+        | Effect::Reclaim { .. }
+        | Effect::SetLimits { .. }
+        | Effect::UndoSetLimits { .. }
         | Effect::Announce(_)
         | Effect::Note(_) => None,
     };

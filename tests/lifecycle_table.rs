@@ -2,7 +2,7 @@
 //! A change of behaviour is a change of that file; `LIFECYCLE_WRITE=1` writes it anew.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ fn replan(instances: &[&str], relaunch: &[&str]) -> Event {
     let needs = |id: &InstanceId| if *id == web() { rules(&["db"]) } else { rules(&[]) };
     let rules = instances.iter().map(id).map(|id| (id.clone(), needs(&id))).collect();
     let relaunch = relaunch.iter().map(id).collect();
-    Event::Command(Command::Replan(Replan { rules, relaunch }))
+    Event::Command(Command::Replan(Replan { rules, limits: BTreeMap::new(), relaunch }))
 }
 
 /// Makes an event that is about this run, if it is about one.
@@ -210,6 +210,10 @@ fn effect_word(effect: &Effect, own: RunId) -> Option<String> {
         | Effect::Clear { .. }
         | Effect::Forget { .. }
         | Effect::Retire { .. }
+        | Effect::ReadUsage { .. }
+        | Effect::Reclaim { .. }
+        | Effect::SetLimits { .. }
+        | Effect::UndoSetLimits { .. }
         | Effect::Announce(_)
         | Effect::Note(_) => None,
     }

@@ -6,6 +6,8 @@
 //! `SIM_SEEDS=100000` runs more of them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "sim/limits.rs"]
+mod limits;
 #[path = "sim/samples.rs"]
 mod samples;
 #[path = "sim/scenarios.rs"]

@@ -114,7 +114,6 @@ impl Act {
             group: GroupUse::Spent,
         };
         let (pidfd, members) = self.register_run((id, run), first, group);
-        self.reapply(run)?;
         Ok(StartedRun {
             pid,
             pidfd,

@@ -147,10 +147,11 @@ impl CheckpointWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::Node;
+    use crate::decide::{Node, Planned};
+    use crate::units::InstanceId;
 
     fn state() -> State {
-        let node = Node::new([], 7).saved();
+        let node = Node::new(Vec::<(InstanceId, Planned)>::new(), 7).saved();
         let scaled = BTreeMap::from([("web".parse().unwrap(), 3)]);
         let overrides = RuntimeOverrides { scaled, ..RuntimeOverrides::default() };
         let began_at = Duration::from_millis(1234);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::linux::Error;
-use crate::units::{ByteSize, InstanceId, Pid, ServiceName};
+use crate::units::{InstanceId, Pid, ServiceName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -60,20 +60,8 @@ pub enum ActError {
     Owner(Error),
     #[error("cannot make its sandbox: {0}")]
     Files(Error),
-    #[error(
-        "its memory does not come down to {target}: it uses {used}, so its limit stays {}",
-        bytes_in_words(limit)
-    )]
-    MemoryStays {
-        target: ByteSize,
-        used: ByteSize,
-        /// As `memory.max` has it.
-        limit: String,
-    },
     #[error("no thread can be made to change its limits: {0}")]
     Thread(String),
-    #[error("another change of its limits takes the place of this one")]
-    Superseded,
     #[error("cannot start it: {0}")]
     Spawn(Error),
     #[error("cannot signal it: {0}")]
@@ -86,10 +74,6 @@ pub enum ActError {
     LeftBehind { pid: Pid, seconds: u64 },
     #[error("cannot clear {}: {reason}", path.display())]
     Stale { path: PathBuf, reason: io::Error },
-}
-
-fn bytes_in_words(limit: &str) -> String {
-    limit.parse().map_or_else(|_| limit.to_owned(), |bytes| ByteSize(bytes).to_string())
 }
 
 fn holder_words(holder: Option<&(Pid, String)>) -> String {

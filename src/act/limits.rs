@@ -1,15 +1,17 @@
 //! What the instances may use, written into their groups and read back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
 
+use tokio::sync::mpsc;
+
+use super::Act;
 use super::error::ActError;
+use crate::decide::{ChangeId, Event, LimitsRefusal, News, Usage};
 use crate::linux::cgroupfs::Group;
 use crate::plan::{GroupLimit, GroupLimits, Plan};
-use crate::units::ByteSize;
-
-/// The files that bring memory in use down.
-const OF_MEMORY: [&str; 2] = ["memory.max", "memory.high"];
+use crate::units::{ByteSize, InstanceId, RunId};
 
 /// One limit as it is wanted and as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,22 +30,7 @@ impl LimitInForce {
 /// Writes what the group's controllers can enforce. A controller that is missing here is named
 /// among the node's degradations; one that refuses means no start.
 pub(super) fn set(group: &Group, limits: &GroupLimits) -> Result<(), ActError> {
-    set_all_but(group, limits, &[])
-}
-
-/// The same for a group in use: what would make the kernel kill is left for a `LimitChange`.
-pub(super) fn set_what_fits(group: &Group, limits: &GroupLimits) -> Result<(), ActError> {
-    let used = group.memory_current().map_err(ActError::Group)?;
-    let fits = |target| used.is_none_or(|used| round(used, target) == Round::Done);
-    if limits.memory.is_none_or(fits) {
-        set(group, limits)
-    } else {
-        set_all_but(group, limits, &OF_MEMORY)
-    }
-}
-
-fn set_all_but(group: &Group, limits: &GroupLimits, kept: &[&str]) -> Result<(), ActError> {
-    for limit in limits.files().into_iter().filter(|limit| !kept.contains(&limit.file)) {
+    for limit in limits.files() {
         if group.read_optional(limit.file).map_err(ActError::Group)?.is_some() {
             write(group, limit.file, &limit.value)?;
         }
@@ -64,102 +51,172 @@ pub(super) fn in_force(group: Option<&Group>, limits: &GroupLimits) -> Vec<Limit
     limits.files().into_iter().map(each).collect()
 }
 
-/// What brings a running instance to the limits of the plan in force, as fast as its memory comes
-/// down. It may take its time and block its thread: it is not for the node's loop.
+/// What the group uses, and the memory limits that the kernel holds it to.
+fn usage(group: &Group) -> Result<Usage, ActError> {
+    let size = |file| {
+        let text = group.read_optional(file).map_err(ActError::Group)?;
+        Ok::<_, ActError>(text.and_then(|text| text.trim().parse().ok()).map(ByteSize))
+    };
+    let memory = group.memory_current().map_err(ActError::Group)?;
+    Ok(Usage { memory, memory_max: size("memory.max")?, memory_high: size("memory.high")? })
+}
+
+/// Has the kernel take so many bytes from the group, which it may slow down meanwhile.
+fn reclaim(group: &Group, high: ByteSize, bytes: u64) -> Result<Usage, ActError> {
+    write(group, "memory.high", &high.0.to_string())?;
+    // Linux before 5.19 has no such file; EAGAIN: it was not all there.
+    let _tried = group.write("memory.reclaim", &bytes.to_string());
+    usage(group)
+}
+
+/// A group that is gone needs no limits: the next run begins with them.
+fn is_gone(error: &ActError) -> bool {
+    if let ActError::Group(reason) | ActError::Limit { reason, .. } = error {
+        return matches!(reason.errno(), Some(libc::ENOENT | libc::ENODEV));
+    }
+    false
+}
+
+/// How many outcomes may wait for the node's loop.
+const QUEUE: usize = 64;
+
+/// One step of a change of limits.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    Set(GroupLimits),
+    Reclaim { high: ByteSize, bytes: u64 },
+}
+
+/// Carries out changes of limits on threads of their own: the kernel takes memory away in the
+/// caller's time. The steps of one instance follow each other.
 #[derive(Debug)]
-pub struct LimitChange {
-    pub(super) group: Arc<Group>,
-    pub(super) limits: GroupLimits,
+pub struct LimitThreads {
+    latest: BTreeMap<InstanceId, JoinHandle<()>>,
+    report: mpsc::Sender<Event>,
+    outcomes: mpsc::Receiver<Event>,
 }
 
-/// Whether to go on after a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
-    Over,
-    /// Another change takes the place of this one.
-    Cancelled,
+impl Default for LimitThreads {
+    fn default() -> Self {
+        let (report, outcomes) = mpsc::channel(QUEUE);
+        Self { latest: BTreeMap::new(), report, outcomes }
+    }
 }
 
-/// How long memory may take to come down, and how often that is looked at.
-const ROUNDS: u32 = 50;
-const BETWEEN: Duration = Duration::from_millis(100);
+impl LimitThreads {
+    /// The next outcome. May be dropped and called again.
+    pub async fn outcome(&mut self) -> Event {
+        match self.outcomes.recv().await {
+            Some(event) => event,
+            // A sender is kept here.
+            None => std::future::pending().await,
+        }
+    }
 
-impl LimitChange {
-    /// All of it; where the memory in use does not come down, all but that: the kernel would kill
-    /// for a `memory.max` that is less. `pause` waits for the given time.
-    pub fn carry_out(&self, pause: impl FnMut(Duration) -> Pause) -> Result<(), ActError> {
-        let lowered = match self.limits.memory {
-            Some(target) => make_room(&self.group, target, pause),
-            None => Ok(()),
-        };
-        let done = match lowered {
-            Ok(()) => set(&self.group, &self.limits),
-            Err(stays @ ActError::MemoryStays { .. }) => {
-                set_all_but(&self.group, &self.limits, &OF_MEMORY).and(Err(stays))
+    fn begin(
+        &mut self,
+        id: &InstanceId,
+        (run, change): (RunId, ChangeId),
+        group: Arc<Group>,
+        work: Work,
+    ) -> Option<Event> {
+        self.latest.retain(|_, thread| !thread.is_finished());
+        let before = self.latest.remove(id);
+        let report = self.report.clone();
+        let body = move || {
+            if let Some(before) = before {
+                let _it_reported_by_itself = before.join();
             }
-            Err(error) => Err(error),
+            let news = carry_out(&group, change, work);
+            let _the_node_ends = report.blocking_send(Event::News { run, news });
         };
-        match done {
-            // The run is over, and its group gone; the next begins with the new limits.
-            Err(ActError::Group(gone) | ActError::Limit { reason: gone, .. })
-                if matches!(gone.errno(), Some(libc::ENOENT | libc::ENODEV)) =>
-            {
-                Ok(())
+        match thread::Builder::new().name("limits".to_owned()).spawn(body) {
+            Ok(thread) => {
+                self.latest.insert(id.clone(), thread);
+                None
             }
-            outcome => outcome,
+            Err(reason) => {
+                let error = ActError::Thread(reason.to_string());
+                Some(Event::News { run, news: refused(change, &error) })
+            }
         }
     }
 }
 
-/// What the next round of bringing memory down is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
-    /// There is room below the target.
-    Done,
-    /// So many bytes are too much.
-    Reclaim(u64),
-}
-
-/// Processes go on allocating between our look and the kernel's.
-fn margin(target: ByteSize) -> u64 {
-    (target.0 / 16).clamp(ByteSize::mib(1).0.min(target.0 / 4), ByteSize::mib(64).0)
-}
-
-fn round(used: ByteSize, target: ByteSize) -> Round {
-    let wanted = target.0 - margin(target);
-    if used.0 <= wanted { Round::Done } else { Round::Reclaim(used.0 - wanted) }
-}
-
-/// Brings the memory in use below `target` without killing: `memory.high` slows the service down
-/// and takes from it what it does not use. Restores that where it is not enough.
-fn make_room(
-    group: &Group,
-    target: ByteSize,
-    mut pause: impl FnMut(Duration) -> Pause,
-) -> Result<(), ActError> {
-    let Some(mut used) = group.memory_current().map_err(ActError::Group)? else { return Ok(()) };
-    let former_high = group.read("memory.high").map_err(ActError::Group)?;
-    for number in 0..ROUNDS {
-        let Round::Reclaim(bytes) = round(used, target) else { return Ok(()) };
-        if number == 0 {
-            write(group, "memory.high", &(target.0 - margin(target)).to_string())?;
-        } else if pause(BETWEEN) == Pause::Cancelled {
-            return Err(ActError::Superseded);
+fn carry_out(group: &Group, change: ChangeId, work: Work) -> News {
+    let done = match work {
+        Work::Set(limits) => set(group, &limits).map(|()| News::LimitsSet { change }),
+        Work::Reclaim { high, bytes } => {
+            reclaim(group, high, bytes).map(|usage| News::Usage { change, usage })
         }
-        // Linux before 5.19 has no such file; EAGAIN: it was not all there.
-        let _tried = group.write("memory.reclaim", &bytes.to_string());
-        used = group.memory_current().map_err(ActError::Group)?.unwrap_or(ByteSize(0));
+    };
+    match done {
+        Ok(news) => news,
+        Err(error) if is_gone(&error) => News::LimitsSet { change },
+        Err(error) => refused(change, &error),
     }
-    write(group, "memory.high", former_high.trim())?;
-    let limit = group.read("memory.max").map_err(ActError::Group)?;
-    Err(ActError::MemoryStays { target, used, limit: limit.trim().to_owned() })
+}
+
+fn refused(change: ChangeId, error: &ActError) -> News {
+    News::LimitsRefused { change, refusal: LimitsRefusal::Kernel(error.to_string()) }
+}
+
+impl Act {
+    /// What the run uses; the answer is there at once.
+    pub fn read_usage(&self, run: RunId, change: ChangeId) -> Event {
+        let read = self.group_of_run(run).map(usage).transpose();
+        let news = match read {
+            Ok(usage) => News::Usage { change, usage: usage.unwrap_or_default() },
+            Err(error) if is_gone(&error) => News::Usage { change, usage: Usage::default() },
+            Err(error) => refused(change, &error),
+        };
+        Event::News { run, news }
+    }
+
+    /// Has memory of the run reclaimed. None: `LimitThreads::outcome` tells.
+    pub fn reclaim(
+        &mut self,
+        (run, change): (RunId, ChangeId),
+        high: ByteSize,
+        bytes: u64,
+    ) -> Option<Event> {
+        self.begin_limits((run, change), Work::Reclaim { high, bytes })
+    }
+
+    /// Gives the run these limits. None: `LimitThreads::outcome` tells.
+    pub fn set_limits(
+        &mut self,
+        (run, change): (RunId, ChangeId),
+        limits: GroupLimits,
+    ) -> Option<Event> {
+        let holds = |limit: &LimitInForce| limit.set.is_none() || limit.is_met();
+        let group = self.group_of_run(run);
+        if in_force(group, &limits).iter().all(holds) {
+            return Some(Event::News { run, news: News::LimitsSet { change } });
+        }
+        self.begin_limits((run, change), Work::Set(limits))
+    }
+
+    fn begin_limits(&mut self, (run, change): (RunId, ChangeId), work: Work) -> Option<Event> {
+        let live = self.runs.get(&run);
+        let found = live.and_then(|live| Some((live.instance.clone(), live.members.group()?)));
+        let Some((id, group)) = found else {
+            return Some(Event::News { run, news: News::LimitsSet { change } });
+        };
+        let group = Arc::clone(group);
+        self.limit_threads.begin(&id, (run, change), group, work)
+    }
+
+    fn group_of_run(&self, run: RunId) -> Option<&Group> {
+        self.runs.get(&run)?.members.group().map(Arc::as_ref)
+    }
 }
 
 /// No group's memory is safer than that of the group around it: `services` is given what all its
 /// instances together are to keep.
 pub(super) fn protect(services: &Group, plan: &Plan) -> Result<(), ActError> {
     let sum = |size: fn(&GroupLimits) -> Option<ByteSize>| {
-        let all = plan.instances.values().filter_map(|instance| size(&instance.limits));
+        let all = plan.instances.values().filter_map(|instance| size(&instance.limits.in_force()));
         all.fold(0_u64, |sum, size| sum.saturating_add(size.0)).to_string()
     };
     for (file, sum) in [
@@ -171,21 +228,4 @@ pub(super) fn protect(services: &Group, plan: &Plan) -> Result<(), ActError> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_comes_down_to_a_margin_below_the_limit() {
-        let mib = ByteSize::mib;
-        assert_eq!(round(mib(60), mib(64)), Round::Done);
-        assert_eq!(round(mib(61), mib(64)), Round::Reclaim(mib(1).0));
-        assert_eq!(round(mib(100), mib(64)), Round::Reclaim(mib(40).0));
-        assert_eq!(round(mib(8), mib(8)), Round::Reclaim(mib(1).0));
-        assert_eq!(margin(mib(1)), mib(1).0 / 4);
-        assert_eq!(margin(ByteSize::gib(64)), mib(64).0);
-        assert_eq!(round(ByteSize(0), ByteSize(0)), Round::Done);
-    }
 }

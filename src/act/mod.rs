@@ -27,7 +27,7 @@ pub use adoption::Unread;
 pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
 pub use error::ActError;
 pub use fd_names::{InheritedFds, RunFd};
-pub use limits::{LimitChange, LimitInForce, Pause};
+pub use limits::{LimitInForce, LimitThreads};
 pub use rehearsal::{ABLE, REHEARSAL, Rehearsal, RehearsalFailure};
 pub use service_manager::ServiceManager;
 pub use sweep::{Spared, Swept, sweep};
@@ -43,7 +43,7 @@ use crate::linux::pidfd::Pidfd;
 use crate::linux::process;
 use crate::linux::sandbox::Support;
 use crate::linux::spawn::ExecReport;
-use crate::plan::{Plan, SocketId, SocketPlace};
+use crate::plan::{GroupLimits, Plan, SocketId, SocketPlace};
 use crate::units::{InstanceId, Pid, RunId, Signal};
 use checkpoint::CheckpointWriter;
 use fd_names::FdName;
@@ -70,6 +70,7 @@ pub struct Act {
     checkpoint_writer: CheckpointWriter,
     /// A child that is no run.
     rehearsing: Option<Pid>,
+    pub limit_threads: LimitThreads,
 }
 
 /// Where the groups of the instances are made.
@@ -209,6 +210,7 @@ impl Act {
             service_manager,
             checkpoint_writer,
             rehearsing: None,
+            limit_threads: LimitThreads::default(),
         })
     }
 
@@ -282,8 +284,13 @@ impl Act {
         self.sockets.tcp_address(self.plan.sockets.get(&SocketId::Api)?)
     }
 
-    pub fn spawn(&mut self, id: &InstanceId, run: RunId) -> Result<StartedRun, SpawnFailure> {
-        spawn::spawn(self, id, run).map_err(|error| SpawnFailure(error.to_string()))
+    pub fn spawn(
+        &mut self,
+        id: &InstanceId,
+        run: RunId,
+        limits: &GroupLimits,
+    ) -> Result<StartedRun, SpawnFailure> {
+        spawn::spawn(self, id, run, limits).map_err(|error| SpawnFailure(error.to_string()))
     }
 
     /// Takes a run among the live ones.
@@ -318,28 +325,9 @@ impl Act {
         (pidfd, members)
     }
 
-    /// Writes the limits of a run's group anew, which are gone when the controllers were: those
-    /// that fit what it uses now.
-    pub fn reapply(&self, run: RunId) -> Result<(), ActError> {
-        let Some(live) = self.runs.get(&run) else { return Ok(()) };
-        let Some(group) = live.members.group() else { return Ok(()) };
-        let Some(plan) = self.plan.instances.get(&live.instance) else { return Ok(()) };
-        limits::set_what_fits(group, &plan.limits)
-    }
-
-    /// What brings a running instance to the limits of the plan in force; none: it does not run, or
-    /// has no group.
-    pub fn limit_change(&self, id: &InstanceId) -> Option<LimitChange> {
-        let run = self.runs.values().find(|run| run.instance == *id)?;
-        let group = Arc::clone(run.members.group()?);
-        let limits = self.plan.instances.get(id)?.limits;
-        Some(LimitChange { group, limits })
-    }
-
     /// The limits of an instance, as wanted and as the kernel has them.
-    pub fn limits(&self, id: &InstanceId) -> Vec<LimitInForce> {
-        let Some(plan) = self.plan.instances.get(id) else { return Vec::new() };
-        limits::in_force(self.groups.get(id).map(Arc::as_ref), &plan.limits)
+    pub fn limits(&self, id: &InstanceId, wanted: &GroupLimits) -> Vec<LimitInForce> {
+        limits::in_force(self.groups.get(id).map(Arc::as_ref), wanted)
     }
 
     /// To the first process of the run; one that is gone needs no signal.

@@ -14,7 +14,9 @@ use super::environment::of_run;
 use super::error::ActError;
 use super::fd_names::{FdName, RunFd};
 use super::sandbox::user_of;
-use super::{Act, GroupUse, MainProcess, Pipe, RunOrigin, StartedRun, folders, limits};
+use super::{
+    Act, GroupUse, MainProcess, Pipe, RunOrigin, StartedRun, folders, limits as group_limits,
+};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::chown::{self, Owner};
@@ -24,12 +26,17 @@ use crate::linux::notify::NotifySocket;
 use crate::linux::sandbox::Sandbox;
 use crate::linux::shared_memory;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
-use crate::plan::{Channel, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
+use crate::plan::{Channel, GroupLimits, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
 use crate::rpc::pb::node::launch_sheet::Settings;
 use crate::units::{InstanceId, Pid, RunId};
 
-pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<StartedRun, ActError> {
+pub(super) fn spawn(
+    act: &mut Act,
+    id: &InstanceId,
+    run: RunId,
+    limits: &GroupLimits,
+) -> Result<StartedRun, ActError> {
     let plan = act.plan.instances.get(id).ok_or_else(|| ActError::Unplanned(id.clone()))?.clone();
     let launch = &plan.launch;
     let user = user_of(launch)?;
@@ -40,7 +47,7 @@ pub(super) fn spawn(act: &mut Act, id: &InstanceId, run: RunId) -> Result<Starte
     let mut intruders = Vec::new();
     if let Some(group) = &group {
         intruders = kill_intruders(group)?;
-        limits::set(group, &plan.limits)?;
+        group_limits::set(group, limits)?;
     }
     let cpu_before = group.as_deref().map(cpu_used).unwrap_or_default();
     let oom_kills_before = group.as_deref().map(oom_kills).unwrap_or_default();

@@ -241,15 +241,21 @@ pub struct Service {
     pub port: Option<u16>,
     pub tier: Tier,
     pub resources: Resources,
+    /// The same with what an operator set while the node runs (`set-limits`); none: nothing.
+    pub operator_resources: Option<Resources>,
     pub log_rate: u32,
     pub log_burst: u32,
     pub sandbox: Sandbox,
 }
 
 impl Service {
+    pub fn resources_in_force(&self) -> &Resources {
+        self.operator_resources.as_ref().unwrap_or(&self.resources)
+    }
+
     /// The memory limits of all its instances together; none: it has no limit.
     pub fn promised_memory(&self) -> Option<ByteSize> {
-        let each = self.resources.memory?;
+        let each = self.resources_in_force().memory?;
         Some(ByteSize(each.0.saturating_mul(u64::from(self.instances))))
     }
 

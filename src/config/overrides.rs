@@ -84,7 +84,10 @@ mod tests {
         let before = defaults();
         let over = overrides().applied_to(&before).unwrap();
         let storage = &over.services[&"storage".parse().unwrap()];
-        assert_eq!((storage.instances, storage.resources.memory.unwrap().0), (3, 1 << 30));
+        assert_eq!(
+            (storage.instances, storage.resources_in_force().memory.unwrap().0),
+            (3, 1 << 30)
+        );
         let mut now = before.clone();
         now.services.get_mut(&"storage".parse().unwrap()).unwrap().enabled = false;
         let mut left = overrides();

@@ -228,6 +228,7 @@ fn common(
         port: None,
         tier: section.or("tier", Tier::Standard, choice(&TIERS)),
         resources,
+        operator_resources: None,
         log_rate: rate,
         log_burst: burst,
         sandbox,

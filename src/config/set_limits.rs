@@ -136,7 +136,7 @@ impl NodeConfig {
         let resources = resources_with(service, current, settings).map_err(LimitsError::Wrong)?;
         let mut limited = self.clone();
         if let Some(service) = limited.services.get_mut(service) {
-            service.resources = resources;
+            service.operator_resources = Some(resources);
         }
         let sum = limited.promised_memory();
         match self.memory_budget {
@@ -178,7 +178,7 @@ mod tests {
         let assignments: Vec<String> = assignments.iter().map(ToString::to_string).collect();
         let settings = LimitSettings::parse(&assignments).map_err(|error| error.to_string())?;
         let limited = defaults().limited("ledger", &settings).map_err(|error| error.to_string())?;
-        Ok(limited.services[&"ledger".parse().unwrap()].resources)
+        Ok(*limited.services[&"ledger".parse().unwrap()].resources_in_force())
     }
 
     #[test]

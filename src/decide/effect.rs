@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::event::{Memory, SpawnFailure};
+use super::event::{LimitsRefusal, Memory, SpawnFailure};
+use super::limits::ChangeId;
 use super::phase::{Ended, GiveUpReason, StopReason};
-use crate::units::{InstanceId, Pid, RunId, Signal};
+use crate::plan::GroupLimits;
+use crate::units::{ByteSize, InstanceId, Pid, RunId, ServiceName, Signal};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
@@ -12,6 +14,7 @@ pub enum Effect {
     Spawn {
         instance: InstanceId,
         run: RunId,
+        limits: GroupLimits,
     },
     /// To the run's first process.
     Signal {
@@ -33,6 +36,28 @@ pub enum Effect {
     /// The instance is no longer part of the plan and has no process: release what is its own.
     Retire {
         instance: InstanceId,
+    },
+    /// Answered by `Usage`.
+    ReadUsage {
+        run: RunId,
+        change: ChangeId,
+    },
+    /// Slows the run down from `high` on and takes so many bytes from it; answered by `Usage`.
+    Reclaim {
+        run: RunId,
+        change: ChangeId,
+        high: ByteSize,
+        bytes: u64,
+    },
+    /// Answered by `LimitsSet` or `LimitsRefused`.
+    SetLimits {
+        run: RunId,
+        change: ChangeId,
+        limits: GroupLimits,
+    },
+    /// What an operator set last for the service is not in force any more; what was before is.
+    UndoSetLimits {
+        service: ServiceName,
     },
     Announce(Announcement),
     /// For the log and for `why`.
@@ -78,6 +103,7 @@ pub enum RemarkKind {
     /// A check went unanswered for want of processor time and does not count.
     Starved,
     Memory(Memory),
+    LimitsRefused(LimitsRefusal),
     Stopping(StopReason),
     /// SIGTERM was not enough within the grace.
     Killing,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Rules;
-use crate::units::{ExitStatus, InstanceId, Pid, RunId, Signal};
+use super::limits::ChangeId;
+use crate::plan::{LimitLayers, Rules};
+use crate::units::{ByteSize, ExitStatus, InstanceId, Pid, RunId, Signal};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -27,6 +28,8 @@ pub enum Command {
     Stop(BTreeSet<InstanceId>),
     Restart(BTreeSet<InstanceId>),
     Replan(Replan),
+    /// The limits of instances of one service, which are undone where a run cannot follow.
+    SetLimits(BTreeMap<InstanceId, LimitLayers>),
     Shutdown(Urgency),
 }
 
@@ -36,6 +39,8 @@ pub enum Command {
 pub struct Replan {
     /// Of every instance that is to be there.
     pub rules: BTreeMap<InstanceId, Rules>,
+    /// Of those that are named; the others keep theirs, or have none.
+    pub limits: BTreeMap<InstanceId, LimitLayers>,
     /// Those whose run, if they have one, does not fit the new plan.
     pub relaunch: BTreeSet<InstanceId>,
 }
@@ -66,6 +71,19 @@ pub enum News {
     Checked(Check),
     Notice(Notice),
     Memory(Memory),
+    /// Answers `ReadUsage` and `Reclaim`.
+    Usage {
+        change: ChangeId,
+        usage: Usage,
+    },
+    /// Answers `SetLimits`: the kernel has them.
+    LimitsSet {
+        change: ChangeId,
+    },
+    LimitsRefused {
+        change: ChangeId,
+        refusal: LimitsRefusal,
+    },
     /// The first process ended and was reaped.
     Exited {
         facts: ExitFacts,
@@ -87,6 +105,32 @@ pub enum Check {
     /// It did not answer, but it was given no processor time to answer with, or we ourselves were
     /// late: nothing is learnt.
     Starved,
+}
+
+/// What the processes of a run use, and what the kernel holds them to; none: it cannot tell, or
+/// there is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub memory: Option<ByteSize>,
+    pub memory_max: Option<ByteSize>,
+    pub memory_high: Option<ByteSize>,
+}
+
+/// Why a run does not have the limits that it is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimitsRefusal {
+    /// The memory in use cannot be reclaimed; the kernel would kill for the limit.
+    MemoryStays {
+        target: ByteSize,
+        used: ByteSize,
+        /// What holds instead.
+        limit: Option<ByteSize>,
+    },
+    /// In words for the operator.
+    Kernel(String),
+    NoAnswer {
+        within: Duration,
+    },
 }
 
 /// Whether the run gets the memory it asks for.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::limits;
 use super::node::{Goal, Instance, Membership, Node, Wanted};
 use super::phase::Phase;
 use crate::units::{InstanceId, Tick};
@@ -16,6 +17,7 @@ pub fn broken_invariant(node: &Node, now: Tick) -> Option<String> {
     runs_and_phases_agree(node)
         .or_else(|| node.instances.iter().find_map(|(id, i)| instance_is_sound(id, i, now)))
         .or_else(|| shutdown_wants_nothing(node))
+        .or_else(|| limits::broken_invariant(node))
 }
 
 /// At most one live run an instance, and each in the index exactly once.

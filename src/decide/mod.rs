@@ -21,6 +21,9 @@
 mod effect;
 mod event;
 mod invariants;
+mod limits;
+#[cfg(test)]
+mod limits_tests;
 mod node;
 mod order;
 mod phase;
@@ -37,11 +40,12 @@ mod view;
 
 pub use effect::{Announcement, Effect, Remark, RemarkKind};
 pub use event::{
-    Check, Command, Event, ExitFacts, GroupState, Memory, News, Notice, Replan, SpawnFailure,
-    Urgency,
+    Check, Command, Event, ExitFacts, GroupState, LimitsRefusal, Memory, News, Notice, Replan,
+    SpawnFailure, Urgency, Usage,
 };
 pub use invariants::broken_invariant;
-pub use node::{Goal, Instance, Membership, Node, Wanted};
+pub use limits::{ChangeId, InstanceLimits};
+pub use node::{Goal, Instance, Membership, Node, Planned, Wanted};
 pub use phase::{Blame, Ended, Ending, GiveUpReason, Phase, StopReason, StopStep};
 pub use resume::{AdoptedRun, SavedNode, resume};
 pub use rng::Rng;

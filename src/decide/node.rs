@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Remark, RemarkKind};
 use super::event::Memory;
+use super::limits::{ChangeId, InstanceLimits, LimitsChange};
 use super::phase::{Ended, Phase};
 use super::rng::Rng;
-use crate::plan::Rules;
+use crate::plan::{LimitLayers, Rules};
 use crate::units::{InstanceId, RunId, Tick};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,9 @@ pub struct Node {
     /// Which instance a live run belongs to: the inverse of `Phase::run`.
     pub(super) runs: BTreeMap<RunId, InstanceId>,
     pub(super) next_run: RunId,
+    /// The changes of limits that some run does not have yet.
+    pub(super) limit_changes: BTreeMap<ChangeId, LimitsChange>,
+    pub(super) next_change: ChangeId,
     pub(super) rng: Rng,
     pub(super) goal: Goal,
     pub(super) announced: bool,
@@ -32,6 +36,7 @@ pub enum Goal {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
     pub rules: Rules,
+    pub limits: InstanceLimits,
     pub wanted: Wanted,
     pub membership: Membership,
     pub phase: Phase,
@@ -47,6 +52,20 @@ pub struct Instance {
     pub last_check: Option<(Tick, bool)>,
     /// Of the present run.
     pub memory: Memory,
+}
+
+/// What a plan says of one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    pub rules: Rules,
+    pub limits: LimitLayers,
+}
+
+impl From<Rules> for Planned {
+    /// Without limits.
+    fn from(rules: Rules) -> Self {
+        Self { rules, limits: LimitLayers::default() }
+    }
 }
 
 /// Whether the instance is part of the plan in force.
@@ -68,12 +87,18 @@ pub enum Wanted {
 
 impl Node {
     /// Every instance wanted up and waiting; nothing happens before the first `step`.
-    pub fn new(rules: impl IntoIterator<Item = (InstanceId, Rules)>, seed: u64) -> Self {
-        let instances = rules.into_iter().map(|(id, rules)| (id, Instance::new(rules))).collect();
+    pub fn new(
+        planned: impl IntoIterator<Item = (InstanceId, impl Into<Planned>)>,
+        seed: u64,
+    ) -> Self {
+        let planned = planned.into_iter();
+        let instances = planned.map(|(id, planned)| (id, Instance::new(planned.into()))).collect();
         Self {
             instances,
             runs: BTreeMap::new(),
             next_run: RunId::FIRST,
+            limit_changes: BTreeMap::new(),
+            next_change: ChangeId(1),
             rng: Rng::seeded(seed),
             goal: Goal::Run,
             announced: false,
@@ -104,14 +129,16 @@ impl Node {
 
     /// The next time at which a `Tick` is due.
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.instances.values().filter_map(|instance| instance.phase.deadline()).min()
+        let deadlines = |i: &Instance| [i.phase.deadline(), i.limits.deadline()];
+        self.instances.values().flat_map(deadlines).flatten().min()
     }
 }
 
 impl Instance {
-    pub(super) fn new(rules: Rules) -> Self {
+    pub(super) fn new(planned: Planned) -> Self {
         Self {
-            rules,
+            rules: planned.rules,
+            limits: InstanceLimits::new(planned.limits),
             wanted: Wanted::Up,
             membership: Membership::Planned,
             phase: Phase::Waiting,

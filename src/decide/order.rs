@@ -99,7 +99,8 @@ fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Effe
     instance.last_check = None;
     node.runs.insert(run, id.clone());
     out.note(id, Some(run), RemarkKind::Starting);
-    out.push(Effect::Spawn { instance: id.clone(), run });
+    let limits = instance.limits.in_force();
+    out.push(Effect::Spawn { instance: id.clone(), run, limits });
 }
 
 fn announce(node: &mut Node, out: &mut Effects) {

@@ -2,14 +2,15 @@
 //! restarts because another did.
 
 use super::event::Replan;
-use super::node::{Effects, Instance, Membership, Node, Wanted};
+use super::limits::replan_limits;
+use super::node::{Effects, Instance, Membership, Node, Planned, Wanted};
 use super::phase::{Phase, StopReason};
 use super::step::{restart_run, want_down, want_up};
 use crate::units::{InstanceId, Tick};
 
 /// Instances with the same rules and no need for another run do not notice.
 pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Effects) {
-    let Replan { rules, relaunch } = plan;
+    let Replan { rules, mut limits, relaunch } = plan;
     let planned = |id: &InstanceId| rules.contains_key(id);
     let unplanned: Vec<_> = node.instances.keys().filter(|id| !planned(id)).cloned().collect();
     for id in unplanned {
@@ -28,10 +29,12 @@ pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Effects
                 }
             }
             None => {
-                node.instances.insert(id, Instance::new(rules));
+                let limits = limits.remove(&id).unwrap_or_default();
+                node.instances.insert(id, Instance::new(Planned { rules, limits }));
             }
         }
     }
+    replan_limits(node, limits, now, out);
     for id in relaunch {
         if let Some(instance) = node.instances.get_mut(&id) {
             relaunch_by_the_new_plan(&id, instance, now, out);
@@ -132,7 +135,7 @@ mod tests {
     fn plan(node: &mut Node, names: &[&str], relaunch: &[&str]) -> Vec<Effect> {
         let rules: BTreeMap<_, _> = names.iter().map(|name| (id(name), rules(&[]))).collect();
         let relaunch: BTreeSet<_> = relaunch.iter().map(|name| id(name)).collect();
-        let replan = Replan { rules, relaunch };
+        let replan = Replan { rules, limits: BTreeMap::new(), relaunch };
         step(node, Tick::ZERO, Event::Command(Command::Replan(replan)))
     }
 
@@ -185,7 +188,7 @@ mod tests {
             (id(name), crate::plan::Rules { restart_with, ..rules(&[]) })
         };
         let all = BTreeMap::from([(id("leader-0"), rules(&[])), follows("late-0")]);
-        let replan = Replan { rules: all, relaunch: BTreeSet::new() };
+        let replan = Replan { rules: all, limits: BTreeMap::new(), relaunch: BTreeSet::new() };
         step(&mut node, Tick::ZERO, Event::Command(Command::Replan(replan)));
         end(&mut node, "leader-0");
         // The leader's next run has begun, and the follower begins one after it.

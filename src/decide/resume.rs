@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::event::{ExitFacts, GroupState, Memory};
-use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
+use super::limits::{ChangeId, InstanceLimits, confirm_limits};
+use super::node::{Effects, Goal, Instance, Membership, Node, Planned, Wanted};
 use super::order::advance;
 use super::phase::{Ended, Phase, StopStep};
 use super::rng::Rng;
@@ -96,12 +97,12 @@ pub struct AdoptedRun {
 
 /// Goes on where the former orchestrator stopped, wherever in its work that was.
 ///
-/// `rules` are those of the plan by which it lived. A run that is not `adopted` is over, and nobody
+/// `planned` is the plan by which it lived. A run that is not `adopted` is over, and nobody
 /// saw its end; one that began after the state was saved is starting. What a former effect was to
 /// bring about is asked for again.
 pub fn resume(
     saved: SavedNode,
-    rules: &BTreeMap<InstanceId, Rules>,
+    planned: &BTreeMap<InstanceId, Planned>,
     adopted: &BTreeMap<InstanceId, AdoptedRun>,
     now: Tick,
 ) -> (Node, Vec<Effect>) {
@@ -113,11 +114,13 @@ pub fn resume(
         next_run: RunId(after_adopted.unwrap_or(first_unsaved).max(first_unsaved).0 + UNSAVED_RUNS),
         rng: saved.rng,
         goal: saved.goal,
+        limit_changes: BTreeMap::new(),
+        next_change: ChangeId(1),
         announced: false,
     };
     let mut out = Effects::default();
     for (id, saved) in saved.instances {
-        let mut instance = saved.into_instance(rules.get(&id));
+        let mut instance = saved.into_instance(planned.get(&id));
         match adopted.get(&id) {
             Some(adopted) if instance.phase.run() == Some(adopted.run) => {
                 go_on(&mut instance, adopted.pid, now, &mut out);
@@ -135,27 +138,30 @@ pub fn resume(
         }
         node.instances.insert(id, instance);
     }
-    for (id, rules) in rules {
-        let new = || Instance::new(rules.clone());
+    for (id, planned) in planned {
+        let new = || Instance::new(planned.clone());
         node.instances.entry(id.clone()).or_insert_with(new);
     }
+    confirm_limits(&mut node, adopted.keys().cloned(), now, &mut out);
     advance(&mut node, now, &mut out);
     debug_assert_eq!(super::invariants::broken_invariant(&node, now), None);
     (node, out.0)
 }
 
 impl SavedInstance {
-    fn into_instance(self, planned: Option<&Rules>) -> Instance {
+    fn into_instance(self, planned: Option<&Planned>) -> Instance {
         let (membership, wanted) = match planned {
             Some(_) => (self.membership, self.wanted),
             None => (Membership::Retiring, Wanted::Down),
         };
-        let rules = planned.cloned().unwrap_or(self.rules);
+        let Planned { rules, limits } =
+            planned.cloned().unwrap_or_else(|| Planned::from(self.rules));
         let limit = usize::try_from(rules.restart.max_restarts).unwrap_or(usize::MAX);
         let mut recent = self.recent;
         recent.drain(..recent.len().saturating_sub(limit));
         Instance {
             rules,
+            limits: InstanceLimits::new(limits),
             wanted,
             membership,
             phase: self.phase,

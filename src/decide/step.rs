@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::effect::{Announcement, Effect, RemarkKind};
 use super::event::{Check, Command, Event, News, Notice, Urgency};
+use super::limits;
 use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
 use super::order::{advance, wake_dependants};
 use super::phase::{Phase, StopReason, StopStep};
@@ -30,6 +31,7 @@ pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
                     wake_dependants(node, &id.service);
                     restart_followers(node, &id, now, &mut out);
                 }
+                limits::leave_if_ended(node, &id);
                 let over = node.instances.get(&id).is_none_or(|i| i.phase.run() != Some(run));
                 if over {
                     node.runs.remove(&run);
@@ -60,6 +62,7 @@ fn on_tick(node: &mut Node, now: Tick, out: &mut Effects) {
             Phase::Stopped | Phase::Waiting | Phase::Failed(_) => {}
         }
     }
+    limits::on_tick(node, now, out);
 }
 
 fn on_command(node: &mut Node, command: Command, now: Tick, out: &mut Effects) {
@@ -83,7 +86,10 @@ fn on_command(node: &mut Node, command: Command, now: Tick, out: &mut Effects) {
             }
         }
         Command::Replan(plan) if node.goal == Goal::Run => replan(node, plan, now, out),
-        Command::Restart(_) | Command::Replan(_) => {}
+        Command::SetLimits(layers) if node.goal == Goal::Run => {
+            limits::set_limits(node, layers, now, out);
+        }
+        Command::Restart(_) | Command::Replan(_) | Command::SetLimits(_) => {}
         Command::Shutdown(urgency) => shut_down(node, urgency, now, out),
     }
 }
@@ -172,6 +178,11 @@ fn on_news(node: &mut Node, id: &InstanceId, news: News, now: Tick, out: &mut Ef
     let rng = &mut node.rng;
     let Some(instance) = node.instances.get_mut(id) else { return };
     match news {
+        News::Usage { change, usage } => limits::on_usage(node, id, change, usage, now, out),
+        News::LimitsSet { change } => limits::on_limits_set(node, id, change, now, out),
+        News::LimitsRefused { change, refusal } => {
+            limits::on_limits_refused(node, id, change, refusal, now, out);
+        }
         News::Spawned { pid } => note_pid(instance, pid),
         News::SpawnFailed(failure) => {
             never_started(id, instance, failure, now, (goal, rng, out));

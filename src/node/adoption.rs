@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::boot::{BootError, Configured, Loader};
+use super::error::BootError;
+use super::host::Arrival;
+use super::in_force::{ConfigFile, InForce};
+use super::loader::{Configured, Loader};
 use crate::act::{Act, Checkpoint, InheritedFds, Spared, StartedRun, Unread};
-use crate::config::{NodeConfig, RuntimeOverrides};
+use crate::config::RuntimeOverrides;
 use crate::decide::{AdoptedRun, Effect, Node, resume};
 use crate::linux::{exec_handover, listen_fds};
-use crate::plan::Plan;
 use crate::telemetry::LogStore;
 use crate::units::{InstanceId, Level, RunId, Tick};
 
@@ -22,16 +24,6 @@ pub(super) struct Adoption {
     pub(super) former: Option<Checkpoint>,
     /// Why what was kept is of no use, in words.
     remarks: Vec<String>,
-}
-
-/// How this process came to be the orchestrator.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// Somebody started it, and put it into its group.
-    #[default]
-    Started,
-    /// It was the orchestrator before, as another program.
-    InPlace,
 }
 
 /// Takes what the service manager kept, or what the program that this process was before handed
@@ -75,17 +67,20 @@ impl Adoption {
         }
     }
 
-    /// What an operator had changed beside the file, and the configuration with it.
-    pub(super) fn overrides(&mut self, file: &NodeConfig) -> (RuntimeOverrides, NodeConfig) {
+    /// The configuration with what an operator had changed beside it, as far as that still fits.
+    pub(super) fn in_force(&mut self, configured: &Configured) -> Result<InForce, BootError> {
+        let file = ConfigFile::new(configured.config.clone(), configured.text.clone());
         let former = self.former.as_ref().map(|former| former.state.overrides.clone());
-        let overrides = former.unwrap_or_default();
-        match overrides.applied_to(file) {
-            Ok(config) => (overrides, config),
-            Err(why) => {
-                self.remarks.push(format!("what was changed beside the configuration: {why}"));
-                (RuntimeOverrides::default(), file.clone())
+        if let Some(overrides) = former {
+            match InForce::new(file.clone(), overrides) {
+                Ok(in_force) => return Ok(in_force),
+                Err(why) => {
+                    self.remarks.push(format!("what was changed beside the configuration: {why}"))
+                }
             }
         }
+        let without = InForce::new(file, RuntimeOverrides::default());
+        without.map_err(|error| BootError::Configuration(error.to_string()))
     }
 
     /// Something else that is to be told.
@@ -112,11 +107,10 @@ impl Adoption {
     }
 
     /// The state as it goes on from here; none: the node begins.
-    pub(super) fn resume(&self, plan: &Plan, now: Tick) -> Option<Resumed> {
+    pub(super) fn resume(&self, in_force: &InForce, now: Tick) -> Option<Resumed> {
         let former = self.former.as_ref()?;
-        let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
         let adopted = self.inherited_fds.adoptable(former);
-        let (node, effects) = resume(former.state.node.clone(), &rules.collect(), &adopted, now);
+        let (node, effects) = resume(former.state.node.clone(), &in_force.planned(), &adopted, now);
         let goes_on =
             |(id, adopted): &(InstanceId, AdoptedRun)| node.owner(adopted.run) == Some(id);
         let runs = adopted.into_iter().filter(goes_on).collect();

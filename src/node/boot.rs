@@ -1,139 +1,37 @@
 //! Coming up: folders, locks, the sweep, the control socket. After it the loop can begin.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::DirBuilder;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use super::adoption::{AdoptedRuns, Adoption, Resumed};
+use super::error::BootError;
 use super::host::{self, Host};
-use super::logs::{self, LogError, Opened};
+use super::in_force::InForce;
+use super::loader::{Configured, Loader, Settings};
+use super::logs::{self, Opened};
 use super::runtime_flags::RuntimeFlag;
-use crate::act::{Act, ActError, InheritedFds, ServiceManager, Swept, sweep};
-use crate::config::{NodeConfig, ResourceLimits, RuntimeOverrides};
+use crate::act::{Act, InheritedFds, ServiceManager, Swept, sweep};
+use crate::config::ResourceLimits;
 use crate::control;
 use crate::linux::fds::{self, ListensAt, SocketAccess};
 use crate::linux::process::{self, PidLock};
 use crate::observe::clock::Clock;
 use crate::observe::signals::Signals;
-use crate::plan::Plan;
 use crate::telemetry::{LogStore, log_store_subscriber};
-use crate::units::{Level, Pid};
+use crate::units::Level;
 
 pub(super) const LOCK: &str = "node.lock";
-
-/// What the command line and the configuration ask for.
-#[derive(Debug)]
-pub struct Settings {
-    pub loader: Loader,
-    pub clock: Clock,
-}
-
-/// A configuration that was read.
-#[derive(Debug)]
-pub struct Configured {
-    pub config: NodeConfig,
-    /// All of it, as text that gives the same again.
-    pub text: String,
-    /// Where it came from, in words.
-    pub origin: String,
-    /// Its warnings, one a line.
-    pub remarks: Vec<String>,
-}
-
-/// Reads the configuration, or says everything that is wrong with it. May take its time.
-#[derive(Clone)]
-pub struct Loader {
-    read: Arc<Read>,
-    read_text: Arc<ReadText>,
-}
-
-type Read = dyn Fn() -> Result<Configured, String> + Send + Sync;
-type ReadText = dyn Fn(&str) -> Result<Configured, String> + Send + Sync;
-
-impl Loader {
-    /// `read` reads what the command line asks for, each time anew; `read_text` reads what is
-    /// `Configured::text` of an earlier one.
-    pub fn new(
-        read: impl Fn() -> Result<Configured, String> + Send + Sync + 'static,
-        read_text: impl Fn(&str) -> Result<Configured, String> + Send + Sync + 'static,
-    ) -> Self {
-        Self { read: Arc::new(read), read_text: Arc::new(read_text) }
-    }
-
-    pub(super) fn load(&self) -> Result<Configured, String> {
-        (self.read)()
-    }
-
-    pub(super) fn load_text(&self, text: &str) -> Result<Configured, String> {
-        (self.read_text)(text)
-    }
-}
-
-impl fmt::Debug for Loader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Loader")
-    }
-}
-
-/// Why the node did not come up. Nothing runs then.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    #[error("{0}")]
-    Configuration(String),
-    #[error("cannot go on from the state that was given: {0}")]
-    NotUnderstood(String),
-    #[error("cannot begin: {0}")]
-    Runtime(io::Error),
-    #[error("cannot take what was kept for us: {0}")]
-    Kept(#[from] crate::linux::listen_fds::ListenFdsError),
-    #[error("cannot take what was handed over to us: {0}")]
-    HandedOver(#[from] crate::linux::exec_handover::HandoverError),
-    #[error("cannot make the folder {}: {reason}", path.display())]
-    Folder { path: PathBuf, reason: io::Error },
-    #[error("{} belongs to uid {owner}, not to us (uid {us}); choose another", path.display())]
-    NotOurs { path: PathBuf, owner: u32, us: u32 },
-    #[error(
-        "others may write into {} (mode {mode:o}); choose another, or take that from them with \
-         chmod go-w",
-        path.display()
-    )]
-    OpenToOthers { path: PathBuf, mode: u32 },
-    #[error(
-        "a node already runs {}{}; see `blackhole-node status`, or give this one its own \
-         --runtime-dir and --data-dir",
-        place.display(),
-        holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
-    )]
-    AlreadyRunning { place: PathBuf, holder: Option<Pid> },
-    #[error(
-        "cannot enforce what services may use: {missing}; node.resource_limits = \"required\" asks \
-         for that, \"best_effort\" does without"
-    )]
-    NoLimits { missing: String },
-    #[error("{0}")]
-    Linux(#[from] crate::linux::Error),
-    #[error("{0}")]
-    Act(#[from] ActError),
-    #[error("{0}")]
-    Log(#[from] LogError),
-}
 
 /// Everything the loop needs.
 #[derive(Debug)]
 pub(super) struct Booted {
-    /// What the file says, as a configuration and as text.
-    pub(super) file: (NodeConfig, String),
-    pub(super) overrides: RuntimeOverrides,
+    pub(super) in_force: InForce,
     /// How many orchestrators there were, with us.
     pub(super) generation: u32,
-    /// What is in force.
-    pub(super) config: NodeConfig,
     pub(super) loader: Loader,
     pub(super) resumed: Option<Resumed>,
     pub(super) adopted_runs: AdoptedRuns,
@@ -150,7 +48,8 @@ pub(super) struct Booted {
 pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<Booted, BootError> {
     let Settings { loader, clock } = settings;
     let configured = adoption.configuration(&loader)?;
-    let (overrides, config) = adoption.overrides(&configured.config);
+    let in_force = adoption.in_force(&configured)?;
+    let (config, plan) = (&in_force.config, &in_force.plan);
     let generation = adoption.generation();
     let clock = match &adoption.former {
         Some(former) => Clock::begun_at(former.state.began_at),
@@ -164,7 +63,7 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
         own_folder(&runtime_dir.join(folder))?;
     }
     let signals = Signals::listen().map_err(BootError::Runtime)?;
-    let Opened { log_store, without_journal } = logs::open(&config)?;
+    let Opened { log_store, without_journal } = logs::open(config)?;
     // Fails only where something else in this process reads its events already.
     let _read_already = log_store_subscriber::install(log_store.clone());
     greet(&log_store, &configured);
@@ -172,23 +71,14 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     // Where it cannot be taken off, our crash will be taken for a wanted stop.
     let _ends_services_then = RuntimeFlag::Stopping.clear(runtime_dir);
     process::become_subreaper()?;
-    let plan = Plan::of(&config);
-    let host = host::look(runtime_dir, &plan, adoption.arrival, without_journal);
-    if config.node.resource_limits == ResourceLimits::Required
-        && let Some(without) = host.without_limits()
-    {
-        let missing = without.missing.clone();
-        if let Some(services_cgroup) = host.services_cgroup {
-            services_cgroup.clean_up();
-        }
-        return Err(BootError::NoLimits { missing });
-    }
+    let host = host::look(runtime_dir, plan, adoption.arrival, without_journal);
+    let host = with_required_limits(host, config.node.resource_limits)?;
     let (mut service_manager, unheard) = ServiceManager::find();
     if let Some(error) = unheard {
         log_store.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
     }
     adoption.inherited_fds.take_listeners(&mut service_manager);
-    let resumed = adoption.resume(&plan, clock.now());
+    let resumed = adoption.resume(&in_force, clock.now());
     let spared = match &resumed {
         Some(resumed) => resumed.spared(&adoption.inherited_fds, runtime_dir),
         None => adoption.inherited_fds.spared(BTreeSet::new(), runtime_dir),
@@ -198,14 +88,17 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     let control = control_listener(runtime_dir, &mut adoption.inherited_fds, &mut service_manager)?;
     let after = adoption.former.as_ref();
     let inherited = (&mut adoption.inherited_fds, after);
-    let mut act =
-        Act::new(&config, plan, host.services_cgroup.clone(), service_manager, inherited)?;
+    let mut act = Act::new(
+        config,
+        plan.as_ref().clone(),
+        host.services_cgroup.clone(),
+        service_manager,
+        inherited,
+    )?;
     let adopted_runs = adoption.adopt(resumed.as_ref(), &mut act);
     Ok(Booted {
-        file: (configured.config, configured.text),
-        overrides,
+        in_force,
         generation,
-        config,
         loader,
         resumed,
         adopted_runs,
@@ -217,6 +110,20 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
         control,
         _locks: locks,
     })
+}
+
+/// A host that cannot enforce limits is refused where they are required.
+fn with_required_limits(host: Host, required: ResourceLimits) -> Result<Host, BootError> {
+    if required == ResourceLimits::Required
+        && let Some(without) = host.without_limits()
+    {
+        let missing = without.missing.clone();
+        if let Some(services_cgroup) = host.services_cgroup {
+            services_cgroup.clean_up();
+        }
+        return Err(BootError::NoLimits { missing });
+    }
+    Ok(host)
 }
 
 /// The one that was kept for us, on which operators may be waiting, or a new one.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::adoption::Arrival;
 use super::delegation::{Delegation, Facts, ORCHESTRATOR, Place, Starter, place};
 use super::runtime_flags::RuntimeFlag;
 use crate::act::ServicesCgroup;
@@ -21,6 +20,16 @@ pub(super) const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "io"];
 
 const PROCESS_GROUPS: &str = "process-groups";
 const RESOURCE_LIMITS: &str = "resource-limits";
+
+/// How this process came to be the orchestrator.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Somebody started it, and put it into its group.
+    #[default]
+    Started,
+    /// It was the orchestrator before, as another program.
+    InPlace,
+}
 
 #[derive(Debug)]
 pub(super) struct Host {
@@ -176,7 +185,7 @@ fn base_name(runtime_dir: &Path) -> String {
 /// Disks are shared fairly without a controller; it is missed where weights were asked for.
 fn is_missed(controller: &str, plan: &Plan) -> bool {
     controller != "io"
-        || plan.instances.values().any(|instance| instance.limits.io_weight.is_some())
+        || plan.instances.values().any(|instance| instance.limits.in_force().io_weight.is_some())
 }
 
 /// Each group of the path gives the controllers to those below it; the last one's are the

@@ -5,22 +5,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::runtime_flags::RuntimeFlag;
-use super::supervise::Supervisor;
+use super::supervisor::Supervisor;
 use super::verbs::WaitFor;
 use crate::decide::{Announcement, NodePhase};
 use crate::units::Level;
 
 /// How often it is asked for more time; each time for three times as much.
-const ASK_EVERY: Duration = Duration::from_secs(10);
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    pub(super) fn announce(&mut self, announcement: Announcement) {
+    pub(super) fn announce_to_manager(&mut self, announcement: Announcement) {
         match announcement {
             Announcement::Ready => {
                 let summary = self.summary();
                 self.leave(RuntimeFlag::Ready);
                 self.act.service_manager.ready(summary.clone());
-                let after = crate::units::human_duration(self.context.clock.now().0);
+                let after = crate::units::human_duration(self.observers.context.clock.now().0);
                 self.say(Level::Info, &format!("{summary}, {after} after the start"));
             }
             Announcement::Stopping => {
@@ -28,12 +28,24 @@ impl Supervisor {
                 self.act.service_manager.stopping();
                 self.say(Level::Info, "stopping, dependants first");
             }
-            Announcement::Stopped => self.stopped = true,
+            Announcement::Stopped => {}
+        }
+    }
+
+    /// A status that changed, and that it takes longer.
+    pub(super) fn tell_manager(&mut self) {
+        if !self.act.service_manager.is_connected() {
+            return;
+        }
+        let summary = self.summary();
+        self.act.service_manager.status(summary);
+        if self.timers.extend_at.is_none() {
+            self.extend_timeout();
         }
     }
 
     fn leave(&self, mark: RuntimeFlag) {
-        let runtime_dir = &self.config.node.runtime_dir;
+        let runtime_dir = &self.in_force.config.node.runtime_dir;
         if let Err(reason) = mark.set(runtime_dir) {
             let place = runtime_dir.display();
             self.say(Level::Warn, &format!("cannot leave a mark in {place}: {reason}"));
@@ -45,22 +57,23 @@ impl Supervisor {
         let total = self.node.instances().count();
         let ready = self.node.instances().filter(|(_, i)| i.phase.word() == "ready").count();
         let phase = self.node.phase().word();
-        let refused = self.live.refused.iter().map(|why| format!("; not reloaded: {why}"));
+        let refused =
+            self.pending.refused_reload.iter().map(|why| format!("; not reloaded: {why}"));
         format!("{phase}: {ready} of {total} instances ready{}", refused.collect::<String>())
     }
 
     /// While something goes on that the service manager waits for. In small portions: that we hang
     /// is noticed when they stop.
-    pub(super) fn ask_for_time(&mut self) {
+    pub(super) fn extend_timeout(&mut self) {
         let is_waited_for = match self.node.phase() {
             NodePhase::Starting | NodePhase::Stopping => true,
             NodePhase::Ready | NodePhase::Degraded => {
-                self.waiters.iter().any(|waiter| waiter.wait_for == WaitFor::Replanned)
+                self.pending.waiters.iter().any(|waiter| waiter.wait_for == WaitFor::Replanned)
             }
         };
-        self.ask_at = (is_waited_for && self.node.is_moving()).then(|| {
-            self.act.service_manager.extend_timeout(3 * ASK_EVERY);
-            Instant::now() + ASK_EVERY
+        self.timers.extend_at = (is_waited_for && self.node.is_moving()).then(|| {
+            self.act.service_manager.extend_timeout(3 * EXTEND_EVERY);
+            Instant::now() + EXTEND_EVERY
         });
     }
 }

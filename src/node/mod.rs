@@ -2,24 +2,31 @@
 //! every other room; nothing imports it.
 
 mod adoption;
-mod attach;
 mod boot;
 mod control_service;
 mod delegation;
+mod error;
 mod exec_stop_post;
 mod history;
 mod host;
-mod limits;
+mod in_force;
+mod life;
+mod loader;
 mod logs;
 mod manager_status;
+mod observers;
 mod reload;
+mod reload_queue;
 mod remarks;
+mod requests;
 mod resume;
 mod runtime_flags;
 mod security;
 mod status;
 mod supervise;
+mod supervisor;
 mod upgrade;
+mod upgrade_request;
 mod verbs;
 
 use std::io::Write;
@@ -28,8 +35,9 @@ use std::process::ExitCode;
 use crate::act::{ABLE, REHEARSAL};
 use crate::linux::process;
 
-pub use boot::{BootError, Configured, Loader, Settings};
+pub use error::BootError;
 pub use exec_stop_post::{AfterStopError, after_stop};
+pub use loader::{Configured, Loader, Settings};
 
 /// Runs the node until it is told to end. Errors come before anything was started.
 pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
@@ -43,7 +51,7 @@ pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
     let runtime = runtime.map_err(BootError::Runtime)?;
     runtime.block_on(async {
         let booted = boot::boot(settings, adoption).await?;
-        supervise::until_stopped(booted).await;
+        life::live(booted).await;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -1,141 +1,53 @@
-//! Live change: a configuration that is read anew, or a service that is scaled, becomes a new plan
-//! for what runs. Everything that can be refused is refused before anything is changed.
+//! Live change: a configuration that is read anew, a service that is scaled or given other limits.
+//! Everything that can be refused is refused before anything is changed.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::future::pending;
-use std::thread;
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
-use tonic::Status;
-
-use super::boot::{Configured, Loader};
+use super::in_force::{InForce, Refusal};
+use super::loader::Configured;
 use super::logs;
-use super::supervise::Supervisor;
+use super::reload_queue::{Read, ReloadRequest};
+use super::supervisor::Supervisor;
 use super::verbs::{Reply, WaitFor, Waiter};
-use crate::config::{
-    LimitSettings, LimitsError, NodeConfig, RuntimeOverrides, ScaleError, UnknownService,
-};
 use crate::control::Wait;
 use crate::control::server::Responder;
 use crate::decide::{Command, Event, Goal, Membership, Replan};
-use crate::plan::{Changes, Plan};
+use crate::plan::Changes;
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, ServiceName};
 
-/// The file's configuration, what an operator changed beside it, and the reading that is under way.
-#[derive(Debug)]
-pub(super) struct Live {
-    loader: Loader,
-    /// What the file says.
-    file: NodeConfig,
-    /// The same as text.
-    pub(super) text: String,
-    pub(super) overrides: RuntimeOverrides,
-    /// The first thing that was wrong with what the last reload read, if it was refused.
-    pub(super) refused: Option<String>,
-    reading: Option<oneshot::Receiver<Result<Configured, String>>>,
-    /// Who wants to know about the reading that is under way.
-    asked: Vec<ReloadRequest>,
-    /// Who asked after it had begun: they get another one.
-    next: Vec<ReloadRequest>,
+/// What a change that was made is waited for.
+struct Applied {
+    changes: Changes,
+    /// The instances that have to come up or go before it is in force.
+    touched: BTreeSet<InstanceId>,
 }
 
-/// How much of a refusal stands in one line, in characters.
-const LINE_MOST: usize = 300;
-
-/// Somebody who asked for a reload.
-#[derive(Debug)]
-pub(super) enum ReloadRequest {
-    /// By SIGHUP: the log is the answer.
-    Signal,
-    Operator {
-        reply: Responder<pb::ReplanReply>,
-        wait: Wait,
-    },
-}
-
-/// Why nothing was changed.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Configuration(String),
-    Scale(ScaleError),
-    Limits(LimitsError),
-    /// Not the asker's fault.
-    State(String),
-}
-
-impl Live {
-    pub(super) fn new(
-        (file, text): (NodeConfig, String),
-        overrides: RuntimeOverrides,
-        loader: Loader,
-    ) -> Self {
-        let (asked, next) = (Vec::new(), Vec::new());
-        Self { loader, file, text, overrides, refused: None, reading: None, asked, next }
+impl Applied {
+    fn limited(&self) -> BTreeSet<InstanceId> {
+        self.changes.limited_otherwise().cloned().collect()
     }
-
-    /// Reading is done beside the loop: a file may lie on a disk that hangs.
-    pub(super) fn ask(&mut self, asked: ReloadRequest) {
-        if self.reading.is_some() {
-            // A signal wants no answer, and one more reading serves all.
-            if self.next.is_empty() || !matches!(asked, ReloadRequest::Signal) {
-                self.next.push(asked);
-            }
-            return;
-        }
-        self.asked.push(asked);
-        self.reading = Some(begin_to_read(self.loader.clone()));
-    }
-
-    /// The end of the reading that is under way. May be dropped and called again.
-    pub(super) async fn read(&mut self) -> Result<Configured, String> {
-        let Some(reading) = &mut self.reading else { return pending().await };
-        let read = reading.await;
-        self.reading = None;
-        read.unwrap_or_else(|_| Err("no thread can be made to read it".to_owned()))
-    }
-
-    /// What would be set for a service with these in addition.
-    pub(super) fn limits_with(
-        &self,
-        name: &str,
-        assignments: &[String],
-    ) -> Result<(ServiceName, LimitSettings), Refusal> {
-        let asked = LimitSettings::parse(assignments).map_err(Refusal::Limits)?;
-        let service = self.file.running(name).map_err(|error| Refusal::Limits(error.into()))?;
-        let settings = self.overrides.limited.get(service).cloned().unwrap_or_default().and(&asked);
-        Ok((service.clone(), settings))
-    }
-}
-
-/// On a thread that ends with its answer. The runtime's own would panic where none can be made;
-/// here that is the end of the channel.
-fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>> {
-    let (tell, told) = oneshot::channel();
-    let read = move || {
-        let _nobody_waits_any_more = tell.send(loader.load());
-    };
-    let _none_is_told_by_the_channel = thread::Builder::new().name("reload".to_owned()).spawn(read);
-    told
 }
 
 impl Supervisor {
-    pub(super) fn reload(&mut self, asked: ReloadRequest) {
-        let Some(asked) = self.upgrades_for(asked) else { return };
+    pub(super) fn reload(&mut self, request: ReloadRequest) {
+        let Some(request) = self.upgrades_for(request) else { return };
         self.act.service_manager.reloading();
-        self.live.ask(asked);
+        self.pending.reload.push(request);
     }
 
     /// The configuration was read, or could not be.
-    pub(super) fn take_read(&mut self, read: Result<Configured, String>) {
-        let applied = read.map_err(Refusal::Configuration).and_then(|read| self.apply_file(read));
-        for asked in std::mem::take(&mut self.live.asked) {
-            match (asked, &applied) {
+    pub(super) fn take_read(&mut self, read: Read) {
+        let Read { outcome, requests, next } = read;
+        let applied =
+            outcome.map_err(Refusal::Configuration).and_then(|read| self.apply_file(read));
+        for request in requests {
+            match (request, &applied) {
                 (ReloadRequest::Signal, _) => {}
-                (ReloadRequest::Operator { reply, wait }, Ok((known, touched, limits))) => {
+                (ReloadRequest::Operator { reply, wait }, Ok((known, applied))) => {
                     let reply = Reply::Replan(reply, known.clone());
-                    let waiter = replanned(touched.clone(), limits.clone(), reply);
+                    let waiter = replanned(applied.touched.clone(), applied.limited(), reply);
                     self.answer_when_it_holds(waiter, wait);
                 }
                 (ReloadRequest::Operator { reply, .. }, Err(refusal)) => {
@@ -143,7 +55,7 @@ impl Supervisor {
                 }
             }
         }
-        self.live.refused = applied.as_ref().err().map(Refusal::in_a_line);
+        self.pending.refused_reload = applied.as_ref().err().map(Refusal::in_a_line);
         if let Err(refusal) = &applied {
             self.say(Level::Error, &format!("not reloaded, nothing is changed: {refusal}"));
         }
@@ -151,50 +63,29 @@ impl Supervisor {
             let summary = self.summary();
             self.act.service_manager.ready(summary);
         }
-        for asked in std::mem::take(&mut self.live.next) {
-            self.reload(asked);
+        for request in next {
+            self.reload(request);
         }
     }
 
-    fn apply_file(&mut self, read: Configured) -> Result<Applied, Refusal> {
-        let Configured { config: file, text, origin, remarks } = read;
-        let fixed = file.fixed_keys_changed(&self.live.file);
-        if !fixed.is_empty() {
-            let keys = fixed.join(", ");
-            return Err(Refusal::Configuration(format!(
-                "{keys}: cannot change while the node runs; stop it and start it again"
-            )));
-        }
-        let mut overrides = self.live.overrides.clone();
-        overrides.yield_to_file(&self.live.file, &file);
-        let config = overrides.applied_to(&file).map_err(Refusal::Limits)?;
-        let (changes, touched) = self.apply(config)?;
-        self.live.file = file;
-        self.live.text = text;
-        self.live.overrides = overrides;
-        self.say(Level::Info, &format!("configuration: {origin}; {}", in_words(&changes)));
+    fn apply_file(&mut self, read: Configured) -> Result<(pb::ReplanReply, Applied), Refusal> {
+        let (origin, remarks) = (read.origin.clone(), read.remarks.clone());
+        let applied = self.replan(self.in_force.with_file(read)?)?;
+        self.say(Level::Info, &format!("configuration: {origin}; {}", in_words(&applied.changes)));
         for remark in &remarks {
             self.say(Level::Warn, remark);
         }
-        let changes_of_limits = changes.limited_otherwise().cloned().collect();
-        let changes = changes_to_pb(&changes);
+        let changes = changes_to_pb(&applied.changes);
         let known =
             pb::ReplanReply { origin, remarks, changes, instances: Vec::new(), upgrade: None };
-        Ok((known, touched, changes_of_limits))
+        Ok((known, applied))
     }
 
     pub(super) fn scale(&mut self, request: &pb::ScaleRequest, reply: Responder<pb::ReplanReply>) {
         let pb::ScaleRequest { service, instances, no_block } = request;
-        let scaled = self.config.scaled(service, *instances).map_err(Refusal::Scale);
-        let applied = scaled.and_then(|config| {
-            let count = config.services.iter().find(|(name, _)| name.as_str() == service);
-            let count = count.map(|(name, service)| (name.clone(), service.instances));
-            let applied = self.apply(config)?;
-            self.live.overrides.scaled.extend(count);
-            Ok(applied)
-        });
-        match applied {
-            Ok((changes, touched)) => {
+        let next = self.in_force.scaled(service, *instances);
+        match next.and_then(|next| self.replan(next)) {
+            Ok(Applied { changes, touched }) => {
                 self.say(Level::Info, &format!("scaled {service}: {}", in_words(&changes)));
                 let changes = changes_to_pb(&changes);
                 let reply = Reply::Replan(reply, pb::ReplanReply { changes, ..Default::default() });
@@ -207,102 +98,96 @@ impl Supervisor {
         }
     }
 
-    /// Puts in force what was changed beside the file.
-    pub(super) fn apply_overrides(&mut self) -> Result<Changes, Refusal> {
-        let config = self.live.overrides.applied_to(&self.live.file).map_err(Refusal::Limits)?;
-        self.apply(config).map(|(changes, _)| changes)
+    pub(super) fn set_limits(
+        &mut self,
+        request: &pb::SetLimitsRequest,
+        reply: Responder<pb::ReplanReply>,
+    ) {
+        match self.apply_limits(request) {
+            Ok(changes) => {
+                let ids: BTreeSet<_> = changes.limited_otherwise().cloned().collect();
+                let known =
+                    pb::ReplanReply { changes: changes_to_pb(&changes), ..Default::default() };
+                let reply = Reply::Replan(reply, known);
+                let (wait_for, limits) = (WaitFor::Limited, ids.clone());
+                let waiter = Waiter { wait_for, ids, limits, reply };
+                self.answer_when_it_holds(waiter, Wait::unless(request.no_block));
+            }
+            Err(refusal) => {
+                let _gone = reply.send(Err(refusal.status()));
+            }
+        }
     }
 
-    /// Puts a configuration in force: all of it, or nothing. Also gives the instances that have to
-    /// come up or go before it is.
-    fn apply(&mut self, config: NodeConfig) -> Result<(Changes, BTreeSet<InstanceId>), Refusal> {
+    fn apply_limits(&mut self, request: &pb::SetLimitsRequest) -> Result<Changes, Refusal> {
+        let (service, next) = self.in_force.limited(&request.service, &request.assignments)?;
+        if self.node.limits_are_changing(&service) {
+            return Err(Refusal::State(format!(
+                "the limits of {service} are being changed just now; try again"
+            )));
+        }
+        let Applied { changes, .. } = self.put_in_force(next)?;
+        self.say(Level::Info, &format!("limits of {service} are set anew"));
+        let layers = self.in_force.limits_of(&service);
+        self.take(Event::Command(Command::SetLimits(layers)));
+        Ok(changes)
+    }
+
+    /// The core has undone the last `set-limits` of the service.
+    pub(super) fn undo_set_limits(&mut self, service: &ServiceName) {
+        let undone = self.in_force.without_last_limits(service);
+        if let Err(refusal) = undone.and_then(|former| self.put_in_force(former)) {
+            self.say(Level::Warn, &format!("limits of {service} are not undone: {refusal}"));
+        }
+    }
+
+    /// Puts in force what may have other instances, and has the core follow.
+    fn replan(&mut self, next: InForce) -> Result<Applied, Refusal> {
+        let applied = self.put_in_force(next)?;
+        let planned = self.in_force.planned().into_iter();
+        let (rules, limits) = planned
+            .map(|(id, planned)| ((id.clone(), planned.rules), (id, planned.limits)))
+            .unzip();
+        let relaunch = applied.changes.relaunched.keys().cloned().collect();
+        self.take(Event::Command(Command::Replan(Replan { rules, limits, relaunch })));
+        Ok(applied)
+    }
+
+    /// All of it, or nothing.
+    fn put_in_force(&mut self, next: InForce) -> Result<Applied, Refusal> {
         if self.node.goal() == Goal::Shutdown {
             return Err(Refusal::State("the node is stopping".to_owned()));
         }
         let retiring = self.node.instances().filter(|(_, i)| i.membership == Membership::Retiring);
         let retiring: BTreeSet<InstanceId> = retiring.map(|(id, _)| id.clone()).collect();
-        let plan = Plan::of(&config);
-        let changes = Changes::between(&self.act.plan().clone().without(&retiring), &plan);
+        let changes = Changes::between(&self.act.plan().clone().without(&retiring), &next.plan);
         let mut leaving: BTreeSet<_> = retiring.union(&changes.removed).cloned().collect();
-        leaving.retain(|id| !plan.instances.contains_key(id));
-        let rules = plan.instances.iter().map(|(id, plan)| (id.clone(), plan.rules.clone()));
-        let relaunch = changes.relaunched.keys().cloned().collect();
-        let replan = Replan { rules: rules.collect(), relaunch };
-        let applied = self.act.apply_plan(plan, &leaving);
+        leaving.retain(|id| !next.plan.instances.contains_key(id));
+        let applied = self.act.apply_plan(next.plan.as_ref().clone(), &leaving);
         applied.map_err(|error| Refusal::State(error.to_string()))?;
-        logs::register(&self.context.log_store, &config);
-        self.context.log_store.set_node_level(config.monitoring.log_level);
-        self.context.health_checks.send_replace(config.health_checks);
-        self.services.send_replace(config.services.keys().cloned().collect());
-        self.config = config;
+        self.in_force = next;
+        self.publish();
         let mut touched: BTreeSet<_> = changes.added.union(&leaving).cloned().collect();
         touched.extend(changes.relaunched.keys().cloned());
-        self.follow_limits(&changes);
-        self.take(Event::Command(Command::Replan(replan)));
-        Ok((changes, touched))
+        Ok(Applied { changes, touched })
+    }
+
+    /// What runs beside the loop goes by what is in force.
+    fn publish(&self) {
+        let (config, context) = (&self.in_force.config, &self.observers.context);
+        logs::register(&context.log_store, config);
+        context.log_store.set_node_level(config.monitoring.log_level);
+        context.health_checks.send_replace(config.health_checks);
+        let services: Arc<[ServiceName]> = config.services.keys().cloned().collect();
+        context.services.send_replace(services);
     }
 }
 
 fn replanned(ids: BTreeSet<InstanceId>, limits: BTreeSet<InstanceId>, reply: Reply) -> Waiter {
-    Waiter { wait_for: WaitFor::Replanned, ids, limits, problems: Vec::new(), reply }
+    Waiter { wait_for: WaitFor::Replanned, ids, limits, reply }
 }
 
-/// What is known of the answer at once, the instances it depends on, and those whose limits it
-/// depends on.
-type Applied = (pb::ReplanReply, BTreeSet<InstanceId>, BTreeSet<InstanceId>);
-
-impl Refusal {
-    pub(super) fn status(&self) -> Status {
-        match self {
-            Self::Limits(LimitsError::Service(UnknownService::None { .. })) => {
-                Status::not_found(self.to_string())
-            }
-            Self::Limits(LimitsError::Service(UnknownService::Disabled(_))) => {
-                Status::failed_precondition(self.to_string())
-            }
-            Self::Limits(
-                LimitsError::Form(_)
-                | LimitsError::Key { .. }
-                | LimitsError::Wrong(_)
-                | LimitsError::Memory { .. },
-            ) => Status::invalid_argument(self.to_string()),
-            Self::Scale(ScaleError::Service(UnknownService::None { .. })) => {
-                Status::not_found(self.to_string())
-            }
-            Self::Configuration(_)
-            | Self::Scale(ScaleError::Instances { .. } | ScaleError::Memory { .. }) => {
-                Status::invalid_argument(self.to_string())
-            }
-            Self::State(_) | Self::Scale(ScaleError::Service(UnknownService::Disabled(_))) => {
-                Status::failed_precondition(self.to_string())
-            }
-        }
-    }
-}
-
-impl Refusal {
-    fn in_a_line(&self) -> String {
-        let text = self.to_string();
-        let mut lines = text.lines();
-        let first: String = lines.next().unwrap_or_default().chars().take(LINE_MOST).collect();
-        match lines.count() {
-            0 => first,
-            more => format!("{first} (and {more} more)"),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Configuration(why) | Self::State(why) => f.write_str(why),
-            Self::Scale(why) => write!(f, "{why}"),
-            Self::Limits(why) => write!(f, "{why}"),
-        }
-    }
-}
-
-pub(super) fn changes_to_pb(changes: &Changes) -> Vec<pb::Change> {
+fn changes_to_pb(changes: &Changes) -> Vec<pb::Change> {
     let change = |id: &InstanceId, what: &str, differs: &[&str]| pb::Change {
         instance: id.to_string(),
         what: what.to_owned(),

@@ -55,6 +55,9 @@ pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
         RemarkKind::Memory(Memory::Enough) => {
             (Level::Info, "is no longer slowed down for want of memory".to_owned())
         }
+        RemarkKind::LimitsRefused(refusal) => {
+            (Level::Warn, format!("does not have its limits: {refusal}"))
+        }
         RemarkKind::Stopping(reason) => (Level::Info, format!("stopping: {reason}")),
         RemarkKind::Killing => {
             (Level::Warn, "did not end within its stop timeout and is killed".to_owned())

@@ -2,9 +2,8 @@
 //! following one has to know.
 
 use super::adoption::AdoptedRuns;
-use super::attach::read_log;
-use super::reload::ReloadRequest;
-use super::supervise::Supervisor;
+use super::reload_queue::ReloadRequest;
+use super::supervisor::Supervisor;
 use crate::act::{State, Unread};
 use crate::decide::Effect;
 use crate::units::{Level, Pid};
@@ -19,21 +18,20 @@ impl Supervisor {
         self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
         for (id, run, started_run) in started_runs {
             self.watch(&id, run, started_run);
-            self.follow_limits_of(&id);
         }
         for Unread { instance, run, pipes } in unread {
             for (part, pipe) in pipes {
-                read_log(&self.context, (&instance, run, Pid(0)), (pipe, part), &mut self.pumps);
+                self.observers.read_on((&instance, run, Pid(0)), (pipe, part));
             }
         }
         let events = self.perform_all(effects);
         self.take_all(events.into());
         self.save();
-        self.live.ask(ReloadRequest::Signal);
+        self.pending.reload.push(ReloadRequest::Signal);
     }
 
     pub(super) fn save(&mut self) {
-        self.unsaved = 0;
+        self.timers.unsaved = 0;
         let state = self.state();
         if let Err(error) = self.act.save(state) {
             self.say(Level::Error, &format!("a crash would end all services: {error}"));
@@ -42,10 +40,10 @@ impl Supervisor {
 
     pub(super) fn state(&self) -> State {
         State {
-            generation: self.generation,
-            began_at: self.context.clock.began_at(),
-            config: self.live.text.clone(),
-            overrides: self.live.overrides.clone(),
+            generation: self.facts.generation,
+            began_at: self.observers.context.clock.began_at(),
+            config: self.in_force.file.text.clone(),
+            overrides: self.in_force.overrides.clone(),
             node: self.node.saved(),
         }
     }

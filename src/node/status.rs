@@ -112,8 +112,8 @@ impl View<'_> {
         let plan = self.act.plan().instances.get(id);
         let usage = self.usage(instance);
         let uptime = instance.uptime(self.now);
-        let limits = self.act.limits(id);
-        let wanted = plan.and_then(|plan| plan.limits.memory);
+        let wanted = instance.limits.in_force();
+        let limits = self.act.limits(id, &wanted);
         let socket = plan.map(|plan| plan.socket.to_string_lossy().into_owned());
         pb::InstanceStatus {
             service: id.service.to_string(),
@@ -123,7 +123,7 @@ impl View<'_> {
             restarts: instance.restarts,
             uptime_seconds: uptime.as_secs_f64(),
             memory_bytes: usage.memory_bytes,
-            memory_limit_bytes: memory_limit(&limits, wanted),
+            memory_limit_bytes: memory_limit(&limits, wanted.memory),
             cpu_percent: self.cpu_percent(instance, usage, samples),
             socket: socket.unwrap_or_default(),
             reason: self.node.reason(id, self.now),

@@ -2,53 +2,25 @@
 //! another program. It is asked first whether it can go on from where we stand.
 
 use std::ffi::OsString;
-use std::future::pending;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::attach::{PumpEnded, Pumps, read_log};
-use super::reload::ReloadRequest;
-use super::supervise::{LAST_WORDS, Supervisor};
+use super::observers::{PumpEnded, Pumps};
+use super::reload_queue::ReloadRequest;
+use super::supervise::LAST_WORDS;
+use super::supervisor::{End, Supervisor};
+use super::upgrade_request::{Rehearsed, Upgrade, UpgradeRequest};
 use crate::act::{ActError, Pipe, RehearsalFailure, RunFd};
 use crate::control::server::Responder;
 use crate::decide::Goal;
 use crate::linux::{exec_handover, fds};
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, Pid, RunId};
-
-/// A program that shows whether it can go on.
-#[derive(Debug)]
-pub(super) struct Upgrade {
-    program: PathBuf,
-    rehearsal: JoinHandle<Result<String, RehearsalFailure>>,
-    asked: Vec<UpgradeRequest>,
-}
-
-/// Who wants to know.
-#[derive(Debug)]
-enum UpgradeRequest {
-    /// The log is the answer.
-    Signal,
-    Reload(Responder<pb::ReplanReply>),
-    Upgrade(Responder<pb::UpgradeReply>),
-}
-
-type Rehearsed = Result<Result<String, RehearsalFailure>, JoinError>;
-
-impl Upgrade {
-    /// The end of the rehearsal that is under way. May be dropped and called again.
-    pub(super) async fn rehearsed(upgrade: &mut Option<Self>) -> Rehearsed {
-        match upgrade {
-            Some(upgrade) => (&mut upgrade.rehearsal).await,
-            None => pending().await,
-        }
-    }
-}
 
 impl Supervisor {
     pub(super) fn upgrade(
@@ -90,9 +62,9 @@ impl Supervisor {
         if self.node.goal() == Goal::Shutdown {
             return request.refuse(&Status::failed_precondition("the node is stopping"));
         }
-        if let Some(upgrade) = &mut self.upgrade {
+        if let Some(upgrade) = &mut self.pending.upgrade {
             if upgrade.program == program {
-                return upgrade.asked.push(request);
+                return upgrade.requests.push(request);
             }
             return request.refuse(&Status::failed_precondition("an upgrade is under way"));
         }
@@ -100,8 +72,7 @@ impl Supervisor {
         match self.act.rehearse(&program, state) {
             Ok(rehearsal) => {
                 self.act.service_manager.reloading();
-                let rehearsal = tokio::spawn(rehearsal.outcome());
-                self.upgrade = Some(Upgrade { program, rehearsal, asked: vec![request] });
+                self.pending.upgrade = Some(Upgrade::new(program, rehearsal, request));
             }
             Err(error) => {
                 self.say(Level::Error, &format!("not upgraded: {error}"));
@@ -113,26 +84,27 @@ impl Supervisor {
     /// The rehearsal is over: the loop ends for the hand-over, or goes on.
     pub(super) fn take_rehearsed(&mut self, rehearsed: Rehearsed) {
         self.act.end_rehearsal();
-        let Some(Upgrade { program, asked, .. }) = self.upgrade.take() else { return };
+        let Some(upgrade) = self.pending.upgrade.take() else { return };
+        let Upgrade { program, requests, .. } = upgrade;
         let lost = |error: JoinError| Err(RehearsalFailure::Otherwise(error.to_string()));
         match rehearsed.unwrap_or_else(lost) {
             Ok(version) => {
                 let reply = pb::UpgradeReply {
                     from_version: env!("CARGO_PKG_VERSION").to_owned(),
                     to_version: version,
-                    generation: self.generation,
+                    generation: self.facts.generation,
                 };
                 let to = &reply.to_version;
                 self.say(Level::Info, &format!("becoming {} ({to})", program.display()));
-                for request in asked {
+                for request in requests {
                     request.tell(reply.clone());
                 }
-                self.hand_over_to = Some(program);
+                self.end = Some(End::HandOver(program));
             }
             Err(unfit) => {
                 let status = refusal(&program, unfit);
                 self.say(Level::Error, &format!("not upgraded: {}", status.message()));
-                for request in asked {
+                for request in requests {
                     request.refuse(&status);
                 }
                 if self.node.is_announced() {
@@ -145,9 +117,9 @@ impl Supervisor {
 
     /// Becomes `program`. Returns only when that failed; then everything goes on as before.
     pub(super) async fn hand_over(&mut self, program: &Path, control: &UnixListener) {
-        self.context.stop_pumps.send_replace(Pumps::Stop);
+        self.observers.context.stop_pumps.send_replace(Pumps::Stop);
         let mut pipes = Vec::new();
-        while let Some(ended) = self.pumps.join_next().await {
+        while let Some(ended) = self.observers.pumps.join_next().await {
             match ended {
                 Ok(PumpEnded { instance, run, pid, part, unread: Some(pipe) }) => {
                     pipes.push(UnreadPipe { instance, run, pid, part, pipe });
@@ -155,7 +127,7 @@ impl Supervisor {
                 ended => self.end_pump(ended),
             }
         }
-        if let Some(sink) = self.context.log_store.sink() {
+        if let Some(sink) = self.observers.context.log_store.sink() {
             // What is not written in time is counted by whoever reads the journal.
             let _written = sink.flush(LAST_WORDS).await;
         }
@@ -165,9 +137,9 @@ impl Supervisor {
             Err(why) => why,
         };
         self.say(Level::Error, &format!("not upgraded: {why}"));
-        self.context.stop_pumps.send_replace(Pumps::Run);
+        self.observers.context.stop_pumps.send_replace(Pumps::Run);
         for UnreadPipe { instance, run, pid, part, pipe } in pipes {
-            read_log(&self.context, (&instance, run, pid), (pipe, part), &mut self.pumps);
+            self.observers.read_on((&instance, run, pid), (pipe, part));
         }
     }
 
@@ -202,34 +174,6 @@ fn refusal(program: &Path, unfit: RehearsalFailure) -> Status {
         RehearsalFailure::Otherwise(why) => {
             let program = program.display();
             Status::failed_precondition(format!("{program} cannot take our place: {why}"))
-        }
-    }
-}
-
-impl UpgradeRequest {
-    fn tell(self, told: pb::UpgradeReply) {
-        // Whoever asked and went away needs no answer.
-        match self {
-            Self::Signal => {}
-            Self::Reload(reply) => {
-                let replan = pb::ReplanReply { upgrade: Some(told), ..Default::default() };
-                let _gone = reply.send(Ok(replan));
-            }
-            Self::Upgrade(reply) => {
-                let _gone = reply.send(Ok(told));
-            }
-        }
-    }
-
-    fn refuse(self, status: &Status) {
-        match self {
-            Self::Signal => {}
-            Self::Reload(reply) => {
-                let _gone = reply.send(Err(status.clone()));
-            }
-            Self::Upgrade(reply) => {
-                let _gone = reply.send(Err(status.clone()));
-            }
         }
     }
 }

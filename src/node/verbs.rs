@@ -27,8 +27,6 @@ pub(super) struct Waiter {
     pub(super) ids: BTreeSet<InstanceId>,
     /// Those whose limits have to be settled first.
     pub(super) limits: BTreeSet<InstanceId>,
-    /// What went wrong with these.
-    pub(super) problems: Vec<String>,
     pub(super) reply: Reply,
 }
 
@@ -38,9 +36,15 @@ impl Waiter {
         ids: BTreeSet<InstanceId>,
         reply: Responder<VerbReply>,
     ) -> Self {
-        let (limits, problems) = (BTreeSet::new(), Vec::new());
-        Self { wait_for: WaitFor::Verb(verb), ids, limits, problems, reply: Reply::Verb(reply) }
+        let limits = BTreeSet::new();
+        Self { wait_for: WaitFor::Verb(verb), ids, limits, reply: Reply::Verb(reply) }
     }
+}
+
+/// What went wrong with the limits of these instances, in words.
+pub(super) fn refused_limits(node: &Node, ids: &BTreeSet<InstanceId>) -> Vec<String> {
+    let refusal = |id: &InstanceId| Some((id.clone(), node.instance(id)?.limits.refusal()?));
+    ids.iter().filter_map(refusal).map(|(id, refusal)| format!("{id}: {refusal}")).collect()
 }
 
 /// The way back.

@@ -1,6 +1,6 @@
 //! The method through which time enters.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::linux::process;
 use crate::units::Tick;
@@ -47,4 +47,10 @@ impl Clock {
         let at = u64::try_from(beats * interval_ns).unwrap_or(u64::MAX);
         self.instant(Tick(Duration::from_nanos(at)))
     }
+}
+
+/// Microseconds since 1970 by the wall clock, for people to read.
+pub fn unix_us() -> i64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::launch::{LaunchPlan, launch_plan};
-use super::limits::GroupLimits;
+use super::limits::{GroupLimits, LimitLayers};
 use super::rules::{RestartRules, Rules};
 use crate::config::{Backoff, NodeConfig, Service};
 use crate::units::{InstanceId, ServiceName};
@@ -27,7 +27,7 @@ pub struct InstancePlan {
     pub launch: LaunchPlan,
     /// The socket that is this instance's alone.
     pub socket: PathBuf,
-    pub limits: GroupLimits,
+    pub limits: LimitLayers,
     pub log_rate: u32,
     pub log_burst: u32,
 }
@@ -164,10 +164,16 @@ fn instance_plan(
         rules,
         launch: launch_plan(config, name, service, id),
         socket: socket_path(&config.node.runtime_dir, &id.to_string()),
-        limits: GroupLimits::of(&service.resources, config.tiers.rules(service.tier).cpu_weight),
+        limits: limit_layers(config, service),
         log_rate: service.log_rate,
         log_burst: service.log_burst,
     }
+}
+
+fn limit_layers(config: &NodeConfig, service: &Service) -> LimitLayers {
+    let tier_weight = config.tiers.rules(service.tier).cpu_weight;
+    let limits = |resources| GroupLimits::of(resources, tier_weight);
+    LimitLayers::new(limits(&service.resources), limits(service.resources_in_force()))
 }
 
 fn sockets(

@@ -111,7 +111,7 @@ fn about_the_treatment(old: &InstancePlan, new: &InstancePlan) -> Vec<&'static s
         ("stop_timeout", before.stop_timeout != *stop_timeout),
         ("drain", before.drain != *drain),
         ("health_checks", before.unhealthy_threshold != *unhealthy_threshold),
-        (LIMITS, old.limits != *limits),
+        (LIMITS, old.limits.in_force() != limits.in_force()),
         ("logs", old.log_rate != *log_rate || old.log_burst != *log_burst),
     ];
     named(&all)

@@ -8,8 +8,9 @@ use crate::units::{ByteSize, CpuShare};
 const CPU_PERIOD_US: u64 = 100_000;
 /// Linux has no larger pages on the machines we run on; memory is limited in whole ones.
 const LARGEST_PAGE: u64 = 64 << 10;
-/// The weight of whoever was given none.
+/// The weights of whoever was given none.
 const IO_WEIGHT: u16 = 100;
+const CPU_WEIGHT: u16 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupLimits {
@@ -23,6 +24,83 @@ pub struct GroupLimits {
     pub cpu_weight: u16,
     pub tasks: Option<u64>,
     pub io_weight: Option<u16>,
+}
+
+/// The limits of one instance by who says them. What a layer says stands over the layers before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitLayers {
+    /// The configuration file, its defaults with it.
+    pub file: GroupLimits,
+    /// `set-limits`, until the file says something else.
+    pub operator: LimitLayer,
+}
+
+/// What a layer says; none: nothing, the layers before it hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitLayer {
+    pub memory: Option<Option<ByteSize>>,
+    pub memory_high: Option<Option<ByteSize>>,
+    pub memory_low: Option<Option<ByteSize>>,
+    pub memory_min: Option<Option<ByteSize>>,
+    pub memory_swap: Option<Option<ByteSize>>,
+    pub oom_kill: Option<OomKill>,
+    pub cpu: Option<Option<CpuShare>>,
+    pub cpu_weight: Option<u16>,
+    pub tasks: Option<Option<u64>>,
+    pub io_weight: Option<Option<u16>>,
+}
+
+impl LimitLayers {
+    /// `in_force` is what the file and the operator say together.
+    pub(super) fn new(file: GroupLimits, in_force: GroupLimits) -> Self {
+        Self { file, operator: LimitLayer::between(&file, &in_force) }
+    }
+
+    /// What the kernel is to enforce.
+    pub fn in_force(&self) -> GroupLimits {
+        self.operator.over(&self.file)
+    }
+}
+
+impl LimitLayer {
+    fn between(below: &GroupLimits, above: &GroupLimits) -> Self {
+        fn changed<T: PartialEq>(below: T, above: T) -> Option<T> {
+            (below != above).then_some(above)
+        }
+        Self {
+            memory: changed(below.memory, above.memory),
+            memory_high: changed(below.memory_high, above.memory_high),
+            memory_low: changed(below.memory_low, above.memory_low),
+            memory_min: changed(below.memory_min, above.memory_min),
+            memory_swap: changed(below.memory_swap, above.memory_swap),
+            oom_kill: changed(below.oom_kill, above.oom_kill),
+            cpu: changed(below.cpu, above.cpu),
+            cpu_weight: changed(below.cpu_weight, above.cpu_weight),
+            tasks: changed(below.tasks, above.tasks),
+            io_weight: changed(below.io_weight, above.io_weight),
+        }
+    }
+
+    fn over(&self, below: &GroupLimits) -> GroupLimits {
+        GroupLimits {
+            memory: self.memory.unwrap_or(below.memory),
+            memory_high: self.memory_high.unwrap_or(below.memory_high),
+            memory_low: self.memory_low.unwrap_or(below.memory_low),
+            memory_min: self.memory_min.unwrap_or(below.memory_min),
+            memory_swap: self.memory_swap.unwrap_or(below.memory_swap),
+            oom_kill: self.oom_kill.unwrap_or(below.oom_kill),
+            cpu: self.cpu.unwrap_or(below.cpu),
+            cpu_weight: self.cpu_weight.unwrap_or(below.cpu_weight),
+            tasks: self.tasks.unwrap_or(below.tasks),
+            io_weight: self.io_weight.unwrap_or(below.io_weight),
+        }
+    }
+}
+
+impl Default for GroupLimits {
+    fn default() -> Self {
+        Self::of(&Resources::default(), CPU_WEIGHT)
+    }
 }
 
 /// An interface file of a group and what belongs into it.

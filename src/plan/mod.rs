@@ -15,5 +15,5 @@ pub use launch::{
     Channel, HardLimit, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program,
     RUNTIME_FOLDERS, SEARCH_PATH, SandboxPlan, Settings,
 };
-pub use limits::{GroupLimit, GroupLimits};
+pub use limits::{GroupLimit, GroupLimits, LimitLayer, LimitLayers};
 pub use rules::{HealthChecks, NotifyAccess, Readiness, RestartPolicy, RestartRules, Rules};

@@ -32,7 +32,7 @@ fn the_weight_of_a_group_is_that_of_its_tier() {
         "tiers.best_effort.cpu_weight = 3\nservices.storage.tier = 'best_effort'\n\
          services.identity = { tier = 'best_effort', resources.cpu_weight = 5 }\n",
     );
-    let weight = |instance| one(&plan, instance).limits.cpu_weight;
+    let weight = |instance| one(&plan, instance).limits.in_force().cpu_weight;
     assert_eq!((weight("storage-0"), weight("ledger-0")), (3, 100));
     assert_eq!(weight("identity-0"), 5, "its own takes the place of its tier's");
 }

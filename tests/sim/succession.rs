@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use blackhole_node::decide::{
-    AdoptedRun, Check, Event, ExitFacts, GroupState, Membership, News, SavedNode, broken_invariant,
-    resume,
+    AdoptedRun, Check, Event, ExitFacts, GroupState, Membership, News, Planned, SavedNode,
+    broken_invariant, resume,
 };
 use blackhole_node::plan::Readiness;
 use blackhole_node::units::{ExitStatus, InstanceId, RunId};
@@ -38,8 +38,12 @@ impl World {
             adopted.map(|(run, p)| (p.instance.clone(), AdoptedRun { run: *run, pid: p.pid }));
         let adopted: BTreeMap<InstanceId, AdoptedRun> = adopted.collect();
         let planned = self.node.instances().filter(|(_, i)| i.membership == Membership::Planned);
-        let rules = planned.map(|(id, instance)| (id.clone(), instance.rules.clone())).collect();
-        let (node, effects) = resume(saved, &rules, &adopted, self.now);
+        let planned = planned.map(|(id, instance)| {
+            let (rules, limits) = (instance.rules.clone(), instance.limits.layers());
+            (id.clone(), Planned { rules, limits })
+        });
+        let (node, effects) = resume(saved, &planned.collect(), &adopted, self.now);
+        self.former_limits.clear();
         self.saved = node.saved();
         self.node = node;
         assert_eq!(broken_invariant(&self.node, self.now), None, "{}", self.place());

@@ -3,7 +3,7 @@
 use blackhole_node::decide::{RemarkKind, StopReason};
 
 /// Every kind of remark; together the histories must lead to each of them.
-pub const REMARKS: [&str; 19] = [
+pub const REMARKS: [&str; 21] = [
     "Starting",
     "Ready",
     "StartFailed",
@@ -23,6 +23,8 @@ pub const REMARKS: [&str; 19] = [
     "Replanned",
     "With",
     "Succeeded",
+    "LimitsRefused",
+    "Undone",
 ];
 
 pub fn word(kind: &RemarkKind) -> &'static str {
@@ -35,6 +37,7 @@ pub fn word(kind: &RemarkKind) -> &'static str {
         RemarkKind::Unhealthy { .. } => "Unhealthy",
         RemarkKind::Starved => "Starved",
         RemarkKind::Memory(_) => "Memory",
+        RemarkKind::LimitsRefused(_) => "LimitsRefused",
         RemarkKind::Stopping(_) => "Stopping",
         RemarkKind::Killing => "Killing",
         RemarkKind::Unkillable => "Unkillable",

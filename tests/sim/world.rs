@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use blackhole_node::decide::{
     Announcement, Check, Command, Effect, Event, ExitFacts, GroupState, Membership, Memory, News,
-    Node, Notice, Phase, RemarkKind, Replan, Rng, SavedNode, SpawnFailure, StopReason, Urgency,
-    Wanted, broken_invariant, step,
+    Node, Notice, Phase, Planned, RemarkKind, Replan, Rng, SavedNode, SpawnFailure, StopReason,
+    Urgency, Wanted, broken_invariant, step,
 };
-use blackhole_node::plan::Readiness;
-use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
+use blackhole_node::plan::{GroupLimits, LimitLayers, Readiness};
+use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
 
+use super::limits::some_limits;
 use super::samples::services;
 use super::words::{word, word_of_reason};
 
@@ -29,6 +30,10 @@ pub(super) struct Process {
     pub(super) ignores_term: bool,
     pub(super) cannot_be_killed_until: Tick,
     pub(super) forgotten: bool,
+    /// Bytes in use.
+    pub(super) memory: u64,
+    /// What the kernel holds it to.
+    pub(super) limits: GroupLimits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub struct World {
     /// Runs that were over when the present orchestrator began.
     pub(super) formerly: BTreeSet<RunId>,
     pub(super) next_pid: i32,
+    /// What the last `set-limits` of a service took the place of.
+    pub(super) former_limits: BTreeMap<ServiceName, BTreeMap<InstanceId, LimitLayers>>,
     pub(super) shutting_down: bool,
     pub(super) stopped: bool,
     pub(super) loud: bool,
@@ -68,8 +75,11 @@ pub(super) fn ms(millis: u64) -> Duration {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::seeded(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xb1ac);
-        let rules = services(&mut rng);
-        let node = Node::new(rules, seed);
+        let planned = services(&mut rng).into_iter().map(|(id, rules)| {
+            let limits = some_limits(&mut rng);
+            (id, Planned { rules, limits })
+        });
+        let node = Node::new(planned.collect::<Vec<_>>(), seed);
         Self {
             seed,
             saved: node.saved(),
@@ -84,6 +94,7 @@ impl World {
             stillborn: BTreeSet::new(),
             formerly: BTreeSet::new(),
             next_pid: 100,
+            former_limits: BTreeMap::new(),
             shutting_down: false,
             stopped: false,
             loud: false,
@@ -132,6 +143,7 @@ impl World {
             let reason = self.node.reason(id, self.now);
             assert!(ready, "{}: {id} is {} ({reason})", self.place(), instance.phase.word());
         }
+        self.assert_limits_hold();
     }
 
     fn shut_down(&mut self) {
@@ -170,7 +182,7 @@ impl World {
         }
     }
 
-    fn apply(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: Event) {
         self.steps += 1;
         self.say(format!("{:>9}ms {event:?}", self.now.0.as_millis()));
         let is_command = matches!(event, Event::Command(_));
@@ -199,12 +211,16 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Spawn { instance, run } => self.spawn(&instance, run),
+            Effect::Spawn { instance, run, limits } => self.spawn(&instance, run, limits),
             Effect::Signal { run, signal } => self.signal(run, signal),
             Effect::KillGroup { run } => self.kill(run),
             Effect::Clear { run } => self.clear(run),
             Effect::Forget { run } => self.forget(run),
             Effect::Retire { instance } => self.retire(&instance),
+            effect @ (Effect::ReadUsage { .. }
+            | Effect::Reclaim { .. }
+            | Effect::SetLimits { .. }
+            | Effect::UndoSetLimits { .. }) => self.perform_limits(effect),
             Effect::Announce(announcement) => self.announce(announcement),
             Effect::Note(remark) => {
                 self.seen.insert(word(&remark.kind));
@@ -238,7 +254,7 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, id: &InstanceId, run: RunId) {
+    fn spawn(&mut self, id: &InstanceId, run: RunId, limits: GroupLimits) {
         assert!(!self.shutting_down, "{}: a spawn in a shutdown", self.place());
         for (other, process) in &self.processes {
             let left = process.main_alive || process.others;
@@ -262,6 +278,8 @@ impl World {
             ignores_term: self.trouble(5),
             cannot_be_killed_until: Tick::ZERO,
             forgotten: false,
+            memory: 1 << (20 + self.rng.below(7)),
+            limits,
         };
         self.processes.insert(run, process);
         if !faulty || !self.one_in(20) {
@@ -469,10 +487,12 @@ impl World {
         let count = u64::try_from(ids.len()).unwrap_or(1);
         let which = usize::try_from(self.rng.below(count)).unwrap_or(0);
         let chosen = BTreeSet::from([ids[which].clone()]);
-        let command = match self.rng.below(6) {
+        let service = ids[which].service.clone();
+        let command = match self.rng.below(7) {
             0 => Command::Stop(chosen),
             1 => Command::Restart(chosen),
             2 | 3 => return self.configuration_changes(),
+            4 => return self.set_limits(&service),
             _ => Command::Start(chosen),
         };
         self.apply(Event::Command(command));
@@ -482,6 +502,7 @@ impl World {
     fn configuration_changes(&mut self) {
         let rng = &mut self.rng;
         let mut rules = BTreeMap::new();
+        let mut limits = BTreeMap::new();
         let mut relaunch = BTreeSet::new();
         for (id, instance) in self.node.instances() {
             if id.index != 0 && rng.below(4) == 0 {
@@ -497,11 +518,15 @@ impl World {
                 let more = InstanceId::new(id.service.clone(), id.index + 1);
                 rules.entry(more).or_insert_with(|| now.clone());
             }
+            if rng.below(5) == 0 {
+                limits.insert(id.clone(), some_limits(rng));
+            }
             rules.insert(id.clone(), now);
         }
         let before: BTreeMap<InstanceId, Wanted> =
             self.node.instances().map(|(id, i)| (id.clone(), i.wanted)).collect();
-        let replan = Replan { rules: rules.clone(), relaunch };
+        self.plan_has_the_last_word(&limits);
+        let replan = Replan { rules: rules.clone(), limits, relaunch };
         self.apply(Event::Command(Command::Replan(replan)));
         for (id, instance) in self.node.instances() {
             let planned = rules.contains_key(id);

@@ -1,5 +1,6 @@
-//! Who watches a fresh run: its end, its voice, its health, its logs.
+//! Who watches the runs: their ends, what they say, their health, their logs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::control::server::ControlService;
 use crate::control::server::StatusFeedService;
 use crate::linux::connection_broker::{BrokerRequest, ConnectionBroker};
 use crate::linux::fds;
+use crate::linux::members::Members;
 use crate::observe::clock::Clock;
 use crate::observe::exits::{self, MainProcess};
 use crate::observe::health::{self, HealthPlan};
@@ -24,17 +26,66 @@ use crate::observe::{logs, memory, port};
 use crate::plan::{InstancePlan, Readiness};
 use crate::rpc;
 use crate::telemetry::{LogStore, Rest, Source, Spool, Stream};
-use crate::units::{InstanceId, Pid, RunId};
+use crate::units::{InstanceId, Pid, RunId, ServiceName};
 
-/// What every attachment needs.
+/// What every observer needs.
 #[derive(Debug, Clone)]
 pub(super) struct ObserverContext {
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
     pub(super) log_store: LogStore,
     pub(super) health_checks: watch::Sender<HealthChecks>,
+    /// The names that logs can be asked for.
+    pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     pub(super) control_service: ControlService<LogSources>,
     pub(super) stop_pumps: watch::Sender<Pumps>,
+}
+
+/// All observers of all runs.
+#[derive(Debug)]
+pub(super) struct Observers {
+    pub(super) context: ObserverContext,
+    /// They end with their run.
+    of_runs: BTreeMap<RunId, JoinSet<()>>,
+    /// They read a run's logs to the end, which comes when all its processes are gone.
+    pub(super) pumps: JoinSet<PumpEnded>,
+}
+
+impl Observers {
+    pub(super) fn new(context: ObserverContext) -> Self {
+        Self { context, of_runs: BTreeMap::new(), pumps: JoinSet::new() }
+    }
+
+    /// Without a plan the instance is on its way out, and only its end is waited for.
+    pub(super) fn watch(
+        &mut self,
+        id: &InstanceId,
+        run: RunId,
+        plan: Option<&InstancePlan>,
+        started_run: StartedRun,
+    ) {
+        let of_run = attach(&self.context, (id, run), plan, started_run, &mut self.pumps);
+        self.of_runs.insert(run, of_run);
+    }
+
+    /// Kills what is left of the run, and reports when nothing is.
+    pub(super) fn clear(&mut self, run: RunId, members: Members) {
+        let reporter = Reporter::new(run, self.context.observations.clone());
+        self.of_runs.entry(run).or_default().spawn(exits::clear(members, reporter));
+    }
+
+    pub(super) fn forget(&mut self, run: RunId) {
+        self.of_runs.remove(&run);
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.of_runs.clear();
+    }
+
+    /// Reads what is left in a pipe of a run.
+    pub(super) fn read_on(&mut self, run: (&InstanceId, RunId, Pid), pipe: (Pipe, RunFd)) {
+        read_log(&self.context, run, pipe, &mut self.pumps);
+    }
 }
 
 /// What those that read logs are to do.
@@ -61,7 +112,7 @@ pub(super) struct PumpEnded {
 /// Starts the observers of a run. Those in the returned set end with the run; those put into
 /// `pumps` read its logs to the end, which comes when all its processes are gone. Without a plan
 /// the instance is on its way out, and only its end is waited for.
-pub(super) fn attach(
+fn attach(
     context: &ObserverContext,
     (id, run): (&InstanceId, RunId),
     plan: Option<&InstancePlan>,
@@ -83,7 +134,8 @@ pub(super) fn attach(
     let first = MainProcess { pidfd, members: members.clone(), exec, oom_kills_before };
     observers.spawn(exits::watch(first, reporter.clone()));
     let Some(plan) = plan else { return observers };
-    if plan.limits.memory.is_some() || plan.limits.memory_high.is_some() {
+    let limits = plan.limits.in_force();
+    if limits.memory.is_some() || limits.memory_high.is_some() {
         observers.spawn(memory::watch(members.clone(), reporter.clone()));
     }
     if let (Some(socket), Some(rules)) = (notify, plan.launch.notify) {
@@ -109,7 +161,7 @@ pub(super) fn attach(
 }
 
 /// Reads one pipe of a run to its end.
-pub(super) fn read_log(
+fn read_log(
     context: &ObserverContext,
     (id, run, pid): (&InstanceId, RunId, Pid),
     (pipe, part): (Pipe, RunFd),

@@ -1,0 +1,99 @@
+//! What the orchestrator's loop owns. Nothing here acts by itself: `supervise` turns the circle,
+//! the other files carry out one kind of request each.
+
+use std::path::PathBuf;
+
+use tokio::time::Instant;
+
+use super::history::History;
+use super::host::Host;
+use super::in_force::InForce;
+use super::observers::Observers;
+use super::reload_queue::ReloadQueue;
+use super::status::{CpuSamples, View};
+use super::upgrade_request::Upgrade;
+use super::verbs::Waiter;
+use crate::act::Act;
+use crate::decide::Node;
+use crate::observe::clock;
+use crate::rpc::pb::node as pb;
+use crate::units::{InstanceId, Level, RunId};
+
+pub(super) struct Supervisor {
+    /// All supervision state; changed by `decide::step` alone.
+    pub(super) node: Node,
+    pub(super) in_force: InForce,
+    pub(super) act: Act,
+    pub(super) observers: Observers,
+    pub(super) pending: Pending,
+    pub(super) timers: Timers,
+    pub(super) facts: Facts,
+    /// Why the loop is to end.
+    pub(super) end: Option<End>,
+}
+
+/// Who waits for something that takes its time.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) reload: ReloadQueue,
+    /// The first thing that was wrong with what the last reload read, if it was refused.
+    pub(super) refused_reload: Option<String>,
+    pub(super) upgrade: Option<Upgrade>,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// What is to be done later, beside what the core has due.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    /// When orphans are collected next.
+    pub(super) reap_at: Option<Instant>,
+    /// When the service manager is asked for more time next (`EXTEND_TIMEOUT_USEC=`).
+    pub(super) extend_at: Option<Instant>,
+    /// Events since the checkpoint was written that may have changed it.
+    pub(super) unsaved: u32,
+}
+
+/// What `status` and `why` tell beside the state.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) host: Host,
+    /// How many orchestrators there were, with this one.
+    pub(super) generation: u32,
+    pub(super) history: History,
+    pub(super) cpu_samples: CpuSamples,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing runs any more.
+    Stopped,
+    /// This program takes our place.
+    HandOver(PathBuf),
+}
+
+impl Supervisor {
+    pub(super) fn say(&self, level: Level, words: &str) {
+        self.observers.context.log_store.node_line(level, words, &[]);
+    }
+
+    pub(super) fn remark(&self, run: RunId, what: &str) {
+        match self.node.owner(run) {
+            Some(id) => self.say(Level::Warn, &format!("{id} {what}")),
+            None => self.say(Level::Warn, &format!("run {run} {what}")),
+        }
+    }
+
+    pub(super) fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
+        let view = View {
+            node: &self.node,
+            act: &self.act,
+            host: &self.facts.host,
+            config: &self.in_force.config,
+            log_store: &self.observers.context.log_store,
+            now: self.observers.context.clock.now(),
+            unix_us: clock::unix_us(),
+            generation: self.facts.generation,
+        };
+        view.status(&mut self.facts.cpu_samples, wanted)
+    }
+}
