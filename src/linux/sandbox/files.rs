@@ -1,7 +1,7 @@
 //! Which files a process may use, for Landlock: what is not named here it cannot open, and what is
 //! outside it cannot signal or trace. Source: landlock(7).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use landlock::{
@@ -28,7 +28,7 @@ pub enum Access {
 /// Landlock's rules for one process, on their way to it.
 #[derive(Debug)]
 pub struct FileRules {
-    ruleset: super::Ruleset,
+    ruleset: OwnedFd,
 }
 
 /// The newest version whose rights this was written for (Linux 7.0). Later ones add no rights here:
@@ -64,11 +64,11 @@ impl FileRules {
                 .add_rule(rule)
                 .map_err(refused("make usable inside the sandbox", path.display()))?;
         }
-        let ruleset: Option<super::Ruleset> = created.into();
+        let ruleset: Option<OwnedFd> = created.into();
         Ok(ruleset.map(|ruleset| Self { ruleset }))
     }
 
-    pub(in crate::linux) fn ruleset(&self) -> &super::Ruleset {
+    pub(in crate::linux) fn ruleset(&self) -> &OwnedFd {
         &self.ruleset
     }
 }

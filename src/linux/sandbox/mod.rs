@@ -8,7 +8,6 @@ mod filter;
 pub use files::{Access, FileRules, Required};
 pub use filter::{Families, Filter, FilterRules};
 
-use std::os::fd::OwnedFd;
 use std::ptr;
 
 use crate::linux::users::User;
@@ -55,6 +54,3 @@ impl Support {
         }
     }
 }
-
-/// What a child puts into force.
-pub(super) type Ruleset = OwnedFd;

@@ -5,7 +5,6 @@
 #![allow(unsafe_code, reason = "signal dispositions, dup2, close_range and exec")]
 
 use std::convert::Infallible;
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
@@ -13,9 +12,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::child_setup::{ChildSetup, OomProtection, PreparedProgram};
-use super::clone::restore_signals;
 use super::confine::{confine, filter};
-use super::report::{FailureNote, Stage};
+use super::errno::{checked, last_error};
+use super::report::{FailureNote, Stage, at};
+use super::signal_mask::restore_signals;
 
 /// What a child ends with that could not execute, as shells have it.
 const EXIT_CODE: i32 = 127;
@@ -57,10 +57,6 @@ fn become_program(setup: &mut ChildSetup<'_>) -> Result<Infallible, FailureNote>
     restore_signals(0);
     filter(&setup.confinement)?;
     Err(at(Stage::Execute, 0)(execute(setup)))
-}
-
-pub(super) fn at(stage: Stage, index: u32) -> impl FnOnce(Errno) -> FailureNote {
-    move |errno| FailureNote { stage, index, errno: errno.raw_os_error() }
 }
 
 /// Everybody may raise its own score. That we borrow our parent's memory does not raise its.
@@ -135,14 +131,6 @@ fn execute(setup: &ChildSetup<'_>) -> Errno {
     last_error()
 }
 
-pub(super) fn checked(returned: libc::c_long) -> Result<(), Errno> {
-    if returned < 0 { Err(last_error()) } else { Ok(()) }
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
 fn end() -> ! {
     // SAFETY: it ends the process at once; nothing of the parent's is flushed or run.
     unsafe { libc::_exit(EXIT_CODE) }
@@ -150,6 +138,7 @@ fn end() -> ! {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::os::fd::AsFd;
 
     use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};

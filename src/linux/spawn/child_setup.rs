@@ -9,8 +9,9 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Rlimit};
 
 use super::confine::Confinement;
+use super::launch::{Launch, Limit, Program, Resource};
+use super::method::SpawnMethod;
 use super::report::FailureNote;
-use super::{Launch, Program, Resource, SpawnMethod};
 use crate::linux::error::{Error, failed};
 use crate::linux::{fds, procfs};
 
@@ -165,7 +166,7 @@ fn null_ended(pointers: impl Iterator<Item = *const c_char>) -> Vec<*const c_cha
     pointers.chain([ptr::null()]).collect()
 }
 
-impl super::Limit {
+impl Limit {
     fn kernel(&self) -> Rlimit {
         let finite = |value: u64| (value != u64::MAX).then_some(value);
         Rlimit { current: finite(self.soft), maximum: finite(self.hard) }

@@ -10,8 +10,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::child;
 use super::child_setup::ChildSetup;
-use super::{SpawnMethod, child};
+use super::method::SpawnMethod;
+use super::signal_mask::{block_signals, restore_signals};
 use crate::linux::cgroupfs::Group;
 use crate::linux::pidfd::Pidfd;
 use crate::units::Pid;
@@ -171,27 +173,4 @@ fn fork(pidfd: &mut RawFd, setup: &mut ChildSetup<'_>) -> io::Result<i64> {
         refused if refused < 0 => Err(io::Error::last_os_error()),
         pid => Ok(pid),
     }
-}
-
-/// A signal mask as the kernel has it: 64 bits.
-pub(super) type Mask = u64;
-
-/// Every signal, also those that the C library keeps for itself. Returns the mask before.
-fn block_signals() -> io::Result<Mask> {
-    let mut before: Mask = 0;
-    if set_mask(&Mask::MAX, &raw mut before) < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(before)
-}
-
-/// Setting a mask with valid pointers cannot fail.
-pub(super) fn restore_signals(mask: Mask) {
-    set_mask(&mask, ptr::null_mut());
-}
-
-fn set_mask(mask: &Mask, before: *mut Mask) -> libc::c_long {
-    let (call, how) = (libc::SYS_rt_sigprocmask, libc::SIG_SETMASK);
-    // SAFETY: `before` is null or points to a mask of our caller; both masks are 64 bits.
-    unsafe { libc::syscall(call, how, ptr::from_ref(mask), before, size_of::<Mask>()) }
 }

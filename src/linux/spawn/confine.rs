@@ -10,8 +10,8 @@ use std::ptr;
 
 use rustix::io::Errno;
 
-use super::child::{at, checked};
-use super::report::{FailureNote, Stage};
+use super::errno::checked;
+use super::report::{FailureNote, Stage, at};
 use crate::linux::error::Error;
 use crate::linux::sandbox::Sandbox;
 use crate::units::capability_names;

@@ -1,7 +1,7 @@
 //! Starting a program as a child process that is in its group from its first instant.
 //!
-//! `child_setup` prepares everything, `clone` makes the process, `child` runs in it until exec,
-//! `report` tells the parent how that went. Knows nothing of services and restarts.
+//! `launch` is what is wanted, `child_setup` prepares all, `clone` makes the process, `child`
+//! runs in it until exec, `report` tells the parent how that went. Knows nothing of services.
 
 mod child;
 mod child_setup;
@@ -9,87 +9,27 @@ mod clone;
 mod confine;
 #[cfg(test)]
 mod confine_tests;
+mod errno;
+mod launch;
+mod method;
 mod report;
+mod signal_mask;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::CString;
-use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
 use self::child_setup::ChildSetup;
+pub use self::launch::{Launch, Limit, Program, Resource};
+pub use self::method::SpawnMethod;
 use self::report::Subjects;
 pub use self::report::{ExecFailure, ExecOutcome, ExecReport, Stage};
-use super::cgroupfs::Group;
 use super::error::Error;
 use super::pidfd::Pidfd;
-use super::sandbox::Sandbox;
 use crate::units::Pid;
-
-/// Everything a new process is given. It gets nothing that is not said here: no other descriptor,
-/// no other variable, every signal at its default and unblocked, a session of its own, standard
-/// input from `/dev/null`.
-#[derive(Debug)]
-pub struct Launch<'a> {
-    pub program: Program<'a>,
-    /// The program's own name first.
-    pub arguments: Vec<CString>,
-    /// `NAME=value`
-    pub environment: Vec<CString>,
-    /// Names of variables that hold the new process's pid, such as `LISTEN_PID`.
-    pub pid_variables: Vec<&'static str>,
-    pub working_directory: Option<CString>,
-    pub stdout: BorrowedFd<'a>,
-    pub stderr: BorrowedFd<'a>,
-    /// They become 3, 4, ... in this order.
-    pub passed: Vec<BorrowedFd<'a>>,
-    pub limits: Vec<Limit>,
-    pub group: Option<&'a Group>,
-    pub sandbox: Sandbox<'a>,
-}
-
-/// What is executed.
-#[derive(Debug)]
-pub enum Program<'a> {
-    /// An open executable, such as our own (`fds::own_executable`). Not a script.
-    Fd(BorrowedFd<'a>),
-    /// A path; it is not looked up in PATH.
-    Path(CString),
-}
-
-/// A resource limit of the new process; `u64::MAX` is no limit. Only root may raise `hard`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    pub resource: Resource,
-    pub soft: u64,
-    pub hard: u64,
-}
-
-/// `getrlimit(2)`; sizes are bytes, processor time is seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resource {
-    AddressSpace,
-    Core,
-    CpuTime,
-    FileSize,
-    LockedMemory,
-    OpenFiles,
-    Processes,
-    Stack,
-}
-
-/// How a child gets into its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpawnMethod {
-    /// It is born in it: `clone3` with `CLONE_INTO_CGROUP`, Linux 5.7.
-    Clone3,
-    /// It joins before it executes: for older kernels, and sandboxes that refuse `clone3`.
-    CloneThenJoin,
-}
 
 /// A process that was just made.
 #[derive(Debug)]
@@ -137,38 +77,4 @@ fn is_clone3_refused(reason: &io::Error) -> bool {
     let errno = Errno::from_io_error(reason);
     // No such call; not in this sandbox; flag or structure unknown to Linux 5.3 to 5.6.
     [Errno::NOSYS, Errno::PERM, Errno::TOOBIG, Errno::INVAL].map(Some).contains(&errno)
-}
-
-impl Launch<'_> {
-    fn program_name(&self) -> String {
-        match (&self.program, self.arguments.first()) {
-            (Program::Path(path), _) => format!("{path:?}"),
-            (Program::Fd(_), Some(name)) => format!("{name:?} (an open file)"),
-            (Program::Fd(_), None) => "an open file".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for SpawnMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Clone3 => f.pad("clone3"),
-            Self::CloneThenJoin => f.pad("clone, then join"),
-        }
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::AddressSpace => "RLIMIT_AS",
-            Self::Core => "RLIMIT_CORE",
-            Self::CpuTime => "RLIMIT_CPU",
-            Self::FileSize => "RLIMIT_FSIZE",
-            Self::LockedMemory => "RLIMIT_MEMLOCK",
-            Self::OpenFiles => "RLIMIT_NOFILE",
-            Self::Processes => "RLIMIT_NPROC",
-            Self::Stack => "RLIMIT_STACK",
-        })
-    }
 }

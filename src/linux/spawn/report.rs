@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use tokio::io::Interest;
 
-use super::{Launch, Resource};
+use super::launch::{Launch, Resource};
 use crate::linux::error::{Error, failed, words};
 use crate::linux::fd_readiness;
 
@@ -53,6 +53,11 @@ pub(super) struct FailureNote {
 }
 
 const NOTE_SIZE: usize = 12;
+
+/// For `map_err` in the child.
+pub(super) fn at(stage: Stage, index: u32) -> impl FnOnce(Errno) -> FailureNote {
+    move |errno| FailureNote { stage, index, errno: errno.raw_os_error() }
+}
 
 /// What became of a child's attempt to execute its program.
 #[derive(Debug, Clone, PartialEq, Eq)]
