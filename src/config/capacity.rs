@@ -1,11 +1,11 @@
 //! Whether the host can keep what is promised to the services. What was written is held against it;
 //! what holds by default only gives a remark, so that a small host runs the defaults.
 
-use super::HostDefaults;
+use super::exact::exact_size;
 use super::model::{NodeConfig, Resources, Service};
 use super::problem::{Place, Problem};
 use super::report::Report;
-use super::show::exact_size;
+use super::sources::HostDefaults;
 use super::tree::Table;
 use crate::units::{ByteSize, ServiceName};
 

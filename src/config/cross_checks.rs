@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use multiaddr::Protocol;
 
-use super::HostDefaults;
 use super::addresses::SOCKET_PATH_MAX;
 use super::capacity;
 use super::model::{Kind, NodeConfig, Readiness};
 use super::problem::{Place, Problem};
 use super::report::Report;
+use super::sources::HostDefaults;
 use super::tree::Table;
 use crate::catalog::{Builtin, INSTANCES};
 use crate::units::{InstanceId, ServiceName};

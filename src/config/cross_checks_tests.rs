@@ -1,7 +1,10 @@
 //! What can only be judged of the whole: ports, sockets, names, and what the host has.
 
+use std::path::Path;
+
 use super::tests::{host, load_text};
 use super::*;
+use crate::units::ByteSize;
 
 fn on(host: &HostDefaults, text: &str) -> Result<Loaded, String> {
     let given = Sources { file: Some((Path::new("node.toml"), text)), ..Sources::default() };

@@ -7,6 +7,7 @@ use super::form::Form;
 use super::model::{Command, Foreign, NotifyAccess, Readiness, Service};
 use super::report::path;
 use super::section::Section;
+use super::spellings::NOTIFY_ACCESS;
 use super::tree::{Node, Value};
 use super::values::{SOME_TIME, Wrong, absolute_path, choice, duration, flag, text, whole};
 
@@ -25,9 +26,6 @@ pub(super) const KEYS: [&str; 9] = [
 
 /// How many descriptors are kept for a service that does not say.
 pub(super) const FD_STORE_MAX: u16 = 16;
-
-pub(super) const NOTIFY_ACCESS: [(&str, NotifyAccess); 2] =
-    [("main", NotifyAccess::Main), ("all", NotifyAccess::All)];
 
 /// MAX_ARG_STRLEN of Linux without the closing NUL: the longest argument or `NAME=value`, in bytes.
 const MAX_STRING: usize = 131_071;

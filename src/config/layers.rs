@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::problem::{Place, Problem};
 use super::report::Report;
+use super::sources::{HostDefaults, Sources};
 use super::tree::{Node, Table, Value};
 use super::values::Wrong;
-use super::{HostDefaults, Sources};
 use super::{toml_text, yaml_text};
 
 /// The longest file or value that is read, in bytes.

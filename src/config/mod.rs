@@ -6,12 +6,14 @@
 //! `addresses`, each of which declares the `form` it takes; `dependencies`, `cross_checks` and
 //! `capacity` judge what is only known at the end; `report` tells it all, `origins` remembers where
 //! it was written, `show` is the way back, `schema` tells other programs what may be written.
+//! `spellings` and `exact` have the words that are both read and written.
 //! `overrides` and `runtime_changes` are about a node that runs.
 
 mod addresses;
 mod capacity;
 mod cross_checks;
 mod dependencies;
+mod exact;
 mod foreign;
 mod form;
 mod layers;
@@ -29,6 +31,8 @@ mod sections;
 mod services;
 mod set_limits;
 mod show;
+mod sources;
+mod spellings;
 mod toml_text;
 mod tree;
 mod values;
@@ -48,8 +52,6 @@ mod tests;
 #[cfg(test)]
 mod yaml_tests;
 
-use std::path::{Path, PathBuf};
-
 pub use model::{
     Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
     LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit,
@@ -63,38 +65,13 @@ pub use runtime_changes::{ScaleError, UnknownService};
 pub use schema::schema;
 pub use set_limits::{LimitSettings, LimitsError};
 pub use show::{show, show_json, show_written};
+pub use sources::{HostDefaults, Sources};
 
-use crate::units::ByteSize;
 use report::Report;
 use tree::Table;
 
 /// The documented configuration file; what is active in it equals the defaults.
 pub const DEFAULTS: &str = include_str!("../../config/blackhole.toml");
-
-/// What the operator gave; later fields win over earlier ones.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sources<'a> {
-    /// The file's name and its text of at most 1 MiB: YAML where the name ends with `.yaml` or
-    /// `.yml`, else TOML.
-    pub file: Option<(&'a Path, &'a str)>,
-    /// Each `KEY=VALUE` of `--set`, in order; the value is TOML, or a text where it is not.
-    pub sets: &'a [String],
-    /// `--data-dir`, absolute.
-    pub data_dir: Option<&'a Path>,
-    /// `--runtime-dir`, absolute.
-    pub runtime_dir: Option<&'a Path>,
-}
-
-/// What holds on this host when nothing is written. Judged like everything that is written.
-#[derive(Debug, Clone)]
-pub struct HostDefaults {
-    pub node_name: String,
-    pub data_dir: PathBuf,
-    pub runtime_dir: PathBuf,
-    /// What the host has of it; none: nobody knows, and nothing is held against it.
-    pub memory: Option<ByteSize>,
-    pub processors: Option<u32>,
-}
 
 /// A configuration that holds, where each value of it was written, and what its writer should know.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,51 +4,24 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::addresses::{Meaning, endpoint, multiaddrs, port};
+use super::exact::exact_duration;
 use super::model::{
     Api, Backoff, HealthChecks, LogAggregation, LogFormat, LogTarget, Monitoring, Network,
-    NodeConfig, NodeSection, RateLimit, ResourceLimits, RestartPolicy, Supervisor, Tier, TierRules,
+    NodeConfig, NodeSection, RateLimit, ResourceLimits, RestartPolicy, Supervisor, TierRules,
     Tiers,
 };
 use super::report::Report;
 use super::section::Section;
 use super::services;
-use super::show::exact_duration;
+use super::spellings::{
+    BACKOFFS, LEVELS, LOG_FORMATS, LOG_TARGETS, RESOURCE_LIMITS, RESTART_POLICIES,
+};
 use super::tree::{Table, Value};
 use super::values::{
     MAX_SIZE, Reader, SOME_TIME, Wrong, absolute_path, choice, duration, flag, ip_address,
-    node_name, or_none, size, whole,
+    log_burst, log_rate, node_name, or_none, size, whole,
 };
 use crate::units::{ByteSize, Level};
-
-pub(super) const RESTART_POLICIES: [(&str, RestartPolicy); 3] = [
-    ("always", RestartPolicy::Always),
-    ("on_failure", RestartPolicy::OnFailure),
-    ("never", RestartPolicy::Never),
-];
-
-pub(super) const BACKOFFS: [(&str, Backoff); 2] =
-    [("exponential", Backoff::Exponential), ("constant", Backoff::Constant)];
-
-pub(super) const TIERS: [(&str, Tier); 4] = [
-    ("core", Tier::Core),
-    ("production", Tier::Production),
-    ("standard", Tier::Standard),
-    ("best_effort", Tier::BestEffort),
-];
-
-const LEVELS: [(&str, Level); 5] = {
-    let [a, b, c, d, e] = Level::ALL;
-    [(a.as_str(), a), (b.as_str(), b), (c.as_str(), c), (d.as_str(), d), (e.as_str(), e)]
-};
-
-pub(super) const LOG_TARGETS: [(&str, LogTarget); 3] =
-    [("auto", LogTarget::Auto), ("journald", LogTarget::Journald), ("console", LogTarget::Console)];
-
-pub(super) const RESOURCE_LIMITS: [(&str, ResourceLimits); 2] =
-    [("best_effort", ResourceLimits::BestEffort), ("required", ResourceLimits::Required)];
-
-pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
-    [("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
 /// Reads the whole tree. What was refused has its default in the result, which is of no use then.
 pub(super) fn read(tree: &Table, report: &Report) -> NodeConfig {
@@ -266,14 +239,4 @@ fn level() -> Reader<impl Fn(&Value) -> Result<Level, Wrong>> {
 
 fn buffer_lines() -> Reader<impl Fn(&Value) -> Result<u32, Wrong>> {
     whole(100..=1_000_000)
-}
-
-/// Lines a second; 0: no limit.
-pub(super) fn log_rate() -> Reader<impl Fn(&Value) -> Result<u32, Wrong>> {
-    whole(0..=1_000_000)
-}
-
-/// Lines at once.
-pub(super) fn log_burst() -> Reader<impl Fn(&Value) -> Result<u32, Wrong>> {
-    whole(1..=10_000_000)
 }

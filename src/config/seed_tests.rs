@@ -1,5 +1,7 @@
 //! The keys of the seed's own configuration, each with its meaning, and that configuration itself.
 
+use std::path::Path;
+
 use super::tests::{load_named, load_text};
 use super::*;
 

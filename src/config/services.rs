@@ -15,10 +15,11 @@ use super::report::path;
 use super::resources;
 use super::sandbox;
 use super::section::Section;
-use super::sections::{RESTART_POLICIES, TIERS, log_burst, log_rate};
+use super::spellings::{RESTART_POLICIES, TIERS};
 use super::tree::{Entry, Table, Value};
 use super::values::{
-    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, duration, flag, or_none, size, whole,
+    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, duration, flag, log_burst, log_rate, or_none, size,
+    whole,
 };
 use crate::catalog::{Builtin, COMING, INSTANCES};
 use crate::units::{ByteSize, ServiceName};

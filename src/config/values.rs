@@ -248,6 +248,16 @@ pub(super) fn node_name() -> Reader<impl Fn(&Value) -> Read<String>> {
     })
 }
 
+/// Lines a second; 0: no limit.
+pub(super) fn log_rate() -> Reader<impl Fn(&Value) -> Result<u32, Wrong>> {
+    whole(0..=1_000_000)
+}
+
+/// Lines at once.
+pub(super) fn log_burst() -> Reader<impl Fn(&Value) -> Result<u32, Wrong>> {
+    whole(1..=10_000_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! YAML from the text to a configuration or to what an operator reads about it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::tests::{everything_active, host, load_named, load_text};
 use super::tree::camel_case;
