@@ -15,20 +15,11 @@ use sha2::{Digest as _, Sha256};
 use super::error::InstallError;
 use super::manifest::{Digest, MANIFEST, Manifest};
 use super::package::{Content, Item};
-use super::steps::{Step, Steps};
+use super::steps::{Found, Step, Steps};
 
 /// Whatever the umask is.
 const FOLDER_MODE: u32 = 0o755;
 const MANIFEST_MODE: u32 = 0o644;
-
-/// What is at a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    Nothing,
-    File(Digest),
-    /// A folder, a link, a device.
-    Other,
-}
 
 /// The folder below which everything happens.
 #[derive(Debug)]

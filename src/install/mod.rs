@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 
 pub use error::{Conflict, InstallError};
 pub use package::{Content, Item, Package, Page, Role};
-pub use steps::{Deed, What};
+pub use steps::{Deed, Others, What};
 
-use disk::{Found, Root, Transaction};
+use disk::{Root, Transaction};
 use host::{Commands, Unit};
 use manifest::{MANIFEST, Manifest};
-use steps::Steps;
+use steps::{Found, Steps};
 
 /// Where to, and how.
 #[derive(Debug, Clone)]
@@ -35,13 +35,6 @@ pub struct Target {
     pub systemd: Option<u32>,
     pub others: Others,
     pub extent: Extent,
-}
-
-/// What becomes of files in our places that are not ours, or not as we left them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
-    Respect,
-    Overwrite,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

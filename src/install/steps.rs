@@ -3,11 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use super::Others;
-use super::disk::Found;
 use super::error::{Conflict, InstallError};
 use super::manifest::{Digest, Manifest};
 use super::package::{Item, Role};
+
+/// What is at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    File(Digest),
+    /// A folder, a link, a device.
+    Other,
+}
+
+/// What becomes of files in our places that are not ours, or not as we left them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    Respect,
+    Overwrite,
+}
 
 /// One file and what becomes of it. `path` is relative to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Everything about one instance, one fact a line.
 
 use super::super::console::{Paint, printable, rfc3339};
-use super::{colour, uptime};
+use super::words::{colour, uptime};
 use crate::rpc::pb::node::{InstanceStatus, Limit};
 use crate::units::{ByteSize, human_duration};
 use std::time::Duration;

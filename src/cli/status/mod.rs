@@ -4,8 +4,10 @@ mod detail;
 mod json;
 mod security;
 mod table;
+mod words;
 
 pub(super) use json::instance as instance_json;
+pub(super) use words::colour;
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,13 +15,12 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::StatusArgs;
-use super::console::{Colour, Console, Kind, Paint};
+use super::console::{Console, Kind, Paint};
 use super::error::Error;
 use super::exit::ExitCode;
 use super::logs;
 use crate::control::client::Client;
 use crate::rpc::pb::node::{LogsRequest, NodeStatus};
-use crate::units::human_duration;
 
 /// How many log lines `status NAME` shows of each instance.
 const NEWEST_LINES: u32 = 10;
@@ -132,22 +133,6 @@ fn readiness(status: &NodeStatus) -> ExitCode {
     if all_ready && !status.instances.is_empty() { ExitCode::Ok } else { ExitCode::NotReady }
 }
 
-/// The colour of a node's or an instance's phase.
-pub(super) fn colour(phase: &str) -> Colour {
-    match phase {
-        "ready" => Colour::Good,
-        "starting" | "backoff" | "waiting" | "stopping" | "degraded" => Colour::Changing,
-        "failed" => Colour::Bad,
-        _ => Colour::None,
-    }
-}
-
-/// Whole seconds: a status is older than a tenth when it is read.
-fn uptime(seconds: f64) -> String {
-    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
-    if whole == 0 { "0s".to_owned() } else { human_duration(Duration::from_secs(whole)) }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -254,15 +239,6 @@ pub(super) mod tests {
         assert_eq!(of(vec![ready("a"), ready("b")]), ExitCode::Ok);
         assert_eq!(of(vec![ready("a"), failed("b")]), ExitCode::NotReady);
         assert_eq!(of(vec![]), ExitCode::NotReady);
-    }
-
-    #[test]
-    fn an_uptime_is_whole_seconds_and_never_nonsense() {
-        assert_eq!(uptime(0.4), "0s");
-        assert_eq!(uptime(4.9), "4s");
-        assert_eq!(uptime(88_500.7), "24h 35m");
-        assert_eq!(uptime(-1.0), "0s");
-        assert_eq!(uptime(f64::NAN), "0s");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
 use super::super::console::{Paint, printable};
-use super::{colour, uptime};
+use super::words::{colour, uptime};
 use crate::rpc::pb::node::{Degradation, InstanceStatus, NodeInfo, NodeStatus};
 use crate::units::ByteSize;
 
