@@ -2,6 +2,9 @@
 //! where `unsafe` may stand. Messages name the file and the line.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "tidy/rings.rs"]
+mod rings;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,6 +65,45 @@ const IMPURE: [&str; 15] = [
 const FILE_LINES_MAX: usize = 600;
 const COLUMNS_MAX: usize = 100;
 
+/// Files that use each other in a ring all the same, and why. A part of one is let as well.
+const RINGS: [(&str, &[&str]); 11] = [
+    (
+        "being broken",
+        &[
+            "act/checkpoint.rs",
+            "act/error.rs",
+            "act/fd_names.rs",
+            "act/service_manager.rs",
+            "act/sockets.rs",
+        ],
+    ),
+    ("being broken", &["act/mod.rs", "act/spawn.rs"]),
+    ("being broken", &["decide/replan.rs", "decide/step.rs"]),
+    ("being broken", &["node/adoption.rs", "node/boot.rs", "node/host.rs"]),
+    ("being broken", &["node/limits.rs", "node/reload.rs", "node/supervise.rs", "node/upgrade.rs"]),
+    ("being broken", &["plan/build.rs", "plan/launch.rs"]),
+    ("being broken", &["rpc/connections.rs", "rpc/in_flight.rs", "rpc/serve.rs"]),
+    (
+        "being broken",
+        &[
+            "service/ledger/author.rs",
+            "service/ledger/entry.rs",
+            "service/ledger/error.rs",
+            "service/ledger/frame.rs",
+            "service/ledger/scan.rs",
+        ],
+    ),
+    (
+        "being broken",
+        &["service/storage/blocks.rs", "service/storage/mod.rs", "service/storage/usage.rs"],
+    ),
+    (
+        "being broken",
+        &["telemetry/log_store.rs", "telemetry/reader.rs", "telemetry/stream_writer.rs"],
+    ),
+    ("being broken", &["telemetry/sink.rs", "telemetry/spool.rs"]),
+];
+
 struct Source {
     path: PathBuf,
     text: String,
@@ -98,6 +140,12 @@ fn sources(folder: &str) -> Vec<Source> {
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
+}
+
+/// Each file's path below `folder` and its text.
+fn texts_below(folder: &str) -> Vec<(String, String)> {
+    let below = |path: &Path| path.strip_prefix(folder).unwrap().display().to_string();
+    sources(folder).into_iter().map(|source| (below(&source.path), source.text)).collect()
 }
 
 fn all() -> Vec<Source> {
@@ -251,4 +299,109 @@ fn the_map_is_short_and_the_changes_are_told() {
     }
     let changes = fs::read_to_string("CHANGELOG.md").unwrap();
     assert!(changes.contains("## [Unreleased]"), "CHANGELOG.md has no [Unreleased]");
+}
+
+#[test]
+fn no_files_use_each_other_in_a_ring() {
+    let graph = rings::graph(&texts_below("src"));
+    let found = rings::rings(&graph);
+    let accepted: Vec<BTreeSet<String>> = RINGS
+        .iter()
+        .map(|(_, files)| files.iter().map(|file| (*file).to_owned()).collect())
+        .collect();
+    let new = found.iter().filter(|ring| !accepted.iter().any(|known| ring.is_subset(known)));
+    let new = new.map(|ring| {
+        let files = ring.iter().cloned().collect::<Vec<_>>().join(", ");
+        format!(
+            "a ring: {} (of {files}): move what both need into a file of its own",
+            rings::cycle(&graph, ring)
+        )
+    });
+    let gone = accepted
+        .iter()
+        .zip(RINGS)
+        .filter(|(known, _)| !found.iter().any(|ring| ring.is_subset(known)));
+    let gone = gone.map(|(_, (_, files))| {
+        format!("{} are no ring any more: take them from RINGS", files.join(", "))
+    });
+    assert_none(new.chain(gone).collect());
+}
+
+#[test]
+fn a_ring_is_seen_wherever_it_closes() {
+    let graph = |edges: &[(&str, &str)]| {
+        let mut graph = rings::Graph::new();
+        for (from, to) in edges {
+            graph.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+            graph.entry((*to).to_owned()).or_default();
+        }
+        graph
+    };
+    let line = graph(&[("a", "b"), ("b", "c"), ("a", "c")]);
+    assert!(rings::rings(&line).is_empty());
+    let two = graph(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d"), ("d", "e"), ("e", "d")]);
+    let found = rings::rings(&two);
+    let cycles: Vec<_> = found.iter().map(|ring| rings::cycle(&two, ring)).collect();
+    assert_eq!(cycles, ["b -> c -> b", "d -> e -> d"]);
+    let long = graph(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("d", "x")]);
+    let found = rings::rings(&long);
+    assert_eq!(found.len(), 1);
+    assert_eq!(rings::cycle(&long, &found[0]), "a -> b -> c -> d -> a");
+}
+
+/// The rings of made-up files of one room, each as the shortest way round it.
+fn rings_of(files: &[(&str, &str)]) -> Vec<String> {
+    let texts: Vec<_> =
+        files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect();
+    let graph = rings::graph(&texts);
+    rings::rings(&graph).iter().map(|ring| rings::cycle(&graph, ring)).collect()
+}
+
+#[test]
+fn every_way_to_name_another_file_makes_an_edge() {
+    let mod_rs = "mod a; mod b; pub use b::Thing; pub use a::*;";
+    let b = "use super::a::Other; pub struct Thing;";
+    for a in [
+        "use super::b::Thing; pub struct Other;",
+        "use super::{b::{self, Thing as T}}; pub struct Other;",
+        "use crate::room::b::Thing; pub struct Other;",
+        // What `mod.rs` re-exports is used from where it is defined.
+        "use super::Thing; pub struct Other;",
+        "use crate::room::Thing; pub struct Other;",
+        "pub struct Other(super::b::Thing);",
+        "use super::b; pub struct Other(b::Thing);",
+        "pub struct Other; fn f() { super::b::go() }",
+        "pub struct Other; fn f() { use super::b::go; go() }",
+        "pub struct Other; fn f() { println!(\"{}\", super::b::NAME) }",
+        "pub struct Other; mod inner { fn f() { super::super::b::go() } }",
+        "pub struct Other; #[show(super::b::go)] struct Shown;",
+    ] {
+        let found = rings_of(&[("room/mod.rs", mod_rs), ("room/a.rs", a), ("room/b.rs", b)]);
+        assert_eq!(found, ["room/a.rs -> room/b.rs -> room/a.rs"], "{a}");
+    }
+}
+
+#[test]
+fn what_is_no_ring_is_not_called_one() {
+    // A re-export, a name from further up, another room, and what is only for tests.
+    let mod_rs = "mod a; mod b; #[cfg(test)] mod tests; pub use a::Other; use crate::far::Name;";
+    let a = "use super::Name; pub struct Other; /* super::b::X */ const T: &str = \"super::b::X\"; \
+             #[cfg(test)] mod tests { use super::super::b::Thing; }";
+    let b = "use super::Other; pub struct Thing; fn f() { let b = 1; std::mem::drop(b) }";
+    let tests = "use super::a::Other; use super::b::Thing;";
+    let far = "mod room { } pub struct Name;";
+    let files = [
+        ("room/mod.rs", mod_rs),
+        ("room/a.rs", a),
+        ("room/b.rs", b),
+        ("room/tests.rs", tests),
+        ("far.rs", far),
+    ];
+    assert_eq!(rings_of(&files), Vec::<String>::new());
+    // But a folder's `mod.rs` that uses a file which uses it.
+    let files = [
+        ("room/mod.rs", "mod a; pub struct Here; fn f() { a::go() }"),
+        ("room/a.rs", "use super::Here;"),
+    ];
+    assert_eq!(rings_of(&files), ["room/a.rs -> room/mod.rs -> room/a.rs"]);
 }
