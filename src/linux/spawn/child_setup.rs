@@ -87,18 +87,20 @@ impl<'a> ChildSetup<'a> {
         let standard = [null.as_fd(), launch.stdout, launch.stderr];
         let given: Vec<_> = standard.into_iter().chain(launch.passed.iter().copied()).collect();
         let first_free = RawFd::try_from(given.len()).unwrap_or(RawFd::MAX);
-        let lifted = |fd: BorrowedFd<'_>| {
+        let duplicate = |fd: BorrowedFd<'_>| {
             rustix::io::fcntl_dupfd_cloexec(fd, first_free)
                 .map_err(failed("duplicate", "a descriptor for a child"))
         };
         let procs = match (method, launch.group) {
-            (SpawnMethod::CloneThenJoin, Some(group)) => Some(lifted(group.open_procs()?.as_fd())?),
+            (SpawnMethod::CloneThenJoin, Some(group)) => {
+                Some(duplicate(group.open_procs()?.as_fd())?)
+            }
             (SpawnMethod::CloneThenJoin, None) | (SpawnMethod::Clone3, _) => None,
         };
         let pid_entries: Vec<_> = launch.pid_variables.iter().map(|n| PidEntry::new(n)).collect();
         let setup = Self {
             program: match &launch.program {
-                Program::Fd(fd) => PreparedProgram::Fd(lifted(*fd)?),
+                Program::Fd(fd) => PreparedProgram::Fd(duplicate(*fd)?),
                 Program::Path(path) => PreparedProgram::Path(path),
             },
             argv: null_ended(launch.arguments.iter().map(|text| text.as_ptr())),
@@ -110,13 +112,13 @@ impl<'a> ChildSetup<'a> {
             ),
             pid_entries,
             working_directory: launch.working_directory.as_deref(),
-            descriptors: given.into_iter().map(lifted).collect::<Result<_, _>>()?,
+            descriptors: given.into_iter().map(duplicate).collect::<Result<_, _>>()?,
             first_free,
             limits: launch.limits.iter().map(|l| (l.resource.kernel(), l.kernel())).collect(),
             oom_protection: OomProtection::ours(),
             procs,
-            confinement: Confinement::prepare(&launch.sandbox, &launch.program_name(), lifted)?,
-            report: lifted(write_end.as_fd())?,
+            confinement: Confinement::prepare(&launch.sandbox, &launch.program_name(), duplicate)?,
+            report: duplicate(write_end.as_fd())?,
             parent: rustix::process::getpid(),
         };
         Ok((setup, read_end))

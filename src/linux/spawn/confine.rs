@@ -1,82 +1,72 @@
 //! What a child takes from itself before it executes: user, capabilities, files, system calls.
 //!
 //! `Confinement` is prepared by the parent; the rest runs in the child, which may share the
-//! parent's memory: raw system calls only. The C library's `setuid` and its like would send signals
-//! to threads that are the parent's.
-#![allow(unsafe_code, reason = "credentials, Landlock and seccomp by their raw system calls")]
+//! parent's memory: system calls of one thread only. The C library's `setuid` and its like would
+//! send signals to threads that are the parent's; rustix's `set_thread_*` do not.
+#![allow(unsafe_code, reason = "Landlock and seccomp by their raw system calls")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::errno::checked;
 use super::report::{FailureNote, Stage, at};
 use crate::linux::error::Error;
-use crate::linux::sandbox::Sandbox;
+use crate::linux::sandbox::{Filter, Sandbox};
+use crate::linux::users::User;
 use crate::units::capability_names;
-
-/// `_LINUX_CAPABILITY_VERSION_3`: two halves of 32 bits.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-/// Capabilities that there may be.
-const CAPABILITIES: u32 = 64;
-const CAP_SETPCAP: u64 = 1 << 8;
 
 /// Everything of a sandbox that the child needs.
 pub(super) struct Confinement<'a> {
-    user: Option<PreparedUser<'a>>,
+    user: Option<PreparedUser>,
     capabilities: Option<PreparedCapabilities>,
     no_new_privileges: bool,
     ruleset: Option<OwnedFd>,
-    filter: Option<libc::sock_fprog>,
+    filter: Option<&'a Filter>,
 }
 
-struct PreparedUser<'a> {
-    uid: u32,
-    gid: u32,
-    groups: &'a [u32],
+struct PreparedUser {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
 }
 
 struct PreparedCapabilities {
-    keep: u64,
+    keep: CapabilitySet,
     /// To be taken out of the bounding set.
-    drop: u64,
-    before: Sets,
+    drop: CapabilitySet,
+    before: CapabilitySets,
 }
 
 impl<'a> Confinement<'a> {
     /// An error where a capability is to be kept that we do not have.
-    /// `lifted` duplicates a descriptor above all that the child overwrites.
+    /// `duplicate` gives a descriptor above all that the child overwrites.
     pub(super) fn prepare(
-        sandbox: &'a Sandbox<'_>,
+        sandbox: &Sandbox<'a>,
         program: &str,
-        lifted: impl Fn(BorrowedFd<'_>) -> Result<OwnedFd, Error>,
+        duplicate: impl Fn(BorrowedFd<'_>) -> Result<OwnedFd, Error>,
     ) -> Result<Self, Error> {
         let capabilities = match sandbox.capabilities {
             Some(keep) => Some(PreparedCapabilities::prepare(keep, program)?),
             None => None,
         };
-        let user = sandbox.user.map(|user| PreparedUser {
-            uid: user.uid,
-            gid: user.gid,
-            groups: &user.groups,
-        });
-        let filter = sandbox.filter.map(|filter| {
-            let program = filter.program();
-            libc::sock_fprog {
-                len: u16::try_from(program.len()).unwrap_or(u16::MAX),
-                filter: program.as_ptr().cast_mut(),
-            }
-        });
         Ok(Self {
-            user,
+            user: sandbox.user.map(PreparedUser::prepare),
             capabilities,
             no_new_privileges: sandbox.no_new_privileges,
             ruleset: match sandbox.files {
-                Some(files) => Some(lifted(files.ruleset().as_fd())?),
+                Some(files) => Some(duplicate(files.ruleset().as_fd())?),
                 None => None,
             },
-            filter,
+            filter: sandbox.filter,
         })
     }
 
@@ -90,14 +80,15 @@ impl<'a> Confinement<'a> {
 impl PreparedCapabilities {
     fn prepare(keep: u64, program: &str) -> Result<Self, Error> {
         let own = own_capabilities();
-        let missing = keep & !own.permitted;
+        let missing = keep & !own.permitted.bits();
         if missing != 0 {
             let names = capability_names(missing).join(", ");
             return Err(Error::NoCapability { program: program.to_owned(), names });
         }
+        let keep = CapabilitySet::from_bits_retain(keep);
         // Without this right the set stays as it is; nobody can use it under no_new_privs.
-        let may_drop = own.effective & CAP_SETPCAP != 0;
-        let drop = if may_drop { bounding_set() & !keep } else { 0 };
+        let may_drop = own.effective.contains(CapabilitySet::SETPCAP);
+        let drop = if may_drop { bounding_set().difference(keep) } else { NO_CAPABILITY };
         Ok(Self { keep, drop, before: own })
     }
 }
@@ -108,14 +99,15 @@ pub(super) fn confine(confinement: &Confinement<'_>) -> Result<(), FailureNote> 
         capabilities.drop_bounding().map_err(at(Stage::Capabilities, 0))?;
     }
     if let Some(user) = &confinement.user {
-        let keep = confinement.capabilities.as_ref().map_or(0, |capabilities| capabilities.keep);
+        let capabilities = confinement.capabilities.as_ref();
+        let keep = capabilities.map_or(NO_CAPABILITY, |capabilities| capabilities.keep);
         user.become_it(keep).map_err(at(Stage::User, 0))?;
     }
     if let Some(capabilities) = &confinement.capabilities {
         capabilities.keep_only().map_err(at(Stage::Capabilities, 0))?;
     }
     if confinement.no_new_privileges {
-        control(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(at(Stage::NoNewPrivileges, 0))?;
+        set_no_new_privs(true).map_err(at(Stage::NoNewPrivileges, 0))?;
     }
     if let Some(ruleset) = &confinement.ruleset {
         let ruleset = ruleset.as_raw_fd();
@@ -129,120 +121,82 @@ pub(super) fn confine(confinement: &Confinement<'_>) -> Result<(), FailureNote> 
 /// In the child. What comes after it has to pass the filter.
 pub(super) fn filter(confinement: &Confinement<'_>) -> Result<(), FailureNote> {
     const SET_MODE_FILTER: libc::c_long = 1;
-    let Some(program) = &confinement.filter else { return Ok(()) };
-    let program = ptr::from_ref(program);
+    let Some(filter) = confinement.filter else { return Ok(()) };
+    let instructions = filter.program();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).unwrap_or(u16::MAX),
+        filter: instructions.as_ptr().cast_mut(),
+    };
+    let program = ptr::from_ref(&program);
     // SAFETY: the program is as long as it says; the kernel copies it.
     let done = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0, program) };
     checked(done).map_err(at(Stage::Filter, 0))
 }
 
-impl PreparedUser<'_> {
-    fn become_it(&self, keep: u64) -> Result<(), Errno> {
-        if keep != 0 {
-            control(libc::PR_SET_KEEPCAPS, 1, 0)?;
+impl PreparedUser {
+    fn prepare(user: &User) -> Self {
+        Self {
+            uid: Uid::from_raw_unchecked(user.uid),
+            gid: Gid::from_raw_unchecked(user.gid),
+            groups: user.groups.iter().copied().map(Gid::from_raw_unchecked).collect(),
         }
-        let (length, groups) = (self.groups.len(), self.groups.as_ptr());
-        // SAFETY: there are as many groups as said.
-        checked(unsafe { libc::syscall(libc::SYS_setgroups, length, groups) })?;
-        // SAFETY: plain numbers.
-        checked(unsafe { libc::syscall(libc::SYS_setresgid, self.gid, self.gid, self.gid) })?;
-        // SAFETY: plain numbers.
-        checked(unsafe { libc::syscall(libc::SYS_setresuid, self.uid, self.uid, self.uid) })
+    }
+
+    fn become_it(&self, keep: CapabilitySet) -> Result<(), Errno> {
+        if !keep.is_empty() {
+            set_keep_capabilities(true)?;
+        }
+        set_thread_groups(&self.groups)?;
+        set_thread_res_gid(self.gid, self.gid, self.gid)?;
+        set_thread_res_uid(self.uid, self.uid, self.uid)
     }
 }
 
 impl PreparedCapabilities {
     fn drop_bounding(&self) -> Result<(), Errno> {
-        control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
-        for capability in members(self.drop) {
-            control(libc::PR_CAPBSET_DROP, capability, 0)?;
-        }
-        Ok(())
+        clear_ambient_capability_set()?;
+        members(self.drop).try_for_each(remove_capability_from_bounding_set)
     }
 
     /// Ambient ones stay over the execution of any program. Who has none to drop does not ask: a
     /// service manager's filter may forbid it.
     fn keep_only(&self) -> Result<(), Errno> {
-        if self.before == Sets::default() {
+        if self.before == NO_CAPABILITIES {
             return Ok(());
         }
-        set_capabilities(Sets {
-            effective: self.keep,
-            permitted: self.keep,
-            inheritable: self.keep,
-        })?;
-        for capability in members(self.keep) {
-            control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability)?;
-        }
-        Ok(())
+        let keep = self.keep;
+        let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: keep };
+        set_capabilities(None, sets)?;
+        members(keep).try_for_each(|one| configure_capability_in_ambient_set(one, true))
     }
 }
 
-fn members(bits: u64) -> impl Iterator<Item = i32> {
-    (0..)
-        .take_while(|number| *number < CAPABILITIES.cast_signed())
-        .filter(move |number| bits & (1 << number) != 0)
+const NO_CAPABILITY: CapabilitySet = CapabilitySet::empty();
+
+const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
+    effective: NO_CAPABILITY,
+    permitted: NO_CAPABILITY,
+    inheritable: NO_CAPABILITY,
+};
+
+/// Every capability that there may be, each as a set of its own; the kernel's may be newer than our
+/// names.
+fn each() -> impl Iterator<Item = CapabilitySet> {
+    (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number))
 }
 
-/// `prctl(2)` with plain numbers.
-fn control(what: libc::c_int, first: libc::c_int, second: libc::c_int) -> Result<(), Errno> {
-    let (first, second) = (libc::c_long::from(first), libc::c_long::from(second));
-    // SAFETY: none of the operations used here takes a pointer.
-    checked(unsafe { libc::syscall(libc::SYS_prctl, what, first, second, 0, 0) })
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sets {
-    effective: u64,
-    permitted: u64,
-    inheritable: u64,
-}
-
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// The lower 32 bits of each set, then the upper ones.
-#[repr(C)]
-#[derive(Default)]
-struct Halves([[u32; 3]; 2]);
-
-const OURS: Header = Header { version: CAPABILITY_VERSION, pid: 0 };
-
-fn set_capabilities(sets: Sets) -> Result<(), Errno> {
-    let half = |shift: u32| {
-        let of = |set: u64| u32::try_from(set >> shift & u64::from(u32::MAX)).unwrap_or_default();
-        [of(sets.effective), of(sets.permitted), of(sets.inheritable)]
-    };
-    let (header, data) = (OURS, Halves([half(0), half(32)]));
-    let (header, data) = (ptr::from_ref(&header), ptr::from_ref(&data));
-    // SAFETY: both are as large as this version of the structure says.
-    checked(unsafe { libc::syscall(libc::SYS_capset, header, data) })
+fn members(set: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
+    each().filter(move |one| set.contains(*one))
 }
 
 /// Those of this thread; none where they cannot be told.
-fn own_capabilities() -> Sets {
-    let (header, mut data) = (OURS, Halves::default());
-    let pointers = (ptr::from_ref(&header), ptr::from_mut(&mut data));
-    // SAFETY: both are as large as this version of the structure says.
-    let done = unsafe { libc::syscall(libc::SYS_capget, pointers.0, pointers.1) };
-    if checked(done).is_err() {
-        return Sets::default();
-    }
-    let Halves([low, high]) = data;
-    let [effective, permitted, inheritable] =
-        [0, 1, 2].map(|set: usize| u64::from(low[set]) | u64::from(high[set]) << 32);
-    Sets { effective, permitted, inheritable }
+fn own_capabilities() -> CapabilitySets {
+    capabilities(None).unwrap_or(NO_CAPABILITIES)
 }
 
-/// What this thread's programs can gain at most.
-fn bounding_set() -> u64 {
-    let holds = |number: &u32| {
-        let number = libc::c_long::from(*number);
-        // SAFETY: it reads one flag; numbers that do not exist are refused.
-        unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_READ, number, 0, 0, 0) == 1 }
-    };
-    (0..CAPABILITIES).filter(holds).fold(0, |bits, number| bits | 1 << number)
+/// What this thread's programs can gain at most. The kernel refuses the first number that it has no
+/// capability for, and all above it.
+fn bounding_set() -> CapabilitySet {
+    let known = each().map_while(|one| Some((one, capability_is_in_bounding_set(one).ok()?)));
+    known.filter(|(_, is_in)| *is_in).map(|(one, _)| one).collect()
 }
