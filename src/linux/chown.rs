@@ -1,4 +1,4 @@
-//! To whom files belong. Knows nothing of why.
+//! The owners of files and folders. Knows nothing of what is in them.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Whose rights we have.
+    /// The effective user and group of this process.
     pub fn us() -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         Self { uid: uid.as_raw(), gid: gid.as_raw() }

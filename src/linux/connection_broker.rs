@@ -25,10 +25,10 @@ pub struct ConnectionBroker(OwnedFd);
 /// Requests that are read at a time; each is one byte.
 const REQUESTS_AT_ONCE: usize = 64;
 
-/// What came from the one who asks for connections.
+/// What came from the end that requests connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerRequest {
-    /// So many connections are asked for.
+    /// So many connections are requested.
     Connections(usize),
     HungUp,
 }

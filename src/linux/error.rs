@@ -53,7 +53,7 @@ impl Error {
 }
 
 impl Error {
-    /// Whether the kernel did not let us, rather than could not.
+    /// Whether permission was missing (EACCES, EPERM).
     pub fn is_denied(&self) -> bool {
         let denied = [Errno::ACCESS, Errno::PERM].map(Errno::raw_os_error);
         self.errno().is_some_and(|errno| denied.contains(&errno))

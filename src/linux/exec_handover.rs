@@ -19,12 +19,12 @@ use super::fds;
 use super::listen_fds::{self, ListenFdsError};
 use super::process::own_pid;
 
-/// Where the successor finds the number of the descriptor with the list of all others.
+/// The variable with the number of the descriptor that holds the list of the others.
 const VARIABLE: &str = "BLACKHOLE_SUCCESSION";
-/// Of the list, in bytes.
+/// The longest list that is read, in bytes.
 const LIST_MOST: u64 = 16 << 20;
 
-/// Why what a predecessor handed over cannot be taken.
+/// Why the descriptors that another program handed over cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
     #[error("{VARIABLE} is {0:?}: it must be the number of an open descriptor")]
@@ -37,11 +37,11 @@ pub enum HandoverError {
     Line(String),
 }
 
-/// What is handed over, by name; names may repeat and hold no line feed.
+/// The descriptors that are handed over, with names that may repeat and hold no line feed.
 pub type HandedFds = Vec<(String, OwnedFd)>;
 
-/// Takes what the program that this process was before has handed over. `None`: it was none, or
-/// meant another process. Before anything else opens descriptors.
+/// Takes the descriptors that the program handed over which executed this one. `None`: there was no
+/// handover, or it was for another process. To be called before anything opens descriptors.
 pub fn take() -> Result<Option<HandedFds>, HandoverError> {
     let Some(text) = std::env::var_os(VARIABLE) else { return Ok(None) };
     let wrong = || HandoverError::Variable(text.to_string_lossy().into_owned());
@@ -109,7 +109,7 @@ fn execute(program: &Path, arguments: &[OsString], list: RawFd) -> Error {
     failed(io::Error::last_os_error())
 }
 
-/// Ours, but for what is about descriptors.
+/// Our environment, without the variables that number descriptors, and with `VARIABLE`.
 fn environment(list: RawFd) -> io::Result<Vec<CString>> {
     let mut all: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"] {

@@ -18,8 +18,8 @@ pub(super) async fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<
     Ok(())
 }
 
-/// For a descriptor of which each readiness is told once: it stays registered from one wait to the
-/// next, so that none is told in between.
+/// For a descriptor that reports an event only once, such as a PSI trigger: it stays registered
+/// between two waits, so that no event is missed there.
 pub(super) fn registered(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is owned by what is returned, which deregisters it before closing it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) }?;

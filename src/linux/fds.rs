@@ -1,4 +1,4 @@
-//! Descriptors that are made to be kept or handed on: sealed memory, pipes, listeners. All of them
+//! Descriptors that are kept or passed to other processes: sealed memory, pipes, listeners. All
 //! close on exec. Knows nothing of who uses them.
 
 use std::ffi::OsStr;

@@ -28,7 +28,7 @@ pub struct JournalSocket(OwnedFd);
 pub enum NotTaken {
     #[error("the journal has no room now")]
     Full,
-    /// Connect again.
+    /// journald does not listen there any more: connect again.
     #[error(transparent)]
     Away(Error),
     /// This entry cannot be sent; another may.

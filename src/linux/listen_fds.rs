@@ -66,7 +66,7 @@ pub fn take() -> Result<BTreeMap<String, OwnedFd>, ListenFdsError> {
     (FIRST..).zip(names).map(|(number, name)| own(number, &name).map(|fd| (name, fd))).collect()
 }
 
-/// What the service manager kept for the node over its end (`FDSTORE=1` of `sd_notify(3)`), with
+/// What the service manager's fd store has kept for the node (`FDSTORE=1` of `sd_notify(3)`), with
 /// the names they were given; names may repeat. Nothing where nothing is announced to this process.
 pub fn take_stored() -> Result<Vec<(String, OwnedFd)>, ListenFdsError> {
     let variable = |name| env::var(name).unwrap_or_default();
@@ -115,7 +115,7 @@ fn announced(pid: &str, count: &str, names: &str, own: u32) -> Result<Vec<String
     Ok(names)
 }
 
-/// One that this process got from whoever it was before, which owns it no more.
+/// Takes ownership of a descriptor that was open when this program was executed.
 pub(super) fn own(number: RawFd, name: &str) -> Result<OwnedFd, ListenFdsError> {
     // SAFETY: F_GETFD takes no further argument and changes nothing, whatever the number is.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {

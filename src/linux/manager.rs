@@ -1,5 +1,5 @@
-//! The way to the service manager that started us, up to the datagram (`sd_notify(3)`). Knows
-//! nothing of what is said.
+//! The notify socket of the service manager that started us, up to the datagram (`sd_notify(3)`).
+//! Knows nothing of what a message says.
 
 use std::ffi::OsStr;
 use std::io::IoSlice;
@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use super::error::{Error, failed};
 use super::fd_readiness;
 
-/// A socket that is connected to the manager's.
+/// A socket that is connected to the service manager's notify socket.
 #[derive(Debug)]
 pub struct ManagerSocket(OwnedFd);
 

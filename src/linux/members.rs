@@ -1,5 +1,5 @@
-//! All processes of a run, not only its first: by their group, or without groups by the mark in
-//! their environment.
+//! All processes of a run, not only its main process: by their cgroup, or without cgroups by
+//! variables in their environment.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ pub enum Members {
     Marked(Marks),
 }
 
-/// By which `NAME=value` entries of their environments processes are known.
+/// The `NAME=value` entries of their environments by which processes are known.
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
-    /// They were born with all of these,
+    /// They were started with all of these,
     pub all: Arc<[String]>,
     /// and with none of these.
     pub none: Arc<[String]>,
@@ -114,7 +114,7 @@ fn carries(pid: Pid, marks: &Marks) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The mark is looked at again through the held process: its number may have been used anew.
+/// Looks at the marks again once a pidfd holds the process: the pid may be another process's.
 fn kill_if_marked(pid: Pid, marks: &Marks) -> Result<Option<Pidfd>, Error> {
     let Some(process) = Pidfd::open(pid)? else { return Ok(None) };
     if !carries(pid, marks)? {

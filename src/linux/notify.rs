@@ -61,7 +61,7 @@ impl NotifySocket {
         Self::from_bound(socket).map_err(failed("ask for credentials on", path.display()))
     }
 
-    /// A socket that was bound before, such as by the orchestrator that we succeed.
+    /// A socket that was bound before, such as by the previous orchestrator.
     pub fn adopt(socket: OwnedFd) -> Result<Self, Error> {
         Self::from_bound(socket).map_err(failed("ask for credentials on", "an adopted socket"))
     }

@@ -23,18 +23,18 @@ pub enum Sent {
     AlreadyGone,
 }
 
-/// What there was to collect of a process.
+/// What reaping a process found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaped {
     /// It ended and is gone from the process table.
     Ended(ExitStatus),
     StillRunning,
-    /// Its end is another process's news (an adopted service), or was collected before.
+    /// Another process is its parent (an adopted service), or it was reaped before.
     NotOurChild,
 }
 
 impl Pidfd {
-    /// `None` when there is no such process. The number may have been used anew meanwhile: compare
+    /// `None` when there is no such process. The number may be another process's by now: compare
     /// `procfs::stat`'s start time after this call.
     pub fn open(pid: Pid) -> Result<Option<Self>, Error> {
         let Some(raw) = kernel_pid(pid) else { return Ok(None) };
@@ -51,7 +51,7 @@ impl Pidfd {
         waited.map_err(failed("wait for", "a pidfd"))
     }
 
-    /// Collects how the process ended; never waits. A child that ended stays a zombie until this
+    /// Reaps the process if it has ended; never waits. A child that ended stays a zombie until this
     /// has said `Ended`.
     pub fn reap(&self) -> Result<Reaped, Error> {
         collect(WaitId::PidFd(self.0.as_fd())).map_err(failed("collect", "the child of a pidfd"))
@@ -84,7 +84,7 @@ const GET_INFO: libc::c_ulong = 0xc040_ff0b;
 const INFO_EXIT: u64 = 1 << 3;
 
 impl Pidfd {
-    /// Its number; `None` when it ended and was collected.
+    /// Its pid; `None` when it ended and was reaped.
     pub fn pid(&self) -> Result<Option<Pid>, Error> {
         let file = format!("/proc/self/fdinfo/{}", self.0.as_raw_fd());
         let text = std::fs::read_to_string(&file).map_err(failed("read", &file))?;
@@ -94,9 +94,9 @@ impl Pidfd {
         Ok((number > 0).then_some(Pid(number)))
     }
 
-    /// How a process ended that somebody else has collected, such as one that was adopted: Linux
-    /// 6.15 and newer keep that for whoever holds a pidfd. `None`: it still runs, was not collected
-    /// yet, or the kernel does not tell.
+    /// How a process ended that its parent has reaped, when we are not that parent (an adopted
+    /// service): Linux 6.15 and newer keep that for whoever holds a pidfd. `None`: it still runs,
+    /// was not reaped yet, or the kernel is older.
     pub fn recorded_end(&self) -> Option<ExitStatus> {
         let mut info = Info { mask: INFO_EXIT, ..Info::default() };
         // SAFETY: the kernel writes at most as many bytes as the request's number says, which is

@@ -11,7 +11,7 @@ use rustix::pipe::SpliceFlags;
 use super::error::Error;
 use super::fds;
 
-/// What a look showed.
+/// What is in a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     Bytes(usize),
@@ -21,7 +21,7 @@ pub enum Seen {
     EndOfFile,
 }
 
-/// A pipe of our own into which others are copied. Empty between two looks.
+/// A scratch pipe into which others are copied. Empty between two calls of `look`.
 #[derive(Debug)]
 pub struct Mirror {
     read: OwnedFd,
@@ -59,7 +59,7 @@ impl Mirror {
 }
 
 thread_local! {
-    /// What was looked at once is of no use when it is taken out.
+    /// Where bytes go that are taken out after they were looked at.
     static WASTE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 

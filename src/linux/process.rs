@@ -21,7 +21,7 @@ pub fn own_pid() -> Pid {
     Pid(rustix::process::getpid().as_raw_nonzero().get())
 }
 
-/// The user whose rights we have (the effective one).
+/// The effective user of this process.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -54,7 +54,7 @@ pub fn stay_in_memory() -> Result<(), Error> {
         .map_err(failed("lock in memory", "this process"))
 }
 
-/// Collects a child that has no pidfd here, such as an orphan that was given to us.
+/// Reaps a child by its pid, such as an orphan that was reparented to us.
 pub fn reap_orphan(pid: Pid) -> Result<Reaped, Error> {
     match pidfd::kernel_pid(pid) {
         Some(raw) => pidfd::collect(WaitId::Pid(raw)).map_err(failed("collect process", pid)),

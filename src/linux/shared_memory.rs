@@ -66,7 +66,7 @@ pub fn map(memory: impl AsFd, bytes: usize) -> Result<(Words, Bytes), Error> {
     Ok((Words(Arc::clone(&mapping)), Bytes(mapping)))
 }
 
-/// Finishes what is new, or what died before it was sealed.
+/// Sizes and seals memory that is new, or whose maker died before it had done so.
 fn size(memory: BorrowedFd<'_>, length: usize) -> Result<(), Error> {
     let found = rustix::fs::fstat(memory).map_err(failed("stat", "shared memory"))?;
     if found.st_size == 0 {
@@ -80,7 +80,7 @@ fn size(memory: BorrowedFd<'_>, length: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whoever can shrink what is mapped can end us (SIGBUS).
+/// Its size must be sealed: whoever could shrink it while it is mapped could end us (SIGBUS).
 fn check(memory: BorrowedFd<'_>, length: usize) -> Result<(), Error> {
     let found = rustix::fs::fstat(memory).map_err(failed("stat", "shared memory"))?;
     let seals = rustix::fs::fcntl_get_seals(memory);

@@ -1,4 +1,4 @@
-//! What the kernel counts and tells when a group runs into its limits.
+//! Counters of a group that reaches its limits, and wake-ups when it stalls on memory (PSI).
 
 use std::ops::Add;
 use std::os::fd::OwnedFd;
@@ -16,18 +16,17 @@ use crate::linux::fd_readiness;
 /// the host does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitEvents {
-    /// Times that processes were killed for want of memory: all of them together
-    /// (`memory.oom.group`), or one.
+    /// OOM kills (`memory.events`). One of the whole group (`memory.oom.group`) counts once.
     pub oom_kills: u64,
     /// Times its memory was about to go over `memory.max`.
     pub memory_max: u64,
-    /// Times its processes were held back because its memory was over `memory.high`.
+    /// Times its processes were throttled because its memory was over `memory.high`.
     pub memory_high: u64,
     /// Forks refused by `pids.max`.
     pub tasks_max: u64,
-    /// Periods of `cpu.max` in which it had used up its share.
+    /// Periods of `cpu.max` in which it was throttled (`cpu.stat`).
     pub throttled_periods: u64,
-    /// How long its processes waited for the next period, summed over processors.
+    /// How long its processes were throttled, summed over processors (`cpu.stat`).
     pub throttled: Duration,
 }
 
@@ -64,15 +63,15 @@ impl LimitEvents {
 }
 
 impl Group {
-    /// What has been counted so far. A group that was removed has counted nothing.
+    /// The counters now; all zero for a group that was removed.
     pub fn limit_events(&self) -> Result<LimitEvents, Error> {
         let text = |file| Ok(self.read_if_there(file)?.unwrap_or_default());
         let (memory, pids, cpu) = (text("memory.events")?, text("pids.events")?, text("cpu.stat")?);
         Ok(LimitEvents::from(&memory, &pids, &cpu))
     }
 
-    /// Has the kernel wake us when some process of the group has waited for memory for `stalled`
-    /// within `window` (PSI, kernel doc accounting/psi.rst). `None` where it does not count that.
+    /// Sets a PSI trigger on `memory.pressure`: it fires when some process of the group has stalled
+    /// on memory for `stalled` within `window` (kernel doc accounting/psi.rst). `None` without PSI.
     ///
     /// `window` is of 2 s or a multiple of that: what Linux asks of who is not root.
     pub fn watch_memory_stalls(
@@ -105,7 +104,7 @@ fn is_not_counted(refused: &Error) -> bool {
     matches!(refused.errno(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
 }
 
-/// A trigger that is set. It goes with this value.
+/// A PSI trigger. Dropping it removes it.
 #[derive(Debug)]
 pub struct MemoryStalls {
     watched: AsyncFd<OwnedFd>,
@@ -113,7 +112,7 @@ pub struct MemoryStalls {
 }
 
 impl MemoryStalls {
-    /// The next time that the group has waited so long; at most once in each window.
+    /// Waits until the trigger fires, which it does at most once in each window.
     pub async fn next(&self) -> Result<(), Error> {
         let ready = self.watched.ready(Interest::PRIORITY).await;
         ready.map_err(failed("watch", &self.object))?.clear_ready();

@@ -32,7 +32,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Our own group, where it was delegated to us (systemd's `Delegate=`) and is ours to divide.
+    /// Our own group. It was delegated to us (systemd's `Delegate=`), so we may make groups in it.
     /// Killing it kills this process.
     pub fn own(hierarchy: &Hierarchy) -> Result<Self, Error> {
         let (path, name) = (hierarchy.own_path.clone(), hierarchy.own_name.clone());
@@ -99,24 +99,24 @@ impl Group {
         Ok(false)
     }
 
-    /// The controllers that this group may hand on to those below it.
+    /// The controllers that can be enabled for the groups below (`cgroup.controllers`).
     pub fn controllers(&self) -> Result<BTreeSet<String>, Error> {
         Ok(words(&self.read("cgroup.controllers")?))
     }
 
-    /// The controllers that the groups directly below have.
+    /// The controllers that the groups directly below have (`cgroup.subtree_control`).
     pub fn enabled_controllers(&self) -> Result<BTreeSet<String>, Error> {
         Ok(words(&self.read("cgroup.subtree_control")?))
     }
 
-    /// Gives a controller to the groups directly below. EBUSY: there are processes in this group
-    /// itself, which only the topmost group of the host may have then.
+    /// Enables a controller for the groups directly below. EBUSY: there are processes in this group
+    /// itself, which then only the root of the host's hierarchy may have.
     pub fn enable_controller(&self, controller: &str) -> Result<(), Error> {
         self.write("cgroup.subtree_control", &format!("+{controller}"))
     }
 
-    /// Takes a controller from the groups directly below, and with it the limits that were written
-    /// there. EBUSY: one of them hands it on itself.
+    /// Disables a controller for the groups directly below, which drops the limits written there.
+    /// EBUSY: one of them has it enabled for groups of its own.
     pub fn disable_controller(&self, controller: &str) -> Result<(), Error> {
         self.write("cgroup.subtree_control", &format!("-{controller}"))
     }
@@ -232,7 +232,7 @@ impl Group {
     /// Kills every process of this group and of all below it, those too that are being forked, are
     /// stopped or frozen. `emptied` says when they are gone.
     ///
-    /// A killed group is to be removed and made anew before the next process is cloned into it:
+    /// A killed group is to be removed and created again before the next process is cloned into it:
     /// the kernel counts the kills of a group, compares that with the count of the parent's own
     /// group, and kills the child where they differ (seen on 6.18, `CLONE_INTO_CGROUP`).
     pub fn kill(&self) -> Result<(), Error> {
@@ -275,7 +275,7 @@ impl Group {
         }
     }
 
-    /// Whether the group has come to a standstill (`cgroup.freeze`). Killing still works.
+    /// Whether all processes of the group are frozen (`cgroup.freeze`). Killing still works.
     pub fn frozen(&self) -> Result<bool, Error> {
         self.event_flag(&self.read("cgroup.events")?, "frozen")
     }
@@ -325,8 +325,8 @@ impl Group {
         Ok(self.flat_field("cpu.stat", "usage_usec")?.map(Duration::from_micros))
     }
 
-    /// How long some process of the group was runnable and waited for a processor, the present wait
-    /// included (PSI, `cpu.pressure`). It needs no controller. `None` where the kernel does not
+    /// How long some process of the group was runnable and waited for a processor, a wait that goes
+    /// on included (PSI, `cpu.pressure`). It needs no controller. `None` where the kernel does not
     /// count it.
     pub fn cpu_waited(&self) -> Result<Option<Duration>, Error> {
         let file = "cpu.pressure";
@@ -343,7 +343,7 @@ impl Group {
         Ok(Some(Duration::from_micros(total)))
     }
 
-    /// How many processes of the group and below it the kernel has killed for want of memory.
+    /// How many processes of the group and below it the OOM killer has ended.
     /// `None` without the memory controller.
     pub fn oom_kills(&self) -> Result<Option<u64>, Error> {
         self.flat_field("memory.events", "oom_kill")

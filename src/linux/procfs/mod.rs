@@ -18,7 +18,7 @@ pub use stat::{ProcessState, Stat, stat};
 use super::error::{Error, failed};
 use crate::units::{ByteSize, Pid};
 
-/// What a process, or several together, have at one moment.
+/// Memory, processor time and threads of a process, or of several together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Resident memory; what processes share is counted for each.
@@ -28,7 +28,7 @@ pub struct Usage {
     pub threads: u64,
 }
 
-/// Whether a process was given the processor: what its living threads ran and waited to run.
+/// Time on a processor and in the run queue, summed over the living threads (`schedstat`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scheduled {
     pub ran: Duration,
@@ -56,7 +56,7 @@ pub fn processes() -> Result<Vec<Pid>, Error> {
     numbered_entries("/proc").map(Option::unwrap_or_default)
 }
 
-/// The children of this process, whichever thread made them; zombies and given orphans too.
+/// The children of this process, whichever thread made them; zombies and adopted orphans too.
 pub fn own_children() -> Result<Vec<Pid>, Error> {
     let mut found = Vec::new();
     for task in numbered_entries("/proc/self/task")?.unwrap_or_default() {
@@ -70,7 +70,7 @@ pub fn own_children() -> Result<Vec<Pid>, Error> {
     Ok(found)
 }
 
-/// How readily this process is killed when memory is out: -1000 (never) to 1000.
+/// How early the OOM killer chooses this process: -1000 (never) to 1000.
 pub fn own_oom_score_adj() -> Result<i32, Error> {
     let file = "/proc/self/oom_score_adj";
     let text = fs::read_to_string(file).map_err(failed("read", file))?;

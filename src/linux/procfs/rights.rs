@@ -1,4 +1,4 @@
-//! What a process may do, of `/proc/PID/status`.
+//! Credentials, capabilities and seccomp mode of a process, from `/proc/PID/status`.
 
 use super::{read_optional, strange};
 use crate::linux::error::Error;
@@ -7,13 +7,13 @@ use crate::units::Pid;
 /// `proc_pid_status(5)`, what is used of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
-    /// The effective ones.
+    /// The effective user and group.
     pub uid: u32,
     pub gid: u32,
     pub no_new_privileges: bool,
-    /// As bits: what it has, or can take up by itself.
+    /// The effective and the permitted capabilities, as a bit mask.
     pub capabilities: u64,
-    /// As bits: what programs that it executes can gain at most.
+    /// The capabilities that programs it executes can gain at most, as a bit mask.
     pub bounding_set: u64,
     pub system_calls: SystemCalls,
 }

@@ -25,7 +25,7 @@ pub enum Access {
     WriteAndExecute,
 }
 
-/// Landlock's rules for one process, on their way to it.
+/// A Landlock ruleset that a new process puts into force for itself.
 #[derive(Debug)]
 pub struct FileRules {
     ruleset: OwnedFd,

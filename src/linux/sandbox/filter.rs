@@ -1,12 +1,12 @@
-//! The filter of system calls: a program for the kernel's packet filter machine, made once and
-//! given to every process that is confined alike. See `docs/decisions/0013-sandbox.md`.
+//! The seccomp filter of system calls: a BPF program, made once for all processes that are confined
+//! alike. See `docs/decisions/0013-sandbox.md`.
 
 use std::collections::BTreeSet;
 
 use super::calls::{ARCHITECTURE, KNOWN, number};
 use crate::units::SystemCall;
 
-/// What a filter lets pass of what is refused otherwise.
+/// Exceptions from what a filter refuses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FilterRules {
     pub families: Families,
@@ -21,11 +21,11 @@ pub enum Families {
     Common,
 }
 
-/// A program that the kernel runs before each system call of a process.
+/// A BPF program that the kernel runs before each system call of a process (seccomp(2)).
 ///
 /// What is refused answers EPERM, families of sockets EAFNOSUPPORT, what Linux got after this was
 /// written ENOSYS, as from an older kernel; `clone3` too, so that programs fall back to `clone`,
-/// whose flags can be seen. A call in another architecture's way ends the process.
+/// whose flags can be seen. A system call of another architecture ends the process.
 #[derive(Debug)]
 pub struct Filter {
     program: Vec<libc::sock_filter>,

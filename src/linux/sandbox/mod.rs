@@ -1,4 +1,4 @@
-//! What a process can be kept from before it executes: system calls, files, the superuser's rights.
+//! What a process can be kept from before it executes: system calls, files, capabilities.
 //! `spawn` puts it into force in the child. Knows nothing of services and what they need.
 
 mod calls;
@@ -12,12 +12,12 @@ use std::ptr;
 
 use crate::linux::users::User;
 
-/// How a new process is confined; `Sandbox::default()` is not at all.
+/// How a new process is confined. `Sandbox::default()` confines nothing.
 #[derive(Debug, Default)]
 pub struct Sandbox<'a> {
-    /// As whom it runs; none: as we do.
+    /// The user it runs as; none: the user of this process.
     pub user: Option<&'a User>,
-    /// The capabilities it keeps of ours, as bits; none: all that we have.
+    /// The capabilities it keeps, as a bit mask; none: all that this process has.
     pub capabilities: Option<u64>,
     /// No program that it executes gives it rights that it has not (`PR_SET_NO_NEW_PRIVS`). Without
     /// it `files` and `filter` need CAP_SYS_ADMIN.

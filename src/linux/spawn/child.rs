@@ -107,7 +107,7 @@ fn close_on_exec_one_by_one(first: RawFd) {
     }
 }
 
-/// A child whose parent died meanwhile belongs to nobody and must not become a service.
+/// A child whose parent died meanwhile is supervised by nobody and must not become a service.
 fn end_with_parent(setup: &ChildSetup<'_>) {
     if rustix::process::getppid() != Some(setup.parent) {
         end();

@@ -15,7 +15,7 @@ use super::report::FailureNote;
 use crate::linux::error::{Error, failed};
 use crate::linux::{fds, procfs};
 
-/// The most decimal digits a pid has, and the NUL behind them.
+/// The decimal digits of the largest pid, and the NUL behind them.
 const PID_ROOM: usize = 11;
 
 /// Prepared by the parent, used by the child while the parent waits, or in a copy of its memory.
@@ -48,7 +48,7 @@ pub(super) enum PreparedProgram<'a> {
     Path(&'a CStr),
 }
 
-/// Whether the kernel spares this process when memory is out, which children would inherit: the
+/// Whether this process is protected from the OOM killer, which children would inherit: the
 /// orchestrator is to survive its services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OomProtection {
@@ -124,7 +124,7 @@ impl<'a> ChildSetup<'a> {
         Ok((setup, read_end))
     }
 
-    /// The child's last word before it gives up. Nobody is left to hear that this failed.
+    /// Sends the child's failure to the parent. That sending failed can be reported to nobody.
     pub(super) fn tell(&self, note: FailureNote) {
         let _ = rustix::io::write(&self.report, &note.to_bytes());
     }

@@ -1,4 +1,4 @@
-//! What a raw system call said, as a result. Also for the child between clone and exec.
+//! What a raw system call returned, as a result. The child uses it between clone and exec.
 
 use std::io;
 
