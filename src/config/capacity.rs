@@ -1,5 +1,5 @@
-//! Whether the host can keep what is promised to the services. What was written is held against it;
-//! what holds by default only gives a remark, so that a small host runs the defaults.
+//! Whether the host has the memory and the processors that the limits of the services name. Limits
+//! that were written must fit; defaults only give a remark, so that a small host runs them.
 
 use super::exact::exact_size;
 use super::model::{NodeConfig, Resources, Service};

@@ -13,7 +13,7 @@ use super::values::{Wrong, text};
 use crate::catalog::{Builtin, COMING};
 use crate::units::{NAME_MAX, ServiceName};
 
-/// What every service's name matches.
+/// The regular expression of a service's name.
 pub(super) const NAME_PATTERN: &str = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$";
 
 /// How one service may follow another.

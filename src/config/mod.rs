@@ -4,8 +4,8 @@
 //! In reading order: `layers` makes one `tree` of all sources (`toml_text`, `yaml_text`);
 //! `sections` and `services` read it key by key through `section` and the readers of `values` and
 //! `addresses`, each of which declares the `form` it takes; `dependencies`, `cross_checks` and
-//! `capacity` judge what is only known at the end; `report` tells it all, `origins` remembers where
-//! it was written, `show` is the way back, `schema` tells other programs what may be written.
+//! `capacity` judge what is only known at the end; `report` collects problems, `origins` has where
+//! each value was written, `show` writes a configuration out, `schema` makes the JSON schema.
 //! `spellings` and `exact` have the words that are both read and written.
 //! `overrides` and `runtime_changes` are about a node that runs.
 

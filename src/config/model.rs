@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Builtin, INSTANCES};
 use crate::units::{ByteSize, Capability, CpuShare, Level, ServiceName, SystemCall};
 
-/// Everything the node was told. Only `config` makes one.
+/// The whole configuration of a node. Only `config` makes one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeConfig {
     pub node: NodeSection,
@@ -20,7 +20,7 @@ pub struct NodeConfig {
     pub network: Network,
     pub api: Api,
     pub monitoring: Monitoring,
-    /// What all services together may be promised; none: what the host has.
+    /// The most that the memory limits of all services may add up to; none: the memory of the host.
     pub memory_budget: Option<ByteSize>,
     pub tiers: Tiers,
     /// Built-in and foreign, enabled or not.
@@ -326,10 +326,10 @@ pub enum NotifyAccess {
 /// What the kernel kills when a service has used up its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OomKill {
-    /// All of its processes: no half of it is left.
+    /// All of its processes (`memory.oom.group`): no half of it is left.
     #[default]
     Service,
-    /// The one that gives back most.
+    /// The one that the OOM killer chooses.
     Process,
 }
 
@@ -338,7 +338,7 @@ pub enum OomKill {
 pub struct Resources {
     /// Of `memory_min`, `memory_low`, `memory_high` and `memory` none is more than a later one.
     pub memory: Option<ByteSize>,
-    /// Beyond it the service is slowed down and its memory reclaimed.
+    /// Beyond it the service is throttled and its memory reclaimed.
     pub memory_high: Option<ByteSize>,
     /// Not reclaimed while there is other memory to reclaim.
     pub memory_low: Option<ByteSize>,
@@ -347,7 +347,7 @@ pub struct Resources {
     /// Of its memory, what may be in swap.
     pub memory_swap: Option<ByteSize>,
     pub oom_kill: OomKill,
-    /// Processor time of a process in seconds, after which it is told to end (RLIMIT_CPU, soft).
+    /// Processor time of a process in seconds, after which it gets SIGXCPU (RLIMIT_CPU, soft).
     pub cpu_seconds: Option<u64>,
     pub cpu_cores: Option<CpuShare>,
     /// 1..=10000; none: the tier's.
@@ -369,7 +369,7 @@ pub struct Resources {
 /// `[services.NAME.sandbox]`: beyond what the service's profile takes from every service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
-    /// As whom it runs; none: as the node. Only a node that was started as root can do it.
+    /// The user it runs as; none: the user of the node. Only a node that was started as root can.
     pub user: Option<String>,
     /// None: the user's own.
     pub group: Option<String>,

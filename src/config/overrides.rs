@@ -1,4 +1,5 @@
-//! What an operator changed beside the file, while the node runs: numbers of instances and limits.
+//! Runtime overrides: the numbers of instances and the limits that an operator set with `scale` and
+//! `set-limits`, which win over the file.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ pub struct RuntimeOverrides {
 }
 
 impl RuntimeOverrides {
-    /// What the file says otherwise than before is the file's again.
+    /// Drops the overrides of values that the file has changed.
     pub fn yield_to_file(&mut self, before: &NodeConfig, now: &NodeConfig) {
         let said = |config: &NodeConfig, name: &ServiceName| {
             config.services.get(name).map(|service| service.instances)
@@ -31,7 +32,7 @@ impl RuntimeOverrides {
         });
     }
 
-    /// The file's configuration with all of it.
+    /// The file's configuration with the overrides applied.
     pub fn applied_to(&self, file: &NodeConfig) -> Result<NodeConfig, LimitsError> {
         let mut config = file.clone();
         for (name, instances) in &self.scaled {

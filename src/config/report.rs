@@ -1,4 +1,4 @@
-//! Collects everything that is wrong while a configuration is read, so that it is told at once.
+//! Collects everything that is wrong while a configuration is read, to report it all together.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

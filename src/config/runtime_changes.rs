@@ -1,4 +1,4 @@
-//! What may be different for a node that runs already, and what it must be started anew for.
+//! Which changes of the configuration a running node can apply, and which need a restart of it.
 
 use super::model::{NodeConfig, Service};
 use crate::units::{ByteSize, ServiceName};
@@ -42,7 +42,7 @@ pub(super) fn running_service<'c>(
 }
 
 impl NodeConfig {
-    /// The keys that differ from `old` and that no running node can follow.
+    /// The keys that differ from `old` and that a running node cannot apply.
     pub fn fixed_keys_changed(&self, old: &Self) -> Vec<&'static str> {
         let (now, before) = (&self.node, &old.node);
         let all = [

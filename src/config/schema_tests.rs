@@ -139,7 +139,7 @@ const MISTAKES: &[&str] = &[
     "services.web.command = [5]",
 ];
 
-/// RuntimeOverrides the command of a foreign program.
+/// Beside the command of a foreign program.
 const MISTAKES_OF_PROGRAMS: &[&str] = &[
     "readiness = 'soon'",
     "ready_port = 0",

@@ -174,7 +174,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Tells something about `key`, which is right as it is, if it was written.
+    /// Gives a remark on `key`, whose value is right, if it was written.
     pub(super) fn remark(&self, key: &'static str, what: &str) {
         if let Some(entry) = self.table.get(key).filter(|_| !self.refused.contains(key)) {
             let key = path(&self.path, key);
@@ -182,7 +182,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Tells that these keys are read and have no consequence, where they were written.
+    /// Gives a remark on these keys, which have no effect in this version, where they were written.
     pub(super) fn not_in_force(&self, keys: &[&'static str]) {
         for key in keys {
             self.remark(key, "is not in force in this version");

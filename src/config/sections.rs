@@ -209,7 +209,7 @@ fn monitoring(mut section: Section<'_>) -> Monitoring {
     read
 }
 
-/// What the written limits of all services together may come to.
+/// The most that the memory limits of all services may add up to.
 fn memory_budget(mut section: Section<'_>) -> Option<ByteSize> {
     let budget = section.get("memory", size(ByteSize::mib(1)..=MAX_SIZE));
     section.finish();

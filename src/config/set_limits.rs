@@ -1,4 +1,4 @@
-//! `set-limits`: some of what a service may use, changed beside the file while the node runs.
+//! `set-limits`: limits of a service that an operator changes while it runs.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::toml_text;
 use super::tree::{Table, snake_case};
 use crate::units::{ByteSize, ServiceName};
 
-/// The keys of `[services.NAME.resources]` that a process can follow without being started anew.
+/// The keys of `[services.NAME.resources]` that can be changed while a process runs.
 const KEYS: [&str; 10] = [
     "memory",
     "memory_high",
@@ -72,7 +72,7 @@ impl LimitSettings {
         Ok(Self(settings))
     }
 
-    /// With those of `other` in addition, and in their place.
+    /// These settings and those of `other`, which win.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         Self(self.0.iter().chain(&other.0).map(|(key, value)| (*key, value.clone())).collect())

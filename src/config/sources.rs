@@ -24,7 +24,7 @@ pub struct HostDefaults {
     pub node_name: String,
     pub data_dir: PathBuf,
     pub runtime_dir: PathBuf,
-    /// What the host has of it; none: nobody knows, and nothing is held against it.
+    /// How much the host has; none: it is unknown, and nothing is checked against it.
     pub memory: Option<ByteSize>,
     pub processors: Option<u32>,
 }

@@ -77,7 +77,7 @@ pub(super) const SOME_TIME: RangeInclusive<Duration> =
 pub(super) const NO_OR_SOME_TIME: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(365 * 86_400);
 
-/// The largest amount of memory or disk that is taken for meant.
+/// The largest amount of memory or disk that is accepted.
 pub(super) const MAX_SIZE: ByteSize = ByteSize::gib(1 << 20);
 
 /// The longest path that is taken, in bytes. PATH_MAX is 4096, and files are made below it.
@@ -220,7 +220,7 @@ pub(super) fn ip_address() -> Reader<impl Fn(&Value) -> Read<IpAddr>> {
     })
 }
 
-/// An absolute path, at most 1024 bytes, that says what it means.
+/// An absolute path of at most 1024 bytes without `..`.
 pub(super) fn absolute_path() -> Reader<impl Fn(&Value) -> Read<PathBuf>> {
     Reader::new(Form::Path, |value| {
         let allowed = "an absolute path of at most 1024 bytes without \"..\"";
