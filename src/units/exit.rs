@@ -1,4 +1,4 @@
-//! How a process ended, as the kernel told it.
+//! How a process ended, as `wait(2)` reports it.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub enum ExitStatus {
         number: Signal,
         core: Core,
     },
-    /// It was another process's child, and its parent alone was told.
+    /// Unknown: it was not our child, and only a parent learns the status.
     Unseen,
 }
 

@@ -1,11 +1,11 @@
-//! Runs: every process start is one, and every piece of news names the run it is about.
+//! Runs: every start of an instance is one, and every event names the run that it is about.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One start of one instance. Never used twice while the node lives, so news about an earlier run
-/// cannot be mistaken for news about this one, whatever the kernel does with process ids.
+/// One start of one instance. Never used twice while the node lives, so an event of an earlier run
+/// cannot be mistaken for one of this run, whatever the kernel does with process ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunId(pub u64);
 
