@@ -76,7 +76,7 @@ pub enum Action {
     Restart,
 }
 
-/// The orchestrator that followed another.
+/// The orchestrator that runs after an upgrade.
 #[derive(Debug)]
 pub struct NextOrchestrator {
     pub info: NodeInfo,
@@ -146,7 +146,7 @@ impl Client {
         Ok(reply.into_inner().instances)
     }
 
-    /// Has the node read its configuration anew, and gives what changed.
+    /// Has the node reload its configuration, and gives what changed.
     pub async fn reload(&mut self, wait: Wait) -> Result<ReplanReply, Error> {
         let request = ReloadRequest { no_block: wait == Wait::Accepted };
         let answer = self.node.reload(request).await;
@@ -187,8 +187,9 @@ impl Client {
         answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
     }
 
-    /// Has another program take the orchestrator's place; an empty path is what stands now where
-    /// its own was. Returns when that program has shown that it can; `successor` waits for it.
+    /// Upgrades the orchestrator to another program in place; an empty path: the file that now has
+    /// the name of the running one. Returns when that program has passed its rehearsal;
+    /// `successor` waits until it answers.
     pub async fn upgrade(&mut self, program: &str) -> Result<UpgradeReply, Error> {
         let request = UpgradeRequest { program: program.to_owned() };
         let answer = self.node.upgrade(request).await;
@@ -200,7 +201,7 @@ impl Client {
         })
     }
 
-    /// Waits until an orchestrator answers that follows the one of this generation.
+    /// Waits until an orchestrator of a later generation than this one answers.
     pub async fn successor(&self, generation: u32) -> Result<NextOrchestrator, Error> {
         let asking = async {
             loop {

@@ -1,4 +1,4 @@
-//! The operator's API on the control socket. Knows what is asked and answered, not how it is shown.
+//! The operator's API on the control socket. Knows requests and responses, not how they are shown.
 
 pub mod client;
 #[cfg(test)]

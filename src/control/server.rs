@@ -1,5 +1,5 @@
-//! The server side of the operator's API: requests become questions to the node's loop, which
-//! alone knows the state. Only the logs are read without it.
+//! The server side of the operator's API: it forwards requests to the supervise loop, which alone
+//! knows the state. Only the logs are read without it.
 
 use std::pin::Pin;
 
@@ -11,13 +11,13 @@ use crate::rpc::pb::node as pb;
 use pb::control_server::Control;
 use pb::status_feed_server::StatusFeed;
 
-/// How many questions may wait for the loop.
+/// How many requests may wait for the supervise loop.
 pub const QUEUE: usize = 64;
 
-/// The way back to the one who asked.
+/// Where the response to one request goes.
 pub type Responder<T> = oneshot::Sender<Result<T, Status>>;
 
-/// What the loop is asked, and where the answer goes.
+/// A request to the supervise loop, with its responder.
 #[derive(Debug)]
 pub enum ControlRequest {
     Status { name: String, reply: Responder<pb::NodeStatus> },
@@ -46,7 +46,7 @@ pub trait LogSource: Send + Sync + 'static {
     fn records(&self, request: pb::LogsRequest) -> Result<LogStream, Status>;
 }
 
-/// Serves `Control` and `StatusFeed` by asking the loop.
+/// Serves `Control` and `StatusFeed` by requests to the supervise loop.
 #[derive(Debug, Clone)]
 pub struct ControlService<L> {
     requests: mpsc::Sender<ControlRequest>,
