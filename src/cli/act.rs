@@ -1,4 +1,4 @@
-//! `start`, `stop` and `restart`: tell the node, wait for the outcome, say it in one line each.
+//! `start`, `stop` and `restart`: send a command, wait for the outcome, print it on a line each.
 
 use std::collections::BTreeSet;
 

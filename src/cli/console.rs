@@ -41,7 +41,7 @@ pub enum Paint {
     Plain,
 }
 
-/// A colour by what it says.
+/// A colour by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
     Good,

@@ -1,5 +1,5 @@
-//! Where a node lives when nobody said where: the folders that a service manager made for it, the
-//! XDG rules for a user, the FHS's folders for root. Never a shared folder such as /tmp, where
+//! The default folders of a node: those that a service manager made for it, those of the XDG rules
+//! for a user, those of the FHS for root. Never a shared folder such as /tmp, where
 //! anyone could place a socket of that name.
 
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 )]
 pub struct NoHome;
 
-/// What of the process's surroundings decides. A variable that is unset, empty or not absolute is
+/// The variables and the user that decide. A variable that is unset, empty or not absolute is
 /// `None` (XDG Base Directory Specification: relative paths are to be ignored).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {

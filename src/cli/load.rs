@@ -48,7 +48,7 @@ pub fn from_options(options: &Options) -> Result<FromOptions, LoadError> {
     Ok(FromOptions { loaded, origin: origin(options) })
 }
 
-/// Loads a text in which everything is written, as `config show` does, that was in force before.
+/// Loads a configuration that was in force before, as the full text that `config show` writes.
 pub fn from_text(options: &Options, text: &str) -> Result<FromOptions, LoadError> {
     let loaded = load_from(options, Some((Path::new(IN_FORCE), text)), &[])?;
     Ok(FromOptions { loaded, origin: "what was in force before".to_owned() })

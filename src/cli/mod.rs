@@ -1,4 +1,5 @@
-//! The command line: which of its lives the binary is to live, and the operator's verbs.
+//! The command line: what this process is to be (orchestrator, built-in service, client), and the
+//! operator's verbs.
 //! Knows the control socket's client, not the node behind it.
 
 mod act;
@@ -59,7 +60,7 @@ pub enum Life {
     Service(Builtin),
     /// An operator's verb.
     Verb(Verb, Options),
-    /// What the unit does when the orchestrator has ended.
+    /// `ExecStopPost=` of the unit: the orchestrator has ended.
     AfterStop(Options),
 }
 
@@ -95,7 +96,7 @@ where
     }
 }
 
-/// Lives the operator's life from beginning to end, on this process's standard output and error.
+/// Runs an operator's verb, on this process's standard output and error.
 pub fn execute(verb: &Verb, options: &Options, config: Ask) -> ExitCode {
     let kind = Kind::of_stdout();
     let (mut out, mut err) = (io::stdout().lock(), io::stderr());

@@ -1,4 +1,4 @@
-//! What this binary tells of itself without a node: its version, shell completions, manual pages.
+//! What needs no node: the version of this binary, shell completions, manual pages.
 
 use std::fs;
 use std::path::Path;

@@ -13,7 +13,7 @@ use crate::control::Wait;
 use crate::control::client::Client;
 use crate::rpc::pb::node::{Change, ReplanReply};
 
-/// Has the configuration read anew.
+/// Has the node reload its configuration.
 pub async fn reload(
     node: &mut Client,
     args: &ReplanArgs,

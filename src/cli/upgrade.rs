@@ -9,7 +9,7 @@ use super::exit::ExitCode;
 use crate::control::client::{Client, NextOrchestrator};
 use crate::rpc::pb::node::UpgradeReply;
 
-/// Has the node replaced, and waits until its successor answers.
+/// Upgrades the orchestrator, and waits until the new one answers.
 pub async fn upgrade(
     mut node: Client,
     args: &UpgradeArgs,
@@ -26,7 +26,7 @@ pub async fn upgrade(
     wait_for_successor(&node, &reply, args.json, console).await
 }
 
-/// The node has said that it becomes another; prints which, once it answers.
+/// The upgrade was accepted: waits until the new orchestrator answers, and prints its version.
 pub async fn wait_for_successor(
     node: &Client,
     reply: &UpgradeReply,

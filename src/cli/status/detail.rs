@@ -58,7 +58,7 @@ fn memory(instance: &InstanceStatus) -> String {
     })
 }
 
-/// What holds, and where that is not what is wanted, both.
+/// The limits in force, and beside them the configured ones where they differ.
 fn limits(instance: &InstanceStatus) -> String {
     let shown = |limit: &Limit| {
         let set = limit.set.as_deref().filter(|_| limit.matters || !limit.met)?;

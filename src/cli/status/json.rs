@@ -1,4 +1,4 @@
-//! `status --json`: one object on one line, for scripts. Its keys are a promise.
+//! `status --json`: one object on one line, for scripts. Its keys are stable.
 
 use serde::Serialize;
 

@@ -96,7 +96,7 @@ struct Process<'a> {
     landlock: Option<u32>,
 }
 
-/// One object on one line. Its keys are a promise.
+/// One object on one line. Its keys are stable.
 pub fn json(instances: &[InstanceSecurity]) -> String {
     let shown = Shown { instances: instances.iter().map(Instance::from).collect() };
     let text = serde_json::to_string(&shown).expect("texts and numbers are always JSON");
