@@ -6,7 +6,6 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc;
 
-use super::Act;
 use super::error::ActError;
 use crate::decide::{ChangeId, Event, LimitsRefusal, News, Usage};
 use crate::linux::cgroupfs::Group;
@@ -52,7 +51,7 @@ pub(super) fn in_force(group: Option<&Group>, limits: &GroupLimits) -> Vec<Limit
 }
 
 /// What the group uses, and the memory limits that the kernel holds it to.
-fn usage(group: &Group) -> Result<Usage, ActError> {
+pub(super) fn usage(group: &Group) -> Result<Usage, ActError> {
     let size = |file| {
         let text = group.read_optional(file).map_err(ActError::Group)?;
         Ok::<_, ActError>(text.and_then(|text| text.trim().parse().ok()).map(ByteSize))
@@ -70,7 +69,7 @@ fn reclaim(group: &Group, high: ByteSize, bytes: u64) -> Result<Usage, ActError>
 }
 
 /// A group that is gone needs no limits: the next run begins with them.
-fn is_gone(error: &ActError) -> bool {
+pub(super) fn is_gone(error: &ActError) -> bool {
     if let ActError::Group(reason) | ActError::Limit { reason, .. } = error {
         return matches!(reason.errno(), Some(libc::ENOENT | libc::ENODEV));
     }
@@ -82,7 +81,7 @@ const QUEUE: usize = 64;
 
 /// One step of a change of limits.
 #[derive(Debug, Clone, Copy)]
-enum Work {
+pub(super) enum Work {
     Set(GroupLimits),
     Reclaim { high: ByteSize, bytes: u64 },
 }
@@ -113,7 +112,7 @@ impl LimitThreads {
         }
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         id: &InstanceId,
         (run, change): (RunId, ChangeId),
@@ -157,59 +156,8 @@ fn carry_out(group: &Group, change: ChangeId, work: Work) -> News {
     }
 }
 
-fn refused(change: ChangeId, error: &ActError) -> News {
+pub(super) fn refused(change: ChangeId, error: &ActError) -> News {
     News::LimitsRefused { change, refusal: LimitsRefusal::Kernel(error.to_string()) }
-}
-
-impl Act {
-    /// What the run uses; the answer is there at once.
-    pub fn read_usage(&self, run: RunId, change: ChangeId) -> Event {
-        let read = self.group_of_run(run).map(usage).transpose();
-        let news = match read {
-            Ok(usage) => News::Usage { change, usage: usage.unwrap_or_default() },
-            Err(error) if is_gone(&error) => News::Usage { change, usage: Usage::default() },
-            Err(error) => refused(change, &error),
-        };
-        Event::News { run, news }
-    }
-
-    /// Has memory of the run reclaimed. None: `LimitThreads::outcome` tells.
-    pub fn reclaim(
-        &mut self,
-        (run, change): (RunId, ChangeId),
-        high: ByteSize,
-        bytes: u64,
-    ) -> Option<Event> {
-        self.begin_limits((run, change), Work::Reclaim { high, bytes })
-    }
-
-    /// Gives the run these limits. None: `LimitThreads::outcome` tells.
-    pub fn set_limits(
-        &mut self,
-        (run, change): (RunId, ChangeId),
-        limits: GroupLimits,
-    ) -> Option<Event> {
-        let holds = |limit: &LimitInForce| limit.set.is_none() || limit.is_met();
-        let group = self.group_of_run(run);
-        if in_force(group, &limits).iter().all(holds) {
-            return Some(Event::News { run, news: News::LimitsSet { change } });
-        }
-        self.begin_limits((run, change), Work::Set(limits))
-    }
-
-    fn begin_limits(&mut self, (run, change): (RunId, ChangeId), work: Work) -> Option<Event> {
-        let live = self.runs.get(&run);
-        let found = live.and_then(|live| Some((live.instance.clone(), live.members.group()?)));
-        let Some((id, group)) = found else {
-            return Some(Event::News { run, news: News::LimitsSet { change } });
-        };
-        let group = Arc::clone(group);
-        self.limit_threads.begin(&id, (run, change), group, work)
-    }
-
-    fn group_of_run(&self, run: RunId) -> Option<&Group> {
-        self.runs.get(&run)?.members.group().map(Arc::as_ref)
-    }
 }
 
 /// No group's memory is safer than that of the group around it: `services` is given what all its

@@ -10,6 +10,7 @@ mod fd_store;
 mod folders;
 mod limits;
 mod rehearsal;
+mod run_limits;
 mod sandbox;
 mod service_manager;
 mod sockets;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{LimitsRefusal, Memory, SpawnFailure};
-use super::limits::ChangeId;
+use super::event::{ChangeId, LimitsRefusal, Memory, SpawnFailure};
 use super::phase::{Ended, GiveUpReason, StopReason};
 use crate::plan::GroupLimits;
 use crate::units::{ByteSize, InstanceId, Pid, RunId, ServiceName, Signal};

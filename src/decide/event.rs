@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::ChangeId;
 use crate::plan::{LimitLayers, Rules};
 use crate::units::{ByteSize, ExitStatus, InstanceId, Pid, RunId, Signal};
+
+/// Names one change of limits; never used twice in the life of an orchestrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangeId(pub u64);
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {

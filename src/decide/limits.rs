@@ -7,10 +7,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::effect::{Effect, RemarkKind};
-use super::event::{LimitsRefusal, Usage};
+use super::event::{ChangeId, LimitsRefusal, Usage};
+use super::instance_limits::{LimitsChange, MemoryLimits, Step, UnderWay, Undo};
 use super::node::{Effects, Instance, Node};
 use super::phase::Phase;
-use crate::plan::{GroupLimits, LimitLayer, LimitLayers};
+use crate::plan::{GroupLimits, LimitLayers};
 use crate::units::{ByteSize, InstanceId, RunId, ServiceName, Tick};
 
 /// How often it is tried to bring memory down, and the pause between two tries.
@@ -18,92 +19,6 @@ pub(super) const TRIES: u32 = 50;
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// How long the kernel may take for one step of a change.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Names one change of limits; never used twice in the life of an orchestrator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ChangeId(pub u64);
-
-/// The limits of one instance, and the change of its run that is under way.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct InstanceLimits {
-    pub(super) layers: LimitLayers,
-    under_way: Option<UnderWay>,
-    /// Why the last change that was asked for is not in force.
-    refusal: Option<LimitsRefusal>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct UnderWay {
-    change: ChangeId,
-    /// What the kernel holds it to meanwhile: `memory.max` and `memory.high`.
-    former: MemoryLimits,
-    step: Step,
-    deadline: Tick,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct MemoryLimits {
-    max: Option<ByteSize>,
-    high: Option<ByteSize>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Step {
-    /// Waits for the first `Usage`.
-    Measuring,
-    /// Memory is being reclaimed for the nth time; waits for `Usage`.
-    Reclaiming { tries: u32 },
-    /// Reclaims so many bytes when the deadline is there.
-    Pausing { tries: u32, bytes: u64 },
-    /// Waits for `LimitsSet`. With a refusal: all but the memory limits, which stay.
-    Setting { refusal: Option<LimitsRefusal> },
-}
-
-/// One change of the limits of some instances.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct LimitsChange {
-    /// Those whose runs do not have them yet.
-    pending: BTreeSet<InstanceId>,
-    undo: Option<Undo>,
-}
-
-/// What is done when a run cannot be brought to what an operator set.
-#[derive(Debug, Clone, PartialEq)]
-struct Undo {
-    service: ServiceName,
-    former: BTreeMap<InstanceId, LimitLayer>,
-}
-
-impl InstanceLimits {
-    pub(super) fn new(layers: LimitLayers) -> Self {
-        Self { layers, under_way: None, refusal: None }
-    }
-
-    /// By who says them.
-    pub fn layers(&self) -> LimitLayers {
-        self.layers
-    }
-
-    /// What the kernel is to enforce.
-    pub fn in_force(&self) -> GroupLimits {
-        self.layers.in_force()
-    }
-
-    /// When the change that is under way goes on even if nothing is heard.
-    pub fn deadline(&self) -> Option<Tick> {
-        self.under_way.as_ref().map(|under_way| under_way.deadline)
-    }
-
-    /// Why the last change that was asked for is not in force, if it is not.
-    pub fn refusal(&self) -> Option<&LimitsRefusal> {
-        self.refusal.as_ref()
-    }
-
-    /// The change that its run does not have yet.
-    pub fn change(&self) -> Option<ChangeId> {
-        self.under_way.as_ref().map(|under_way| under_way.change)
-    }
-}
 
 impl Node {
     /// Whether runs of the service do not have all of their limits yet.

@@ -20,6 +20,7 @@
 
 mod effect;
 mod event;
+mod instance_limits;
 mod invariants;
 mod limits;
 #[cfg(test)]
@@ -40,11 +41,11 @@ mod view;
 
 pub use effect::{Announcement, Effect, Remark, RemarkKind};
 pub use event::{
-    Check, Command, Event, ExitFacts, GroupState, LimitsRefusal, Memory, News, Notice, Replan,
-    SpawnFailure, Urgency, Usage,
+    ChangeId, Check, Command, Event, ExitFacts, GroupState, LimitsRefusal, Memory, News, Notice,
+    Replan, SpawnFailure, Urgency, Usage,
 };
+pub use instance_limits::InstanceLimits;
 pub use invariants::broken_invariant;
-pub use limits::{ChangeId, InstanceLimits};
 pub use node::{Goal, Instance, Membership, Node, Planned, Wanted};
 pub use phase::{Blame, Ended, Ending, GiveUpReason, Phase, StopReason, StopStep};
 pub use resume::{AdoptedRun, SavedNode, resume};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Remark, RemarkKind};
-use super::event::Memory;
-use super::limits::{ChangeId, InstanceLimits, LimitsChange};
+use super::event::{ChangeId, Memory};
+use super::instance_limits::{InstanceLimits, LimitsChange};
 use super::phase::{Ended, Phase};
 use super::rng::Rng;
 use crate::plan::{LimitLayers, Rules};

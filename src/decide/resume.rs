@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
-use super::event::{ExitFacts, GroupState, Memory};
-use super::limits::{ChangeId, InstanceLimits, confirm_limits};
+use super::event::{ChangeId, ExitFacts, GroupState, Memory};
+use super::instance_limits::InstanceLimits;
+use super::limits::confirm_limits;
 use super::node::{Effects, Goal, Instance, Membership, Node, Planned, Wanted};
 use super::order::advance;
 use super::phase::{Ended, Phase, StopStep};
