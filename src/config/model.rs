@@ -160,7 +160,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestartPolicy {
     Always,
-    /// Not after exit code 0.
+    /// Not after a success: exit code 0, or SIGHUP, SIGINT, SIGTERM or SIGPIPE.
     OnFailure,
     Never,
 }

@@ -133,7 +133,9 @@ impl Instance {
         let rules = &self.rules.restart;
         let policy = match rules.policy {
             RestartPolicy::Always => "always: however it ends",
-            RestartPolicy::OnFailure => "on_failure: not after a success",
+            RestartPolicy::OnFailure => {
+                "on_failure: not after exit code 0, SIGHUP, SIGINT, SIGTERM or SIGPIPE"
+            }
             RestartPolicy::Never => "never",
         };
         let counted = self.recent.iter().filter(|at| now.since(**at) < rules.window).count();
