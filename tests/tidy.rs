@@ -208,6 +208,11 @@ fn the_core_is_pure() {
             for word in IMPURE.iter().filter(|word| line.contains(*word)) {
                 problems.push(format!("{}: the core may not touch {word}", source.at(number)));
             }
+            let root = line.trim_start().strip_prefix("use ").map(first_word);
+            let known = ["std", "crate", "super", "serde"];
+            if let Some(root) = root.filter(|root| !known.contains(&root.as_str())) {
+                problems.push(format!("{}: {root} is an outside crate", source.at(number)));
+            }
         }
     }
     assert_none(problems);

@@ -5,7 +5,7 @@ use super::event::Replan;
 use super::limits::replan_limits;
 use super::node::{Effects, Instance, Membership, Node, Planned, Wanted};
 use super::phase::{Phase, StopReason};
-use super::step::{restart_run, want_down, want_up};
+use super::wanted::{restart_run, want_down, want_up};
 use crate::units::{InstanceId, Tick};
 
 /// Instances with the same rules and no need for another run do not notice.

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use super::effect::{Announcement, Effect, RemarkKind};
 use super::event::{Check, Command, Event, News, Notice, Urgency};
 use super::limits;
-use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
+use super::node::{Effects, Goal, Instance, Node};
 use super::order::{advance, wake_dependants};
 use super::phase::{Phase, StopReason, StopStep};
 use super::replan::{replan, restart_followers};
 use super::settle::{exited, never_started, settle};
 use super::stop::{KILL_PATIENCE, begin_stop, kill_now, next_stop_step};
+use super::wanted::{restart_run, want_down, want_up};
 use crate::plan::Readiness;
 use crate::units::{InstanceId, Pid, Tick};
 
@@ -125,52 +126,6 @@ fn with_needs(node: &Node, ids: BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {
         }
     }
     all
-}
-
-/// An operator wants it up. In a shutdown nothing is wanted up any more.
-pub(super) fn want_up(node: &mut Node, id: &InstanceId) {
-    if node.goal == Goal::Shutdown {
-        return;
-    }
-    let Some(instance) = node.instances.get_mut(id) else { return };
-    if instance.membership == Membership::Retiring {
-        return;
-    }
-    instance.wanted = Wanted::Up;
-    match instance.phase {
-        Phase::Stopped | Phase::Failed(_) | Phase::Backoff { .. } => {
-            instance.forgive();
-            instance.phase = Phase::Waiting;
-        }
-        Phase::Stopping { .. } | Phase::Clearing { .. } => {
-            instance.forgive();
-            instance.wanted = Wanted::Restart;
-        }
-        Phase::Waiting | Phase::Starting { .. } | Phase::Ready { .. } => {}
-    }
-}
-
-/// A run that is starting or ready, and wanted, is ended and followed by another.
-pub(super) fn restart_run(
-    id: &InstanceId,
-    instance: &mut Instance,
-    reason: StopReason,
-    now: Tick,
-    out: &mut Effects,
-) {
-    let lives = matches!(instance.phase, Phase::Starting { .. } | Phase::Ready { .. });
-    if lives && instance.wanted != Wanted::Down {
-        instance.wanted = Wanted::Restart;
-        begin_stop(id, instance, reason, now, out);
-    }
-}
-
-pub(super) fn want_down(node: &mut Node, id: &InstanceId) {
-    let Some(instance) = node.instances.get_mut(id) else { return };
-    instance.wanted = Wanted::Down;
-    if matches!(instance.phase, Phase::Failed(_)) {
-        instance.phase = Phase::Stopped;
-    }
 }
 
 fn on_news(node: &mut Node, id: &InstanceId, news: News, now: Tick, out: &mut Effects) {
