@@ -1,6 +1,7 @@
 //! What must hold after every step. Checked in debug builds, in every simulated history, and cheap
 //! enough to be read in one sitting.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::limits;
@@ -18,6 +19,9 @@ pub fn broken_invariant(node: &Node, now: Tick) -> Option<String> {
         .or_else(|| node.instances.iter().find_map(|(id, i)| instance_is_sound(id, i, now)))
         .or_else(|| shutdown_wants_nothing(node))
         .or_else(|| limits::broken_invariant(node))
+        .or_else(|| node.instances.disagreement())
+        .or_else(|| node.instances.iter().find_map(|(id, i)| waits_for_nobody(node, id, i)))
+        .or_else(|| stops_in_a_circle(node))
 }
 
 /// At most one live run an instance, and each in the index exactly once.
@@ -73,4 +77,46 @@ fn shutdown_wants_nothing(node: &Node) -> Option<String> {
         (Goal::Shutdown, Some((id, _))) => Some(format!("{id} is wanted up in a shutdown")),
         (Goal::Shutdown | Goal::Run, _) => None,
     }
+}
+
+/// What may go on does, in the step that lets it.
+fn waits_for_nobody(node: &Node, id: &InstanceId, instance: &Instance) -> Option<String> {
+    let may_start = node.goal == Goal::Run
+        && instance.phase == Phase::Waiting
+        && node.holders(id).next().is_none();
+    let may_stop = instance.is_to_stop() && node.must_stop_first(id).next().is_none();
+    if may_start || may_stop || instance.idles_unwanted() {
+        let (wanted, word) = (instance.wanted, instance.phase.word());
+        return Some(format!("{id} is {word}, wanted {wanted:?}, and waits for nobody"));
+    }
+    None
+}
+
+/// Every stop that waits for others can come: taking away, again and again, one that waits for
+/// none of those left takes away all.
+fn stops_in_a_circle(node: &Node) -> Option<String> {
+    if node.instances.census().waiting_to_stop == 0 {
+        return None;
+    }
+    let to_stop = |(_, instance): &(&InstanceId, &Instance)| instance.is_to_stop();
+    let waits_for = |id| node.must_stop_first(id).filter(to_stop).count();
+    let waiting = node.instances.iter().filter(to_stop).map(|(id, _)| (id, waits_for(id)));
+    let mut waiting: BTreeMap<&InstanceId, usize> = waiting.collect();
+    let free = waiting.iter().filter(|(_, others)| **others == 0);
+    let mut free: Vec<&InstanceId> = free.map(|(id, _)| *id).collect();
+    while let Some(id) = free.pop() {
+        waiting.remove(id);
+        let needs = node.instances.get(id).map(|instance| &instance.rules.needs);
+        let needs: BTreeSet<_> = needs.into_iter().flatten().collect();
+        for (needed, _) in needs.into_iter().flat_map(|need| node.instances.of(need)) {
+            if let Some(others) = waiting.get_mut(needed) {
+                *others -= 1;
+                if *others == 0 {
+                    free.push(needed);
+                }
+            }
+        }
+    }
+    let ids: Vec<String> = waiting.keys().map(ToString::to_string).collect();
+    (!ids.is_empty()).then(|| format!("these wait for each other to stop: {}", ids.join(", ")))
 }

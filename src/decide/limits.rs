@@ -262,14 +262,9 @@ pub(super) fn on_limits_refused(
     }
 }
 
-/// What is due at or before now.
-pub(super) fn on_tick(node: &mut Node, now: Tick, out: &mut Effects) {
-    if node.limit_changes.is_empty() {
-        return;
-    }
+/// Of the instances for which something is due at or before now.
+pub(super) fn on_tick(node: &mut Node, due: BTreeSet<InstanceId>, now: Tick, out: &mut Effects) {
     let is_due = |i: &Instance| i.limits.deadline().is_some_and(|deadline| deadline <= now);
-    let due: Vec<InstanceId> =
-        node.instances.iter().filter(|(_, i)| is_due(i)).map(|(id, _)| id.clone()).collect();
     for id in due {
         // The undoing of another one's may have begun a change for this one too.
         if !node.instances.get(&id).is_some_and(is_due) {
@@ -334,7 +329,7 @@ pub(super) fn surplus(used: Option<ByteSize>, target: ByteSize) -> u64 {
 
 /// What does not hold of the changes that are under way.
 pub(super) fn broken_invariant(node: &Node) -> Option<String> {
-    for (id, instance) in &node.instances {
+    for (id, instance) in node.instances.iter() {
         let Some(change) = instance.limits.change() else { continue };
         if run_with_process(instance).is_none() {
             return Some(format!("limits of {id} change, and it has no process"));

@@ -20,7 +20,9 @@
 
 mod effect;
 mod event;
+mod instance;
 mod instance_limits;
+mod instances;
 mod invariants;
 mod limits;
 #[cfg(test)]

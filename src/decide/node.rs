@@ -1,20 +1,22 @@
 //! The one value that holds all supervision state. Owned by one task, changed only by `step`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::effect::{Effect, Remark, RemarkKind};
-use super::event::{ChangeId, Memory};
-use super::instance_limits::{InstanceLimits, LimitsChange};
-use super::phase::{Ended, Phase};
+use super::event::ChangeId;
+use super::instance_limits::LimitsChange;
+use super::instances::Instances;
 use super::rng::Rng;
 use crate::plan::{LimitLayers, Rules};
 use crate::units::{InstanceId, RunId, Tick};
 
+pub use super::instance::{Instance, Membership, Wanted};
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    pub(super) instances: BTreeMap<InstanceId, Instance>,
+    pub(super) instances: Instances,
     /// Which instance a live run belongs to: the inverse of `Phase::run`.
     pub(super) runs: BTreeMap<RunId, InstanceId>,
     pub(super) next_run: RunId,
@@ -32,28 +34,6 @@ pub enum Goal {
     Shutdown,
 }
 
-/// One instance: what it should do, where it stands, and its past as far as it matters.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Instance {
-    pub rules: Rules,
-    pub limits: InstanceLimits,
-    pub wanted: Wanted,
-    pub membership: Membership,
-    pub phase: Phase,
-    /// Restarts in a row without a stable run between them; sets the next delay.
-    pub attempt: u32,
-    /// When counted restarts were decided, oldest first, none older than the window.
-    pub recent: VecDeque<Tick>,
-    /// Starts that followed an end nobody asked for, since the node began.
-    pub restarts: u64,
-    pub last: Option<Ended>,
-    /// What the service last said of itself (`STATUS=`).
-    pub status_text: String,
-    pub last_check: Option<(Tick, bool)>,
-    /// Of the present run.
-    pub memory: Memory,
-}
-
 /// What a plan says of one instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
@@ -68,31 +48,17 @@ impl From<Rules> for Planned {
     }
 }
 
-/// Whether the instance is part of the plan in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Membership {
-    Planned,
-    /// It is stopped, and removed as soon as it rests. Nobody waits for it.
-    Retiring,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Wanted {
-    Up,
-    /// Up, and the run that is ending is followed by another whatever its policy says: an operator
-    /// or a new plan asked for it.
-    Restart,
-    Down,
-}
-
 impl Node {
     /// Every instance wanted up and waiting; nothing happens before the first `step`.
     pub fn new(
         planned: impl IntoIterator<Item = (InstanceId, impl Into<Planned>)>,
         seed: u64,
     ) -> Self {
-        let planned = planned.into_iter();
-        let instances = planned.map(|(id, planned)| (id, Instance::new(planned.into()))).collect();
+        let mut instances = Instances::default();
+        for (id, planned) in planned {
+            let Planned { rules, limits } = planned.into();
+            instances.insert(id, Instance::new(rules, limits));
+        }
         Self {
             instances,
             runs: BTreeMap::new(),
@@ -129,33 +95,7 @@ impl Node {
 
     /// The next time at which a `Tick` is due.
     pub fn next_deadline(&self) -> Option<Tick> {
-        let deadlines = |i: &Instance| [i.phase.deadline(), i.limits.deadline()];
-        self.instances.values().flat_map(deadlines).flatten().min()
-    }
-}
-
-impl Instance {
-    pub(super) fn new(planned: Planned) -> Self {
-        Self {
-            rules: planned.rules,
-            limits: InstanceLimits::new(planned.limits),
-            wanted: Wanted::Up,
-            membership: Membership::Planned,
-            phase: Phase::Waiting,
-            attempt: 0,
-            recent: VecDeque::new(),
-            restarts: 0,
-            last: None,
-            status_text: String::new(),
-            last_check: None,
-            memory: Memory::default(),
-        }
-    }
-
-    /// An operator's start: what went wrong before no longer counts.
-    pub(super) fn forgive(&mut self) {
-        self.attempt = 0;
-        self.recent.clear();
+        self.instances.next_deadline()
     }
 }
 

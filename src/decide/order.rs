@@ -1,5 +1,7 @@
 //! Who waits for whom: starts follow the dependencies, stops go against them.
 
+use std::collections::BTreeSet;
+
 use super::effect::{Announcement, Effect, RemarkKind};
 use super::node::{Effects, Goal, Instance, Membership, Node, Wanted};
 use super::phase::{Phase, StopReason};
@@ -7,30 +9,32 @@ use super::stop::begin_stop;
 use super::view::Hold;
 use crate::units::{InstanceId, RunId, ServiceName, Tick};
 
-/// After every event: lets everything go on that no longer has to wait.
+/// After every event: lets everything go on that no longer has to wait. Looks at what the event
+/// touched and at those who may have waited for that.
 pub(super) fn advance(node: &mut Node, now: Tick, out: &mut Effects) {
-    rest_what_is_unwanted(node, out);
-    remove_what_is_retired(node, out);
-    stop_what_nobody_needs(node, now, out);
-    start_what_may_start(node, now, out);
+    let touched = node.instances.take_touched();
+    rest_what_is_unwanted(node, &touched, out);
+    let concerned = node.concerned_by(touched);
+    remove_what_is_retired(node, &concerned, out);
+    stop_what_nobody_needs(node, &concerned, now, out);
+    start_what_may_start(node, &concerned, now, out);
+    // What began to stop or to start lets nobody else go on.
+    node.instances.take_touched();
     announce(node, out);
 }
 
 /// Unwanted instances without a process rest at once.
-fn rest_what_is_unwanted(node: &mut Node, out: &mut Effects) {
-    for (id, instance) in &mut node.instances {
-        let idle = matches!(instance.phase, Phase::Waiting | Phase::Backoff { .. });
-        if instance.wanted == Wanted::Down && idle {
+fn rest_what_is_unwanted(node: &mut Node, touched: &BTreeSet<InstanceId>, out: &mut Effects) {
+    for id in node.those(touched, Instance::idles_unwanted) {
+        if let Some(instance) = node.instances.get_mut(&id) {
             instance.phase = Phase::Stopped;
-            out.note(id, None, RemarkKind::Stopped);
+            out.note(&id, None, RemarkKind::Stopped);
         }
     }
 }
 
-fn remove_what_is_retired(node: &mut Node, out: &mut Effects) {
-    let goes = |i: &Instance| i.membership == Membership::Retiring && i.phase.is_at_rest();
-    let all = node.instances.iter().filter(|(_, instance)| goes(instance));
-    for id in all.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+fn remove_what_is_retired(node: &mut Node, concerned: &BTreeSet<InstanceId>, out: &mut Effects) {
+    for id in node.those(concerned, Instance::is_retired) {
         node.instances.remove(&id);
         out.note(&id, None, RemarkKind::Retired);
         out.push(Effect::Retire { instance: id });
@@ -40,16 +44,16 @@ fn remove_what_is_retired(node: &mut Node, out: &mut Effects) {
 /// Unwanted instances with a process are stopped once all that need them, and are unwanted too,
 /// rest. One that is needed by something that stays up is stopped all the same: its operator said
 /// so.
-fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Effects) {
-    let due: Vec<InstanceId> = node
-        .instances
-        .iter()
-        .filter(|(_, instance)| instance.wanted == Wanted::Down)
-        .filter(|(_, i)| matches!(i.phase, Phase::Starting { .. } | Phase::Ready { .. }))
-        .filter(|(id, _)| node.stops_first(id).is_empty())
-        .map(|(id, _)| id.clone())
-        .collect();
-    for id in due {
+fn stop_what_nobody_needs(
+    node: &mut Node,
+    concerned: &BTreeSet<InstanceId>,
+    now: Tick,
+    out: &mut Effects,
+) {
+    for id in node.those(concerned, Instance::is_to_stop) {
+        if node.must_stop_first(&id).next().is_some() {
+            continue;
+        }
         if let Some(instance) = node.instances.get_mut(&id) {
             let reason = match (node.goal, instance.membership) {
                 (Goal::Shutdown, _) => StopReason::Shutdown,
@@ -61,30 +65,35 @@ fn stop_what_nobody_needs(node: &mut Node, now: Tick, out: &mut Effects) {
     }
 }
 
-fn start_what_may_start(node: &mut Node, now: Tick, out: &mut Effects) {
+fn start_what_may_start(
+    node: &mut Node,
+    concerned: &BTreeSet<InstanceId>,
+    now: Tick,
+    out: &mut Effects,
+) {
     if node.goal == Goal::Shutdown {
         return;
     }
-    let due: Vec<InstanceId> = node
-        .instances
-        .iter()
-        .filter(|(_, instance)| instance.phase == Phase::Waiting)
-        .filter(|(id, _)| node.holds(id).is_empty())
-        .map(|(id, _)| id.clone())
-        .collect();
-    for id in due {
-        let run = node.next_run;
-        node.next_run = run.next();
-        spawn(node, &id, run, now, out);
+    for id in node.those(concerned, |instance| instance.phase == Phase::Waiting) {
+        if node.holders(&id).next().is_none() {
+            let run = node.next_run;
+            node.next_run = run.next();
+            spawn(node, &id, run, now, out);
+        }
     }
 }
 
 /// What needs this service and waits out a back-off may have failed for want of it: its delays
 /// begin anew, now. What was counted stays counted.
 pub(super) fn wake_dependants(node: &mut Node, back: &ServiceName) {
-    for instance in node.instances.values_mut() {
-        let backs_off = matches!(instance.phase, Phase::Backoff { .. });
-        if backs_off && instance.rules.needs.contains(back) {
+    let sleeps = |instance: &Instance| {
+        matches!(instance.phase, Phase::Backoff { .. }) && instance.rules.needs.contains(back)
+    };
+    let naming = node.instances.naming(back);
+    let asleep: Vec<InstanceId> =
+        naming.filter(|(_, instance)| sleeps(instance)).map(|(id, _)| id.clone()).collect();
+    for id in asleep {
+        if let Some(instance) = node.instances.get_mut(&id) {
             instance.attempt = 0;
             instance.phase = Phase::Waiting;
         }
@@ -104,36 +113,95 @@ fn spawn(node: &mut Node, id: &InstanceId, run: RunId, now: Tick, out: &mut Effe
 }
 
 fn announce(node: &mut Node, out: &mut Effects) {
+    let census = node.instances.census();
     match node.goal {
-        Goal::Run if !node.announced && node.is_settled() => {
+        // Nothing is on its way. What waits now waits for good: whom it waits for is neither ready
+        // nor under way, so it has failed, or waits itself for one that has.
+        Goal::Run if !node.announced && census.under_way == 0 => {
             node.announced = true;
             out.push(Effect::Announce(Announcement::Ready));
         }
-        Goal::Shutdown if node.instances.values().all(|i| i.phase.is_at_rest()) => {
+        Goal::Shutdown if census.at_rest == node.instances.len() => {
             out.push(Effect::Announce(Announcement::Stopped));
         }
         Goal::Run | Goal::Shutdown => {}
     }
 }
 
+impl Instance {
+    pub(super) fn idles_unwanted(&self) -> bool {
+        let idle = matches!(self.phase, Phase::Waiting | Phase::Backoff { .. });
+        self.wanted == Wanted::Down && idle
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.membership == Membership::Retiring && self.phase.is_at_rest()
+    }
+
+    pub(super) fn is_to_stop(&self) -> bool {
+        let lives = matches!(self.phase, Phase::Starting { .. } | Phase::Ready { .. });
+        self.wanted == Wanted::Down && lives
+    }
+
+    /// Whether those that need it may start for its part: it serves, was stopped on purpose, has
+    /// done its work, or is no longer part of the plan.
+    fn holds_nobody(&self) -> bool {
+        let met = matches!(self.phase, Phase::Ready { .. } | Phase::Stopped);
+        met || self.membership == Membership::Retiring
+    }
+
+    /// Whether those that it needs wait with their stop until it rests.
+    fn stops_first(&self) -> bool {
+        self.wanted == Wanted::Down && !self.phase.is_at_rest()
+    }
+}
+
 impl Node {
+    /// The touched ones, and those who may have waited for what they have become.
+    fn concerned_by(&self, touched: BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {
+        let mut concerned = BTreeSet::new();
+        for id in &touched {
+            let Some(instance) = self.instances.get(id) else { continue };
+            if instance.holds_nobody() {
+                concerned.extend(self.instances.naming(&id.service).map(|(id, _)| id.clone()));
+            }
+            if !instance.stops_first() {
+                let needed = instance.rules.needs.iter().flat_map(|need| self.instances.of(need));
+                let to_stop = needed.filter(|(_, needed)| needed.is_to_stop());
+                concerned.extend(to_stop.map(|(id, _)| id.clone()));
+            }
+        }
+        concerned.extend(touched);
+        concerned
+    }
+
+    fn those(
+        &self,
+        among: &BTreeSet<InstanceId>,
+        are: impl Fn(&Instance) -> bool,
+    ) -> Vec<InstanceId> {
+        let found = among.iter().filter(|id| self.instances.get(id).is_some_and(&are));
+        found.cloned().collect()
+    }
+
     /// What keeps a waiting instance from starting, in the order of its `needs`; empty: nothing.
     ///
     /// A need is met when all its instances are ready. One that rests because it was stopped on
     /// purpose, or has done its work, holds nobody back; one that failed does.
     pub fn holds(&self, id: &InstanceId) -> Vec<Hold> {
-        let Some(instance) = self.instances.get(id) else { return Vec::new() };
-        let needs = instance.rules.needs.iter();
-        needs
-            .filter_map(|service| {
-                let blocking = self.instances.iter().find(|(other, state)| {
-                    let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
-                    let stays = state.membership == Membership::Planned;
-                    other.service == *service && stays && !met
-                });
-                blocking.map(|(other, state)| Hold { on: other.clone(), phase: state.phase.word() })
-            })
-            .collect()
+        let holders = self.holders(id);
+        holders.map(|(on, state)| Hold { on: on.clone(), phase: state.phase.word() }).collect()
+    }
+
+    /// The first instance of each need that is not met.
+    pub(super) fn holders(
+        &self,
+        id: &InstanceId,
+    ) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+        let needs = self.instances.get(id).map(|instance| &instance.rules.needs);
+        needs.into_iter().flatten().filter_map(|service| {
+            self.instances.of(service).find(|(_, state)| !state.holds_nobody())
+        })
     }
 
     pub(super) fn is_ready(&self, id: &InstanceId) -> bool {
@@ -142,50 +210,51 @@ impl Node {
 
     /// The unwanted instances that must rest before this one is stopped.
     pub fn stops_first(&self, id: &InstanceId) -> Vec<InstanceId> {
-        self.instances
-            .iter()
-            .filter(|(_, other)| other.rules.needs.contains(&id.service))
-            .filter(|(_, other)| other.wanted == Wanted::Down && !other.phase.is_at_rest())
-            .map(|(other, _)| other.clone())
-            .collect()
+        self.must_stop_first(id).map(|(other, _)| other.clone()).collect()
     }
 
-    /// Whether nothing is on its way up: every instance is ready, rests, or is held by one that
-    /// rests without being able to serve.
-    fn is_settled(&self) -> bool {
-        self.instances.iter().all(|(id, instance)| match instance.phase {
-            Phase::Ready { .. } | Phase::Stopped | Phase::Failed(_) => true,
-            Phase::Waiting => self.is_held_for_good(id),
-            Phase::Starting { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. }
-            | Phase::Backoff { .. } => false,
-        })
+    pub(super) fn must_stop_first(
+        &self,
+        id: &InstanceId,
+    ) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+        let naming = self.instances.naming(&id.service);
+        naming.filter(|(_, other)| other.stops_first() && other.rules.needs.contains(&id.service))
     }
 
-    /// Whether a chain of needs leads to a failed instance. Ends because needs have no cycles.
+    /// Whether a chain of needs leads to a failed instance. Looks at every instance once.
     pub fn is_held_for_good(&self, id: &InstanceId) -> bool {
-        self.holds(id).iter().any(|hold| match self.instances.get(&hold.on) {
-            Some(other) => match other.phase {
-                Phase::Failed(_) => true,
-                Phase::Waiting => self.is_held_for_good(&hold.on),
-                Phase::Stopped
-                | Phase::Starting { .. }
-                | Phase::Ready { .. }
-                | Phase::Stopping { .. }
-                | Phase::Clearing { .. }
-                | Phase::Backoff { .. } => false,
-            },
-            None => false,
-        })
+        let mut seen = BTreeSet::from([id]);
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            for (other, state) in self.holders(id) {
+                match state.phase {
+                    Phase::Failed(_) => return true,
+                    Phase::Waiting if seen.insert(other) => open.push(other),
+                    Phase::Stopped
+                    | Phase::Waiting
+                    | Phase::Starting { .. }
+                    | Phase::Ready { .. }
+                    | Phase::Stopping { .. }
+                    | Phase::Clearing { .. }
+                    | Phase::Backoff { .. } => {}
+                }
+            }
+        }
+        false
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::decide::samples::rules;
-    use crate::decide::{Event, ExitFacts, GroupState, News, step};
+    use crate::decide::step::take;
+    use crate::decide::{
+        Command, Ended, Ending, Event, ExitFacts, GiveUpReason, GroupState, News, SpawnFailure,
+        Urgency, step,
+    };
     use crate::units::{ExitStatus, Pid};
 
     fn tell(node: &mut Node, id: &InstanceId, news: News) {
@@ -219,5 +288,119 @@ mod tests {
         come_up(&mut node, &db);
         assert_eq!(word(&node, &web), "starting", "its need is back");
         assert_eq!(node.instance(&web).unwrap().recent.len(), 2, "what was counted stays");
+    }
+
+    /// What one event costs: the instances that are looked at for it.
+    fn looks(node: &mut Node, event: Event) -> usize {
+        node.instances.looks.set(0);
+        take(node, Tick::ZERO, event);
+        node.instances.looks.get()
+    }
+
+    fn news(node: &Node, id: &InstanceId, news: News) -> Event {
+        Event::News { run: node.instance(id).unwrap().run().unwrap(), news }
+    }
+
+    fn end(code: u8) -> News {
+        let facts = ExitFacts { status: ExitStatus::Code(code.into()), oom_kills: 0 };
+        News::Exited { facts, group: GroupState::Empty }
+    }
+
+    fn name(layer: usize, place: usize) -> String {
+        format!("s{layer}x{place}")
+    }
+
+    /// Each service needs all of the layer before its own.
+    fn layered(layers: usize, width: usize) -> (Node, Vec<InstanceId>) {
+        let all = (0..layers).flat_map(|layer| (0..width).map(move |place| (layer, place)));
+        let services: Vec<_> = all
+            .map(|(layer, place)| {
+                let before = layer.checked_sub(1).into_iter();
+                let needs: Vec<String> = before
+                    .flat_map(|before| (0..width).map(move |place| name(before, place)))
+                    .collect();
+                let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+                (format!("{}-0", name(layer, place)).parse().unwrap(), rules(&needs))
+            })
+            .collect();
+        let ids = services.iter().map(|(id, _): &(InstanceId, _)| id.clone()).collect();
+        (Node::new(services, 1), ids)
+    }
+
+    #[test]
+    fn an_event_costs_no_more_with_a_thousand_services_than_with_ten() {
+        let costs = [10, 1000].map(|count| {
+            let (mut node, ids) = layered(1, count);
+            take(&mut node, Tick::ZERO, Event::Tick);
+            for id in &ids {
+                for sign in [News::Spawned { pid: Pid(7) }, News::Executed] {
+                    let event = news(&node, id, sign);
+                    take(&mut node, Tick::ZERO, event);
+                }
+            }
+            let id = &ids[3];
+            let all = BTreeSet::from([id.clone()]);
+            let crash = news(&node, id, end(1));
+            let crash = looks(&mut node, crash);
+            let spawned = news(&node, id, News::Spawned { pid: Pid(8) });
+            let spawned = looks(&mut node, spawned);
+            let ready = news(&node, id, News::Executed);
+            let ready = looks(&mut node, ready);
+            let time = looks(&mut node, Event::Tick);
+            let stop = looks(&mut node, Event::Command(Command::Stop(all)));
+            let gone = news(&node, id, end(0));
+            let gone = looks(&mut node, gone);
+            assert_eq!(node.instance(id).unwrap().phase, Phase::Stopped);
+            [crash, spawned, ready, time, stop, gone]
+        });
+        assert_eq!(costs[0], costs[1]);
+        assert!(costs[0].iter().all(|looks| *looks < 20), "{costs:?}");
+    }
+
+    #[test]
+    fn an_event_in_a_layered_graph_costs_what_two_layers_cost() {
+        const WIDTH: usize = 16;
+        let (mut node, ids) = layered(60, WIDTH);
+        take(&mut node, Tick::ZERO, Event::Tick);
+        let mut most = 0;
+        for id in &ids {
+            for sign in [News::Spawned { pid: Pid(7) }, News::Executed] {
+                let event = news(&node, id, sign);
+                most = most.max(looks(&mut node, event));
+            }
+        }
+        assert!(node.is_announced(), "all of it is up");
+        take(&mut node, Tick::ZERO, Event::Command(Command::Shutdown(Urgency::Orderly)));
+        for id in ids.iter().rev() {
+            let event = news(&node, id, end(0));
+            most = most.max(looks(&mut node, event));
+        }
+        assert!(node.instances().all(|(_, instance)| instance.phase == Phase::Stopped));
+        assert!(most <= 3 * WIDTH * WIDTH, "{most}");
+    }
+
+    #[test]
+    fn whether_something_is_held_for_good_is_found_by_looking_once_at_each() {
+        let (mut node, ids) = layered(60, 16);
+        take(&mut node, Tick::ZERO, Event::Tick);
+        let (last, needs) = (ids.last().unwrap(), 59 * 16 * 16);
+        let asked = |node: &Node| {
+            node.instances.looks.set(0);
+            (node.is_held_for_good(last), node.instances.looks.get() <= 2 * needs)
+        };
+        assert_eq!(asked(&node), (false, true), "the first layer is on its way");
+        let give_up = GiveUpReason::TooManyRestarts {
+            restarts: 5,
+            window: Duration::from_secs(300),
+            last: ended(),
+        };
+        node.instances.get_mut(&ids[15]).unwrap().phase = Phase::Failed(give_up);
+        assert_eq!(asked(&node), (true, true), "one of it has failed");
+    }
+
+    fn ended() -> Ended {
+        let how = Ending::NeverStarted(SpawnFailure("no memory".to_owned()));
+        let (run, at, lasted) = (RunId::FIRST, Tick::ZERO, Duration::ZERO);
+        Ended { run, pid: None, at, how, asked: None, lasted, ready_for: None }
     }
 }

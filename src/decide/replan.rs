@@ -3,7 +3,7 @@
 
 use super::event::Replan;
 use super::limits::replan_limits;
-use super::node::{Effects, Instance, Membership, Node, Planned, Wanted};
+use super::node::{Effects, Instance, Membership, Node, Wanted};
 use super::phase::{Phase, StopReason};
 use super::wanted::{restart_run, want_down, want_up};
 use crate::units::{InstanceId, Tick};
@@ -30,7 +30,7 @@ pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Effects
             }
             None => {
                 let limits = limits.remove(&id).unwrap_or_default();
-                node.instances.insert(id, Instance::new(Planned { rules, limits }));
+                node.instances.insert(id, Instance::new(rules, limits));
             }
         }
     }
@@ -72,9 +72,14 @@ pub(super) fn restart_followers(node: &mut Node, back: &InstanceId, now: Tick, o
         return;
     };
     let leading = leader.phase.run();
-    for (id, instance) in &mut node.instances {
-        let follows = instance.rules.restart_with.contains(&back.service);
-        if follows && instance.phase.run() < leading {
+    let follows = |instance: &Instance| {
+        instance.rules.restart_with.contains(&back.service) && instance.phase.run() < leading
+    };
+    let naming = node.instances.naming(&back.service);
+    let followers: Vec<InstanceId> =
+        naming.filter(|(_, instance)| follows(instance)).map(|(id, _)| id.clone()).collect();
+    for id in &followers {
+        if let Some(instance) = node.instances.get_mut(id) {
             restart_run(id, instance, StopReason::With(back.service.clone()), now, out);
         }
     }

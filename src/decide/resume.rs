@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::Effect;
 use super::event::{ChangeId, ExitFacts, GroupState, Memory};
 use super::instance_limits::InstanceLimits;
+use super::instances::Instances;
 use super::limits::confirm_limits;
 use super::node::{Effects, Goal, Instance, Membership, Node, Planned, Wanted};
 use super::order::advance;
@@ -110,7 +111,7 @@ pub fn resume(
     let first_unsaved = saved.next_run;
     let after_adopted = adopted.values().map(|adopted| adopted.run.next()).max();
     let mut node = Node {
-        instances: BTreeMap::new(),
+        instances: Instances::default(),
         runs: BTreeMap::new(),
         next_run: RunId(after_adopted.unwrap_or(first_unsaved).max(first_unsaved).0 + UNSAVED_RUNS),
         rng: saved.rng,
@@ -139,9 +140,10 @@ pub fn resume(
         }
         node.instances.insert(id, instance);
     }
-    for (id, planned) in planned {
-        let new = || Instance::new(planned.clone());
-        node.instances.entry(id.clone()).or_insert_with(new);
+    for (id, Planned { rules, limits }) in planned {
+        if !node.instances.contains_key(id) {
+            node.instances.insert(id.clone(), Instance::new(rules.clone(), *limits));
+        }
     }
     confirm_limits(&mut node, adopted.keys().cloned(), now, &mut out);
     advance(&mut node, now, &mut out);

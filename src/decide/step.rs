@@ -19,6 +19,13 @@ use crate::units::{InstanceId, Pid, Tick};
 /// Applies one event at one time. Deterministic: the same state, time and event give the same
 /// state and the same effects, which are to be carried out in their order.
 pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
+    let effects = take(node, now, event);
+    debug_assert_eq!(super::invariants::broken_invariant(node, now), None);
+    effects
+}
+
+/// [`step`], unchecked.
+pub(super) fn take(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
     let mut out = Effects::default();
     match event {
         Event::Tick => on_tick(node, now, &mut out),
@@ -41,12 +48,13 @@ pub fn step(node: &mut Node, now: Tick, event: Event) -> Vec<Effect> {
         }
     }
     advance(node, now, &mut out);
-    debug_assert_eq!(super::invariants::broken_invariant(node, now), None);
     out.0
 }
 
 fn on_tick(node: &mut Node, now: Tick, out: &mut Effects) {
-    for (id, instance) in &mut node.instances {
+    let due = node.instances.due(now);
+    for id in &due {
+        let Some(instance) = node.instances.get_mut(id) else { continue };
         if instance.phase.deadline().is_none_or(|deadline| deadline > now) {
             continue;
         }
@@ -63,7 +71,7 @@ fn on_tick(node: &mut Node, now: Tick, out: &mut Effects) {
             Phase::Stopped | Phase::Waiting | Phase::Failed(_) => {}
         }
     }
-    limits::on_tick(node, now, out);
+    limits::on_tick(node, due, now, out);
 }
 
 fn on_command(node: &mut Node, command: Command, now: Tick, out: &mut Effects) {
@@ -107,8 +115,10 @@ fn shut_down(node: &mut Node, urgency: Urgency, now: Tick, out: &mut Effects) {
     match urgency {
         Urgency::Orderly => {}
         Urgency::Now => {
-            for (id, instance) in &mut node.instances {
-                kill_now(id, instance, now, out);
+            for id in &ids {
+                if let Some(instance) = node.instances.get_mut(id) {
+                    kill_now(id, instance, now, out);
+                }
             }
         }
     }
@@ -120,9 +130,9 @@ fn with_needs(node: &Node, ids: BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {
     let mut open: Vec<InstanceId> = ids.into_iter().collect();
     while let Some(id) = open.pop() {
         let Some(instance) = node.instances.get(&id) else { continue };
-        let needs = &instance.rules.needs;
-        if all.insert(id.clone()) {
-            open.extend(node.instances.keys().filter(|i| needs.contains(&i.service)).cloned());
+        if all.insert(id) {
+            let needed = instance.rules.needs.iter().flat_map(|need| node.instances.of(need));
+            open.extend(needed.map(|(needed, _)| needed.clone()));
         }
     }
     all

@@ -40,35 +40,19 @@ impl NodePhase {
 
 impl Node {
     pub fn phase(&self) -> NodePhase {
-        let serves = |i: &Instance| match i.phase {
-            Phase::Ready { .. } => true,
-            Phase::Stopped => true,
-            Phase::Waiting
-            | Phase::Starting { .. }
-            | Phase::Stopping { .. }
-            | Phase::Clearing { .. }
-            | Phase::Backoff { .. }
-            | Phase::Failed(_) => i.wanted == Wanted::Down,
-        };
         match self.goal {
             Goal::Shutdown => NodePhase::Stopping,
             Goal::Run if !self.announced => NodePhase::Starting,
-            Goal::Run if self.instances.values().all(serves) => NodePhase::Ready,
+            Goal::Run if self.instances.census().as_wanted == self.instances.len() => {
+                NodePhase::Ready
+            }
             Goal::Run => NodePhase::Degraded,
         }
     }
 
     /// Whether something is under way and not late: a start, a back-off, a stop before its kill.
     pub fn is_moving(&self) -> bool {
-        self.instances.values().any(|instance| match &instance.phase {
-            Phase::Starting { .. } | Phase::Backoff { .. } => true,
-            Phase::Stopping { stop_step, .. } => *stop_step < StopStep::Kill,
-            Phase::Stopped
-            | Phase::Waiting
-            | Phase::Ready { .. }
-            | Phase::Clearing { .. }
-            | Phase::Failed(_) => false,
-        })
+        self.instances.census().moving > 0
     }
 
     /// The instances that a service's or an instance's name stands for; empty: there is none.
