@@ -1,11 +1,14 @@
 //! A new plan for a node that runs: what stays, what is started anew, what is retired; and who
 //! restarts because another did.
 
+use std::collections::BTreeMap;
+
 use super::event::Replan;
 use super::limits::replan_limits;
 use super::node::{Effects, Instance, Membership, Node, Wanted};
 use super::phase::{Phase, StopReason};
 use super::wanted::{restart_run, want_down, want_up};
+use crate::plan::Rules;
 use crate::units::{InstanceId, Tick};
 
 /// Instances with the same rules and no need for another run do not notice.
@@ -17,6 +20,7 @@ pub(super) fn replan(node: &mut Node, plan: Replan, now: Tick, out: &mut Effects
         want_down(node, &id);
         if let Some(instance) = node.instances.get_mut(&id) {
             instance.membership = Membership::Retiring;
+            instance.take_needs_of(first_of_service(&id, &rules));
         }
     }
     for (id, rules) in rules {
@@ -85,9 +89,29 @@ pub(super) fn restart_followers(node: &mut Node, back: &InstanceId, now: Tick, o
     }
 }
 
+/// What the plan says of the first instance of the same service.
+pub(super) fn first_of_service<'p, P>(
+    id: &InstanceId,
+    plan: &'p BTreeMap<InstanceId, P>,
+) -> Option<&'p P> {
+    let first = InstanceId::new(id.service.clone(), 0);
+    let found = plan.range(first..).next().filter(|(other, _)| other.service == id.service);
+    found.map(|(_, planned)| planned)
+}
+
 impl Instance {
+    /// What is retired while others of its service stay stops in the order that holds for them. By
+    /// the needs of an older plan it could wait for one that waits for it by those of this one. The
+    /// needs of a service that has gone are those of the last plan that had it: a circle of them
+    /// would be one in a single plan.
+    pub(super) fn take_needs_of(&mut self, sibling: Option<&Rules>) {
+        if let Some(rules) = sibling {
+            self.rules.needs.clone_from(&rules.needs);
+        }
+    }
+
     /// What was counted by the old rules is kept as far as the new ones can hold it.
-    fn take_rules(&mut self, rules: crate::plan::Rules, now: Tick) {
+    fn take_rules(&mut self, rules: Rules, now: Tick) {
         let same_watchdog = self.rules.watchdog == rules.watchdog;
         self.rules = rules;
         let limit = usize::try_from(self.rules.restart.max_restarts).unwrap_or(usize::MAX);
@@ -105,7 +129,9 @@ mod tests {
 
     use super::*;
     use crate::decide::samples::rules;
-    use crate::decide::{Command, Effect, Event, ExitFacts, GroupState, News, step};
+    use crate::decide::{
+        Announcement, Command, Effect, Event, ExitFacts, GroupState, News, Urgency, resume, step,
+    };
     use crate::units::{ExitStatus, Pid};
 
     fn id(name: &str) -> InstanceId {
@@ -190,7 +216,7 @@ mod tests {
         let mut node = up(&["leader-0", "late-0"]);
         let follows = |name: &str| {
             let restart_with = vec!["leader".parse().unwrap()];
-            (id(name), crate::plan::Rules { restart_with, ..rules(&[]) })
+            (id(name), Rules { restart_with, ..rules(&[]) })
         };
         let all = BTreeMap::from([(id("leader-0"), rules(&[])), follows("late-0")]);
         let replan = Replan { rules: all, limits: BTreeMap::new(), relaunch: BTreeSet::new() };
@@ -206,5 +232,74 @@ mod tests {
         end(&mut node, "leader-0");
         come_up(&mut node, "leader-0");
         assert_eq!(node.instance(&id("late-0")).unwrap().phase.word(), "stopping");
+    }
+
+    /// `x` needs `d`, and `r` does until the plan turns it round: then `d` needs `r`.
+    fn plan_of(turned: bool, names: &[&str]) -> BTreeMap<InstanceId, Rules> {
+        let needs = |name: &str| match (name.split('-').next().unwrap(), turned) {
+            ("x", _) | ("r", false) => rules(&["d"]),
+            ("d", true) => rules(&["r"]),
+            _ => rules(&[]),
+        };
+        names.iter().map(|name| (id(name), needs(name))).collect()
+    }
+
+    fn replan_to(node: &mut Node, rules: BTreeMap<InstanceId, Rules>) {
+        let replan = Replan { rules, relaunch: BTreeSet::new() };
+        step(node, Tick::ZERO, Event::Command(Command::Replan(replan)));
+    }
+
+    /// `stop d x` is under way, and `d` waits for `x`.
+    fn in_a_stop() -> Node {
+        let mut node = Node::new(plan_of(false, &["d-0", "r-0", "r-1", "x-0"]), 1);
+        step(&mut node, Tick::ZERO, Event::Tick);
+        for name in ["d-0", "r-0", "r-1", "x-0"] {
+            come_up(&mut node, name);
+        }
+        let both = BTreeSet::from([id("d-0"), id("x-0")]);
+        step(&mut node, Tick::ZERO, Event::Command(Command::Stop(both)));
+        node
+    }
+
+    /// Whoever is told to stop does. Gives those that rested, in their order.
+    fn all_that_stop(node: &mut Node) -> Vec<String> {
+        let mut order = Vec::new();
+        loop {
+            let stopping = |(_, i): &(&InstanceId, &Instance)| i.phase.word() == "stopping";
+            let next = node.instances().find(stopping).map(|(id, _)| id.to_string());
+            let Some(next) = next else { return order };
+            end(node, &next);
+            order.push(next);
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_when_a_reload_turns_a_need_round_and_scales_down() {
+        let mut node = in_a_stop();
+        replan_to(&mut node, plan_of(true, &["d-0", "r-0", "x-0"]));
+        assert_eq!(all_that_stop(&mut node), ["x-0", "d-0", "r-1"]);
+        let effects = step(&mut node, Tick::ZERO, Event::Command(Command::Shutdown(Urgency::Now)));
+        assert!(!effects.contains(&Effect::Announce(Announcement::Stopped)), "r-0 is still there");
+    }
+
+    #[test]
+    fn what_two_plans_retired_stops_too_when_the_second_had_turned_a_need_round() {
+        let mut node = in_a_stop();
+        replan_to(&mut node, plan_of(true, &["d-0", "r-0", "x-0"]));
+        replan_to(&mut node, plan_of(true, &["x-0"]));
+        assert_eq!(all_that_stop(&mut node), ["x-0", "d-0", "r-0", "r-1"]);
+    }
+
+    #[test]
+    fn an_orchestrator_that_goes_on_by_another_plan_than_was_saved_stops_everything_too() {
+        let node = in_a_stop();
+        let adopted = |(id, instance): (&InstanceId, &Instance)| {
+            let (run, pid) = (instance.run().unwrap(), Pid(7));
+            (id.clone(), crate::decide::AdoptedRun { run, pid })
+        };
+        let adopted: BTreeMap<_, _> = node.instances().map(adopted).collect();
+        let rules = plan_of(true, &["d-0", "r-0", "x-0"]);
+        let (mut node, _) = resume(node.saved(), &rules, &adopted, Tick::ZERO);
+        assert_eq!(all_that_stop(&mut node), ["x-0", "d-0", "r-1"]);
     }
 }

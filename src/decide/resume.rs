@@ -14,6 +14,7 @@ use super::limits::confirm_limits;
 use super::node::{Effects, Goal, Instance, Membership, Node, Planned, Wanted};
 use super::order::advance;
 use super::phase::{Ended, Phase, StopStep};
+use super::replan::first_of_service;
 use super::rng::Rng;
 use super::settle::{exited, settle};
 use super::stop::{KILL_PATIENCE, term};
@@ -123,6 +124,8 @@ pub fn resume(
     let mut out = Effects::default();
     for (id, saved) in saved.instances {
         let mut instance = saved.into_instance(planned.get(&id));
+        let sibling = first_of_service(&id, planned).map(|planned| &planned.rules);
+        instance.take_needs_of(sibling);
         match adopted.get(&id) {
             Some(adopted) if instance.phase.run() == Some(adopted.run) => {
                 go_on(&mut instance, adopted.pid, now, &mut out);
