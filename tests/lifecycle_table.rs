@@ -7,13 +7,16 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use blackhole_node::decide::{
-    Check, Command, Effect, Event, ExitFacts, GroupState, Memory, News, Node, Notice, Replan,
-    SpawnFailure, Urgency, step,
+    Check, Command, Effect, Event, ExitFacts, GroupState, Instance, Memory, News, Node, Notice,
+    Phase, Replan, SpawnFailure, Urgency, step,
 };
 use blackhole_node::plan::{Readiness, RestartPolicy, RestartRules, Rules};
-use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick};
+use blackhole_node::units::{
+    Core, ExitStatus, InstanceId, Pid, RunId, Signal, Tick, human_duration,
+};
 
 const PAGE: &str = "docs/lifecycle.md";
+const WATCHDOG: Duration = Duration::from_secs(20);
 
 fn rules(needs: &[&str]) -> Rules {
     Rules {
@@ -31,8 +34,8 @@ fn rules(needs: &[&str]) -> Rules {
         start_timeout: Duration::from_secs(30),
         stop_timeout: Duration::from_secs(10),
         drain: Duration::from_secs(2),
-        watchdog: Some(Duration::from_secs(20)),
-        unhealthy_threshold: 1,
+        watchdog: Some(WATCHDOG),
+        unhealthy_threshold: 2,
     }
 }
 
@@ -52,8 +55,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::beside(None)
+    }
+
+    /// `app` needs `web`.
+    fn beside(app: Option<&str>) -> Self {
+        let app = app.map(|app| (app.parse().unwrap(), rules(&["web"])));
         let all = [("db-0".parse().unwrap(), rules(&[])), (web(), rules(&["db"]))];
-        let mut scene = Self { node: Node::new(all, 1), now: Tick::ZERO };
+        let node = Node::new(all.into_iter().chain(app), 1);
+        let mut scene = Self { node, now: Tick::ZERO };
         scene.then(Event::Tick);
         scene
     }
@@ -88,7 +98,10 @@ impl Scene {
 }
 
 fn starting() -> Scene {
-    let mut scene = Scene::new();
+    spawned(Scene::new())
+}
+
+fn spawned(mut scene: Scene) -> Scene {
     scene.ready("db-0").news("web-0", News::Spawned { pid: Pid(8) });
     scene
 }
@@ -99,9 +112,10 @@ fn ready() -> Scene {
     scene
 }
 
-fn stopping(due_ticks: u32) -> Scene {
+/// In a stop sequence, after so many of its steps.
+fn stopping(command: Event, due_ticks: u32) -> Scene {
     let mut scene = ready();
-    scene.then(command(Command::Stop));
+    scene.then(command);
     for _ in 0..due_ticks {
         scene.now = scene.node.next_deadline().unwrap();
         scene.then(Event::Tick);
@@ -121,18 +135,48 @@ fn scenes() -> Vec<(&'static str, Scene)> {
     failed.now = failed.now + Duration::from_secs(5);
     failed.then(Event::Tick);
     failed.crash();
-    vec![
+    let mut struck = ready();
+    struck.news("web-0", failed_check());
+    let stop = |steps| stopping(command(Command::Stop), steps);
+    let mut scenes = vec![
         ("stopped", stopped),
         ("waiting", Scene::new()),
         ("starting", starting()),
         ("ready", ready()),
-        ("draining", stopping(0)),
-        ("terminating", stopping(1)),
-        ("killing", stopping(2)),
+        ("ready, one check failed", struck),
+        ("draining", stop(0)),
+        ("terminating", stop(1)),
+        ("killing", stop(2)),
         ("clearing", clearing),
         ("backoff", backoff),
         ("failed", failed),
+    ];
+    scenes.extend(scenes_of_a_shutdown());
+    scenes
+}
+
+/// The node is shutting down, in order, and is not through with it.
+fn scenes_of_a_shutdown() -> Vec<(&'static str, Scene)> {
+    let shutdown = || Event::Command(Command::Shutdown(Urgency::Orderly));
+    let mut needed = spawned(Scene::beside(Some("app-0")));
+    needed.news("web-0", News::Notice(Notice::Ready));
+    needed.ready("app-0").then(shutdown());
+    let mut clearing = stopping(shutdown(), 1);
+    clearing.news("web-0", exited(ExitStatus::Code(0), GroupState::Populated));
+    let mut stopped = stopping(shutdown(), 1);
+    stopped.news("web-0", exited(ExitStatus::Code(0), GroupState::Empty));
+    vec![
+        ("shutdown: ready, and needed", needed),
+        ("shutdown: draining", stopping(shutdown(), 0)),
+        ("shutdown: terminating", stopping(shutdown(), 1)),
+        ("shutdown: killing", stopping(shutdown(), 2)),
+        ("shutdown: clearing", clearing),
+        ("shutdown: stopped", stopped),
     ]
+}
+
+fn failed_check() -> News {
+    News::Checked(Check::Failed("no answer".to_owned()))
 }
 
 fn command(command: fn(BTreeSet<InstanceId>) -> Command) -> Event {
@@ -141,9 +185,14 @@ fn command(command: fn(BTreeSet<InstanceId>) -> Command) -> Event {
 
 /// A new plan of these instances, of which those have another process.
 fn replan(instances: &[&str], relaunch: &[&str]) -> Event {
+    replan_with(instances, relaunch, WATCHDOG)
+}
+
+fn replan_with(instances: &[&str], relaunch: &[&str], watchdog: Duration) -> Event {
     let id = |name: &&str| name.parse::<InstanceId>().unwrap();
     let needs = |id: &InstanceId| if *id == web() { rules(&["db"]) } else { rules(&[]) };
-    let rules = instances.iter().map(id).map(|id| (id.clone(), needs(&id))).collect();
+    let with = |rules: Rules| Rules { watchdog: Some(watchdog), ..rules };
+    let rules = instances.iter().map(id).map(|id| (id.clone(), with(needs(&id)))).collect();
     let relaunch = relaunch.iter().map(id).collect();
     Event::Command(Command::Replan(Replan { rules, limits: BTreeMap::new(), relaunch }))
 }
@@ -164,6 +213,9 @@ fn events() -> Vec<(&'static str, Make)> {
         ("shutdown", |_| Event::Command(Command::Shutdown(Urgency::Orderly))),
         ("shutdown, now", |_| Event::Command(Command::Shutdown(Urgency::Now))),
         ("new plan: unchanged", |_| replan(&["db-0", "web-0"], &[])),
+        ("new plan: a watchdog of 5 s", |_| {
+            replan_with(&["db-0", "web-0"], &[], Duration::from_secs(5))
+        }),
         ("new plan: changed", |_| replan(&["db-0", "web-0"], &["web-0"])),
         ("new plan: removed", |_| replan(&["db-0"], &[])),
         ("spawned", |run| about(run, News::Spawned { pid: Pid(9) })),
@@ -176,11 +228,14 @@ fn events() -> Vec<(&'static str, Make)> {
         ("STATUS=", |run| about(run, News::Notice(Notice::Status("busy".to_owned())))),
         ("WATCHDOG=1", |run| about(run, News::Notice(Notice::Watchdog))),
         ("WATCHDOG=trigger", |run| about(run, News::Notice(Notice::WatchdogTrigger))),
-        ("EXTEND_TIMEOUT_USEC=", |run| {
+        ("EXTEND_TIMEOUT_USEC=: 60 s", |run| {
             about(run, News::Notice(Notice::ExtendTimeout(Duration::from_secs(60))))
         }),
+        ("EXTEND_TIMEOUT_USEC=: 1 s", |run| {
+            about(run, News::Notice(Notice::ExtendTimeout(Duration::from_secs(1))))
+        }),
         ("check: healthy", |run| about(run, News::Checked(Check::Healthy))),
-        ("check: failed", |run| about(run, News::Checked(Check::Failed("no answer".to_owned())))),
+        ("check: failed", |run| about(run, failed_check())),
         ("check: starved", |run| about(run, News::Checked(Check::Starved))),
         ("short of memory", |run| about(run, News::Memory(Memory::Short))),
         ("exit 0", |run| about(run, exited(ExitStatus::Code(0), GroupState::Empty))),
@@ -188,6 +243,11 @@ fn events() -> Vec<(&'static str, Make)> {
         ("SIGKILL from outside", |run| {
             let status = ExitStatus::Signal { number: Signal::KILL, core: Core::None };
             about(run, exited(status, GroupState::Empty))
+        }),
+        ("SIGKILL for want of memory", |run| {
+            let status = ExitStatus::Signal { number: Signal::KILL, core: Core::None };
+            let facts = ExitFacts { status, oom_kills: 1 };
+            about(run, News::Exited { facts, group: GroupState::Empty })
         }),
         ("exit, others left", |run| about(run, exited(ExitStatus::Code(1), GroupState::Populated))),
         ("group empty", |run| about(run, News::GroupEmpty)),
@@ -219,7 +279,35 @@ fn effect_word(effect: &Effect, own: RunId) -> Option<String> {
     }
 }
 
-/// The next phase and what is done about it; `-` where the event changes nothing.
+/// What else of the instance is another than before.
+fn changes(before: &Instance, after: &Instance, now: Tick) -> Vec<String> {
+    let mut changes = Vec::new();
+    let mut change = |name: &str, values: [Option<String>; 2]| {
+        let [before, after] = values;
+        if before != after {
+            changes.push(after.map_or(format!("no {name}"), |after| format!("{name} {after}")));
+        }
+    };
+    let both = [before, after];
+    let due = |instance: &Instance| Some(human_duration(instance.phase.deadline()?.since(now)));
+    if before.phase.deadline() != after.phase.deadline() {
+        change("due in", [None, due(after)]);
+    }
+    let strikes = |instance: &Instance| match instance.phase {
+        Phase::Ready { strikes, .. } => Some(strikes),
+        _ => None,
+    };
+    if let [Some(before), Some(after)] = both.map(strikes) {
+        change("strikes", [before, after].map(|strikes| Some(strikes.to_string())));
+    }
+    change("attempt", both.map(|instance| Some(instance.attempt.to_string())));
+    change("counted", both.map(|instance| Some(instance.recent.len().to_string())));
+    change("restarts", both.map(|instance| Some(instance.restarts.to_string())));
+    change("wanted", both.map(|instance| Some(format!("{:?}", instance.wanted).to_lowercase())));
+    changes
+}
+
+/// The next phase, what is done about it, and what else changes; `-` where nothing does.
 fn cell(mut scene: Scene, event: Event, before: &str) -> String {
     let state = scene.node.instance(&web()).unwrap().clone();
     let own = scene.run("web-0");
@@ -231,8 +319,14 @@ fn cell(mut scene: Scene, event: Event, before: &str) -> String {
     if words.is_empty() && *after == state {
         return "-".to_owned();
     }
-    let word = if scene.word() == before { "(stays)" } else { scene.word() };
-    if words.is_empty() { word.to_owned() } else { format!("{word}: {}", words.join(", ")) }
+    let mut cell = if scene.word() == before { "(stays)" } else { scene.word() }.to_owned();
+    if !words.is_empty() {
+        write!(cell, ": {}", words.join(", ")).unwrap();
+    }
+    for change in changes(&state, after, scene.now) {
+        write!(cell, "; {change}").unwrap();
+    }
+    cell
 }
 
 fn table() -> String {
@@ -240,9 +334,12 @@ fn table() -> String {
         "# The life of an instance\n\n\
          Written by `tests/lifecycle_table.rs` from the code; do not edit.\n\n\
          The instance is `web-0`: it needs `db`, tells its readiness by `READY=1`, has the\n\
-         policy `always`, two restarts in five minutes, a drain of 2 s and a threshold of one\n\
-         failed check. A cell is the next phase and what is done; `-` is no change; `(stays)`\n\
-         is a change within the phase.\n\n",
+         policy `always`, two restarts in five minutes, 30 s to start, a drain of 2 s, 10 s to\n\
+         stop, a watchdog of 20 s and a threshold of two failed checks. A cell is the next phase\n\
+         and what is done, then what else changes: when it is due, counted from the event; failed\n\
+         checks in a row (strikes); restarts in a row (attempt), within the window (counted) and\n\
+         in all (restarts); what is wanted of it. `-` is no change; `(stays)` is a change within\n\
+         the phase. In the last columns the node is shutting down.\n\n",
     );
     let names: Vec<&str> = scenes().into_iter().map(|(name, _)| name).collect();
     writeln!(page, "| event | {} |", names.join(" | ")).unwrap();
@@ -269,8 +366,9 @@ fn table() -> String {
 #[test]
 fn the_scenes_are_what_they_are_called() {
     let expected = [
-        "stopped", "waiting", "starting", "ready", "stopping", "stopping", "stopping", "stopping",
-        "backoff", "failed",
+        "stopped", "waiting", "starting", "ready", "ready", "stopping", "stopping", "stopping",
+        "stopping", "backoff", "failed", "ready", "stopping", "stopping", "stopping", "stopping",
+        "stopped",
     ];
     let words: Vec<&str> = scenes().iter().map(|(_, scene)| scene.word()).collect();
     assert_eq!(words, expected);
