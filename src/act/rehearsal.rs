@@ -20,7 +20,7 @@ use super::spawn::c_string;
 use crate::linux::fds;
 use crate::linux::pidfd::{Pidfd, Reaped};
 use crate::linux::spawn::{self as kernel, ExecOutcome, ExecReport, Launch, Program};
-use crate::units::{ExitStatus, Pid, Signal};
+use crate::units::{ExitStatus, Signal};
 
 /// Set for a program that is to rehearse and not to run.
 pub const REHEARSAL: &str = "BLACKHOLE_REHEARSAL";
@@ -36,7 +36,6 @@ const SAID_MOST: u64 = 60 << 10;
 /// A program that is rehearsing.
 #[derive(Debug)]
 pub struct Rehearsal {
-    pub pid: Pid,
     pidfd: Pidfd,
     exec: ExecReport,
     stdout: OwnedFd,
@@ -73,7 +72,7 @@ impl Act {
         })
         .map_err(ActError::Spawn)?;
         self.rehearsing = Some(child.pid);
-        Ok(Rehearsal { pid: child.pid, pidfd: child.pidfd, exec: child.exec, stdout, stderr })
+        Ok(Rehearsal { pidfd: child.pidfd, exec: child.exec, stdout, stderr })
     }
 
     /// It has ended and was collected.

@@ -1,16 +1,14 @@
 //! The socket on which services speak the `sd_notify(3)` protocol, up to the datagram: who sent it,
 //! its bytes, its descriptors. Knows nothing of what the bytes mean.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags, SocketType, sockopt,
 };
 use tokio::io::Interest;
 
@@ -126,21 +124,33 @@ impl From<rustix::net::UCred> for Credentials {
     }
 }
 
-/// Sends one message, as a service does. Never waits: a full socket is an error (EAGAIN).
-pub fn send(path: &Path, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
-    let unsent = |reason| failed("send to", path.display())(reason);
-    let address = SocketAddrUnix::new(path).map_err(unsent)?;
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(fds));
+/// For tests: the other side.
+#[cfg(test)]
+pub mod testing {
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+        SocketFlags,
+    };
+    use std::io::IoSlice;
+
+    use super::*;
+
+    /// Sends one message, as a service does. Never waits: a full socket is an error (EAGAIN).
+    pub fn send(path: &Path, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let unsent = |reason| failed("send to", path.display())(reason);
+        let address = SocketAddrUnix::new(path).map_err(unsent)?;
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let (socket, flags) = (socket.map_err(unsent)?, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let from = [IoSlice::new(bytes)];
+        rustix::net::sendmsg_addr(&socket, &address, &from, &mut control, flags).map_err(unsent)?;
+        Ok(())
     }
-    let (socket, flags) = (socket.map_err(unsent)?, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    let from = [IoSlice::new(bytes)];
-    rustix::net::sendmsg_addr(&socket, &address, &from, &mut control, flags).map_err(unsent)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -150,6 +160,7 @@ mod tests {
 
     use rustix::io::{FdFlags, fcntl_getfd};
 
+    use super::testing::send;
     use super::*;
     use crate::linux::process::{own_pid, own_uid};
 

@@ -93,7 +93,7 @@ impl TestGroup {
         };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("blackhole-test-{}-{number}", own_pid());
-        match Group::create_base(&hierarchy, &name) {
+        match Group::own(&hierarchy).and_then(|own| own.create(&name)) {
             Ok(group) => Some(Self(group)),
             Err(refused) if matches!(refused.errno(), Some(libc::EACCES | libc::EROFS)) => {
                 println!("skipped: no cgroup2 that we may write to: {refused}");

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -42,22 +41,7 @@ where
     endpoint().connect_with_connector_lazy(service_fn(connect))
 }
 
-/// A channel over this one connection. The call that finds it lost fails, and every further one
-/// ends as UNAVAILABLE.
-pub fn channel_over(stream: StdStream) -> io::Result<Channel> {
-    stream.set_nonblocking(true)?;
-    let only = Arc::new(Mutex::new(Some(stream)));
-    let connect = move |_: Uri| {
-        let taken = only.lock().unwrap_or_else(PoisonError::into_inner).take();
-        async move {
-            let lost = || io::Error::new(io::ErrorKind::NotConnected, "the connection was lost");
-            UnixStream::from_std(taken.ok_or_else(lost)?).map(TokioIo::new)
-        }
-    };
-    Ok(endpoint().connect_with_connector_lazy(service_fn(connect)))
-}
-
 /// The address is only what HTTP/2 asks for as `:authority`; the connector ignores it.
-fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint {
     Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT)
 }

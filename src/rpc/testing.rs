@@ -1,13 +1,19 @@
 //! For tests: routes served in this process over a Unix socket in a folder of their own.
 
-use std::os::unix::net::UnixListener;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream as StdStream};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tonic::codegen::http::Uri;
 use tonic::service::Routes;
 use tonic::transport::Channel;
+use tower::service_fn;
 
 use super::{Health, Peers, ServeError, Sockets, client, serve, with_reflection};
 
@@ -59,4 +65,19 @@ impl Served {
         self.tell().await.unwrap().unwrap();
         let _ = dir;
     }
+}
+
+/// A channel over this one connection. The call that finds it lost fails, and every further one
+/// ends as UNAVAILABLE.
+pub fn channel_over(stream: StdStream) -> io::Result<Channel> {
+    stream.set_nonblocking(true)?;
+    let only = Arc::new(Mutex::new(Some(stream)));
+    let connect = move |_: Uri| {
+        let taken = only.lock().unwrap().take();
+        async move {
+            let lost = || io::Error::new(io::ErrorKind::NotConnected, "the connection was lost");
+            UnixStream::from_std(taken.ok_or_else(lost)?).map(TokioIo::new)
+        }
+    };
+    Ok(client::endpoint().connect_with_connector_lazy(service_fn(connect)))
 }

@@ -13,7 +13,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use super::pb::node::StatusFeedRequest;
 use super::pb::node::status_feed_client::StatusFeedClient;
-use super::testing::{NEVER, Served};
+use super::testing::{NEVER, Served, channel_over};
 use super::{Health, Peers, Sockets, client, serve};
 
 const NAMES: &[&str] = &["blackhole.storage.v1.Storage"];
@@ -153,7 +153,7 @@ async fn a_connected_stream_is_served_until_its_peer_closes_it() {
     let sockets = Sockets { connected: vec![ours], ..Sockets::default() };
     let told = std::future::pending();
     let serving = tokio::spawn(serve(sockets, routes, Peers::Anyone, NEVER, told));
-    let channel = client::channel_over(theirs).unwrap();
+    let channel = channel_over(theirs).unwrap();
     let mut client = HealthClient::new(channel.clone());
     client.check(asked("")).await.unwrap();
     let unknown = StatusFeedClient::new(channel).get(StatusFeedRequest {}).await.unwrap_err();
@@ -166,7 +166,7 @@ async fn a_connected_stream_is_served_until_its_peer_closes_it() {
 async fn a_lost_fixed_connection_fails_every_call_at_once() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(ours);
-    let mut client = StatusFeedClient::new(client::channel_over(theirs).unwrap());
+    let mut client = StatusFeedClient::new(channel_over(theirs).unwrap());
     client.get(StatusFeedRequest {}).await.unwrap_err();
     let lost = client.get(StatusFeedRequest {}).await.unwrap_err();
     assert_eq!(lost.code(), Code::Unavailable, "{lost}");

@@ -10,7 +10,7 @@ use super::escape;
 use super::rate::Bucket;
 use super::reader::{AtEnd, Query, Reader};
 use super::recognise::Recogniser;
-use super::record::{NODE, OwnedRecord, Part, Source, Stream};
+use super::record::{NODE, Part, Source, Stream};
 use super::render::Frame;
 use super::ring::{Head, Ring};
 use super::sink::{Account, Chunk, Sent, Sink};
@@ -199,13 +199,15 @@ impl LogStore {
         }
     }
 
-    /// Everything that `query` asks for, in the order in which it was read.
-    pub fn query(&self, query: Query) -> Vec<OwnedRecord> {
+    /// For tests: everything that `query` asks for, in the order in which it was read.
+    #[cfg(test)]
+    pub fn query(&self, query: Query) -> Vec<super::OwnedRecord> {
         let mut reader = self.read(query, AtEnd::Stop);
         std::iter::from_fn(|| reader.next_kept()).collect()
     }
 
-    /// Like `query`, a few records at a time; `AtEnd::Follow` goes on with new ones.
+    /// What `query` asks for, in the order in which it was read, a few records at a time;
+    /// `AtEnd::Follow` goes on with new ones.
     pub fn read(&self, query: Query, at_end: AtEnd) -> Reader {
         Reader::new(self.clone(), query, at_end, self.0.news.subscribe())
     }
@@ -336,7 +338,7 @@ pub(super) mod tests {
         log_store.stream_writer(Source::instance(&id, RunId(1), Pid(7)), Stream::Stdout).unwrap()
     }
 
-    pub fn messages(records: Vec<OwnedRecord>) -> Vec<String> {
+    pub fn messages(records: Vec<crate::telemetry::OwnedRecord>) -> Vec<String> {
         records.into_iter().map(|record| record.message).collect()
     }
 

@@ -23,12 +23,6 @@ pub enum Core {
     None,
 }
 
-impl ExitStatus {
-    pub fn is_success(self) -> bool {
-        self == Self::Code(0)
-    }
-}
-
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -40,11 +40,6 @@ impl Group {
         Ok(Self { folder: folder.map_err(failed("open group", path.display()))?, path, name })
     }
 
-    /// A group of this name below our own; made where it does not exist.
-    pub fn create_base(hierarchy: &Hierarchy, name: &str) -> Result<Self, Error> {
-        Self::own(hierarchy)?.create(name)
-    }
-
     /// The group that our own is in; `None` where our own is the topmost that we see.
     pub fn above_own(hierarchy: &Hierarchy) -> Result<Option<Self>, Error> {
         let Some((name, _)) = hierarchy.own_name.trim_end_matches('/').rsplit_once('/') else {

@@ -178,13 +178,10 @@ impl Limit {
 impl Resource {
     fn kernel(self) -> rustix::process::Resource {
         match self {
-            Self::AddressSpace => rustix::process::Resource::As,
             Self::Core => rustix::process::Resource::Core,
             Self::CpuTime => rustix::process::Resource::Cpu,
             Self::FileSize => rustix::process::Resource::Fsize,
-            Self::LockedMemory => rustix::process::Resource::Memlock,
             Self::OpenFiles => rustix::process::Resource::Nofile,
-            Self::Processes => rustix::process::Resource::Nproc,
             Self::Stack => rustix::process::Resource::Stack,
         }
     }

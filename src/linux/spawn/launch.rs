@@ -49,13 +49,10 @@ pub struct Limit {
 /// `getrlimit(2)`; sizes are bytes, processor time is seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
-    AddressSpace,
     Core,
     CpuTime,
     FileSize,
-    LockedMemory,
     OpenFiles,
-    Processes,
     Stack,
 }
 
@@ -73,13 +70,10 @@ impl Launch<'_> {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::AddressSpace => "RLIMIT_AS",
             Self::Core => "RLIMIT_CORE",
             Self::CpuTime => "RLIMIT_CPU",
             Self::FileSize => "RLIMIT_FSIZE",
-            Self::LockedMemory => "RLIMIT_MEMLOCK",
             Self::OpenFiles => "RLIMIT_NOFILE",
-            Self::Processes => "RLIMIT_NPROC",
             Self::Stack => "RLIMIT_STACK",
         })
     }

@@ -9,8 +9,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::testing::{Orchestrator, ready, snapshot};
 use super::*;
-use crate::rpc::client;
 use crate::rpc::pb::node::NodeStatus;
+use crate::rpc::testing::channel_over;
 
 const NEVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(20);
@@ -41,7 +41,7 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let (end, told) = oneshot::channel::<()>();
         let told = async { told.await.unwrap_or(()) };
-        let status = client::channel_over(status).unwrap();
+        let status = channel_over(status).unwrap();
         let task = tokio::spawn(serve_with(times, vec![listener], status, told));
         Self { address, end, task }
     }

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use super::entry::{Entry, Hash, NO_ENTRY};
+use super::entry::{Entry, Hash};
 use super::error::LedgerError;
-use super::frame::{self, FILE_HEADER, FrameMark, Span};
+use super::frame::{self, FrameMark, Span};
 use super::scan::{Break, Scan, Why};
 
 /// The ledger as it is on disk.
@@ -42,8 +42,10 @@ pub struct Head {
 }
 
 impl Chain {
-    /// Of a file that has only its header.
+    /// For tests: of a file that has only its header.
+    #[cfg(test)]
     pub fn empty() -> Self {
+        use super::{entry::NO_ENTRY, frame::FILE_HEADER};
         Self { starts: Vec::new(), end: FILE_HEADER as u64, last: NO_ENTRY }
     }
 }
