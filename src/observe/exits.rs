@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::news::Reporter;
+use super::retry::{Failed, Report, Retry};
 use crate::decide::{ExitFacts, GroupState, News, SpawnFailure};
+use crate::linux::Error;
 use crate::linux::members::Members;
 use crate::linux::pidfd::{Pidfd, Reaped};
 use crate::linux::spawn::{ExecOutcome, ExecReport};
@@ -34,9 +36,11 @@ pub async fn watch(first: MainProcess, reporter: Reporter) {
         Some(exec) => tell_of_exec(exec, &reporter).await,
         None => reporter.report(News::Executed).await,
     }
+    let mut waits = Retry::default();
     let status = loop {
         if let Err(error) = pidfd.exited().await {
-            reporter.warn(error.to_string()).await;
+            // Without the kernel's word we look from time to time.
+            pause(&mut waits, &error, &reporter).await;
         }
         match pidfd.reap() {
             Ok(Reaped::Ended(status)) => break status,
@@ -56,6 +60,14 @@ pub async fn watch(first: MainProcess, reporter: Reporter) {
         Ok(true) | Err(_) => GroupState::Populated,
     };
     reporter.report(News::Exited { facts, group }).await;
+}
+
+async fn pause(waits: &mut Retry, error: &Error, reporter: &Reporter) {
+    let Failed { pause, report } = waits.failed();
+    if report == Report::Warn {
+        reporter.warn(error.to_string()).await;
+    }
+    sleep(pause).await;
 }
 
 async fn tell_of_exec(exec: ExecReport, reporter: &Reporter) {
@@ -93,4 +105,60 @@ pub async fn clear(members: Members, reporter: Reporter) {
 /// Zero where the host has no memory controller for us.
 fn oom_kills(members: &Members) -> u64 {
     members.group().and_then(|group| group.oom_kills().ok().flatten()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::decide::Event;
+    use crate::linux::members::Marks;
+    use crate::observe::clock::Clock;
+    use crate::observe::news::{Observation, QUEUE};
+    use crate::units::{Pid, RunId, Signal};
+
+    /// A descriptor can be waited for once at a time: a second wait fails at once.
+    #[tokio::test]
+    async fn a_wait_that_fails_at_once_is_paused_and_the_end_is_seen_all_the_same() {
+        #[allow(clippy::disallowed_methods, reason = "a test's own child, not one of the node's")]
+        let mut child = Command::new("sleep").arg("1000000").spawn().unwrap();
+        let pid = Pid(i32::try_from(child.id()).unwrap());
+        let pidfd = Arc::new(Pidfd::open(pid).unwrap().unwrap());
+        let held = Arc::clone(&pidfd);
+        let other_wait = tokio::spawn(async move { held.exited().await });
+        tokio::task::yield_now().await;
+        let (to_node, mut observations) = mpsc::channel(QUEUE);
+        let all = ["NO=process".to_owned()].into();
+        let first = MainProcess {
+            pidfd: Arc::clone(&pidfd),
+            members: Members::Marked(Marks { all, ..Marks::default() }),
+            exec: None,
+            oom_kills_before: 0,
+        };
+        let clock = Clock::start();
+        let watching = tokio::spawn(watch(first, Reporter::new(RunId(1), to_node)));
+        let mut warnings = 0;
+        let status = loop {
+            match observations.recv().await.unwrap() {
+                Observation::Warning { .. } => warnings += 1,
+                Observation::Event(Event::News { news: News::Exited { facts, .. }, .. }) => {
+                    break facts.status;
+                }
+                Observation::Event(_) | Observation::FdStore { .. } => {}
+            }
+            if warnings == 3 {
+                // A sleep is never too short: two pauses have passed, of 100 and 200 ms.
+                assert!(clock.now().0 >= Duration::from_millis(300), "{:?}", clock.now());
+                pidfd.send(Signal::KILL).unwrap();
+            }
+        };
+        assert_eq!(warnings, 3);
+        assert!(matches!(status, ExitStatus::Signal { number: Signal::KILL, .. }), "{status}");
+        watching.await.unwrap();
+        other_wait.await.unwrap().unwrap();
+        let _collected_by_the_watch = child.wait();
+    }
 }

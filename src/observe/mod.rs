@@ -11,6 +11,7 @@ pub mod notify;
 pub mod notify_message;
 pub mod orphans;
 pub mod port;
+mod retry;
 pub mod signals;
 pub mod starvation;
 pub mod usage;

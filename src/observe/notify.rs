@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::time::sleep;
+
 use super::news::Reporter;
 use super::notify_message::{self, FdStoreRequest};
+use super::retry::{Failed, Report, Retry};
 use crate::decide::News;
 use crate::linux::members::Members;
 use crate::linux::notify::{Completeness, Datagram, NotifySocket};
@@ -24,10 +27,19 @@ pub struct Trusted {
 /// Listens until it is dropped.
 pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, reporter: Reporter) {
     let mut remarks_left = REMARKS_MAX;
+    let mut waits = Retry::default();
     loop {
         let odd = match socket.receive().await {
-            Ok(datagram) => hear(datagram, &trusted, &reporter).await,
-            Err(error) => return reporter.warn(error.to_string()).await,
+            Ok(datagram) => {
+                waits.succeeded();
+                hear(datagram, &trusted, &reporter).await
+            }
+            // What it says waits in its socket.
+            Err(error) => {
+                let Failed { pause, report } = waits.failed();
+                sleep(pause).await;
+                if report == Report::Warn { vec![error.to_string()] } else { Vec::new() }
+            }
         };
         for what in odd {
             if remarks_left > 0 {
@@ -72,4 +84,54 @@ fn untrusted(datagram: &Datagram, trusted: &Trusted) -> Option<String> {
         }
     };
     (!counts).then(|| format!("a notify message of process {} was refused", sender.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::decide::Event;
+    use crate::linux::fds::SocketAccess;
+    use crate::linux::members::Marks;
+    use crate::linux::notify;
+    use crate::linux::process::own_pid;
+    use crate::observe::clock::Clock;
+    use crate::observe::news::{Observation, QUEUE};
+    use crate::units::RunId;
+
+    /// A socket can be waited for once at a time: a second wait fails at once.
+    #[tokio::test]
+    async fn a_wait_that_fails_is_tried_again_and_what_was_said_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = Arc::new(NotifySocket::bind(&path, SocketAccess::Owner).unwrap());
+        let held = Arc::clone(&socket);
+        let other_wait = tokio::spawn(async move { held.receive().await });
+        tokio::task::yield_now().await;
+        let (to_node, mut observations) = mpsc::channel(QUEUE);
+        let all = ["NO=process".to_owned()].into();
+        let members = Members::Marked(Marks { all, ..Marks::default() });
+        let trusted = Trusted { access: NotifyAccess::Main, main: own_pid(), members };
+        let reporter = Reporter::new(RunId(1), to_node);
+        let clock = Clock::start();
+        let listening = tokio::spawn(listen(Arc::clone(&socket), trusted, reporter));
+        for _ in 0..3 {
+            let warned = observations.recv().await.unwrap();
+            assert!(matches!(warned, Observation::Warning { .. }), "{warned:?}");
+        }
+        // A sleep is never too short, and the first two were of 100 and 200 ms.
+        assert!(clock.now().0 >= Duration::from_millis(300), "{:?}", clock.now());
+        other_wait.abort();
+        let _aborted = other_wait.await;
+        notify::testing::send(&path, b"READY=1", &[]).unwrap();
+        let heard = observations.recv().await.unwrap();
+        assert!(
+            matches!(heard, Observation::Event(Event::News { news: News::Notice(_), .. })),
+            "{heard:?}"
+        );
+        listening.abort();
+    }
 }
