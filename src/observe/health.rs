@@ -22,7 +22,7 @@ use crate::decide::{Check, News};
 use crate::plan::HealthChecks;
 use crate::rpc;
 
-/// The pause before an ended `Watch` is opened again.
+/// The first pause before an ended `Watch` is opened again.
 const REOPEN: Duration = Duration::from_millis(100);
 
 /// How one instance is checked.
@@ -36,7 +36,8 @@ pub struct HealthPlan {
 /// Checks until it is dropped. The first SERVING is told as soon as it comes.
 pub async fn watch(mut plan: HealthPlan, clock: Clock, scheduling: Scheduling, reporter: Reporter) {
     let channel = rpc::client::channel_to(&plan.socket);
-    let changes = tell_changes(HealthClient::new(channel.clone()), &reporter);
+    let client = HealthClient::new(channel.clone());
+    let changes = tell_changes(client, plan.rules.clone(), clock, &reporter);
     let checks = check_at_every_beat(
         HealthClient::new(channel),
         &mut plan.rules,
@@ -47,8 +48,15 @@ pub async fn watch(mut plan: HealthPlan, clock: Clock, scheduling: Scheduling, r
     tokio::join!(changes, checks);
 }
 
-async fn tell_changes(mut client: HealthClient<Channel>, reporter: &Reporter) {
+async fn tell_changes(
+    mut client: HealthClient<Channel>,
+    rules: watch::Receiver<HealthChecks>,
+    clock: Clock,
+    reporter: &Reporter,
+) {
+    let mut former = None;
     loop {
+        let opened = clock.now();
         match client.watch(everything()).await {
             Ok(changes) => {
                 let mut changes = changes.into_inner();
@@ -62,7 +70,24 @@ async fn tell_changes(mut client: HealthClient<Channel>, reporter: &Reporter) {
             // The next check says what is wrong, if something is.
             Err(_) => {}
         }
-        sleep(REOPEN).await;
+        let interval = rules.borrow().interval;
+        let pause = reopen_after(former, clock.now().since(opened), interval);
+        former = Some(pause);
+        if pause < interval {
+            sleep(pause).await;
+        } else {
+            sleep_until(clock.next_beat(interval)).await;
+        }
+    }
+}
+
+/// How long to wait before a `Watch` that `lasted` so long is opened again, after a pause `former`
+/// before it: twice that, and at most the interval of the checks, which tell a change as soon then.
+/// After one that lasted for an interval the pauses begin anew.
+fn reopen_after(former: Option<Duration>, lasted: Duration, interval: Duration) -> Duration {
+    match former {
+        Some(former) if lasted < interval => former.saturating_mul(2).min(interval),
+        Some(_) | None => REOPEN.min(interval),
     }
 }
 
@@ -130,4 +155,113 @@ fn failure(status: &Status) -> Check {
         return Check::Healthy;
     }
     Check::Failed(format!("{:?}: {}", status.code(), status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::{mpsc, oneshot};
+    use tokio_stream::Stream;
+    use tonic::{Request, Response};
+    use tonic_health::pb::HealthCheckResponse;
+    use tonic_health::pb::health_server::{Health, HealthServer};
+
+    use super::*;
+    use crate::linux::fds::{self, SocketAccess};
+    use crate::linux::members::{Marks, Members};
+    use crate::observe::news::QUEUE;
+    use crate::units::RunId;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pauses(lasted: Duration, interval: Duration) -> impl Iterator<Item = Duration> {
+        let next = move |former: &Option<Duration>| Some(reopen_after(*former, lasted, interval));
+        std::iter::successors(next(&None), move |former| next(&Some(*former)))
+    }
+
+    #[test]
+    fn a_watch_that_ends_at_once_comes_down_to_one_in_each_interval() {
+        let first: Vec<u128> =
+            pauses(Duration::ZERO, SECOND * 10).take(9).map(|pause| pause.as_millis()).collect();
+        assert_eq!(first, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        // Intervals shorter than the first pause bound it too.
+        let short = Duration::from_millis(30);
+        assert!(pauses(Duration::ZERO, short).take(9).all(|pause| pause == short));
+    }
+
+    #[test]
+    fn a_watch_that_lasted_begins_the_series_anew() {
+        assert_eq!(reopen_after(Some(SECOND * 8), SECOND * 10, SECOND * 10), REOPEN);
+        assert_eq!(reopen_after(Some(SECOND * 8), SECOND * 9, SECOND * 10), SECOND * 10);
+        assert!(pauses(SECOND * 60, SECOND * 10).take(9).all(|pause| pause == REOPEN));
+    }
+
+    /// A server whose every `Watch` is over at once.
+    #[derive(Debug, Default)]
+    struct Brief {
+        watches: Arc<AtomicU32>,
+    }
+
+    fn serving() -> HealthCheckResponse {
+        HealthCheckResponse { status: ServingStatus::Serving.into() }
+    }
+
+    #[tonic::async_trait]
+    impl Health for Brief {
+        type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+        async fn check(
+            &self,
+            _: Request<HealthCheckRequest>,
+        ) -> Result<Response<HealthCheckResponse>, Status> {
+            Ok(Response::new(serving()))
+        }
+
+        async fn watch(
+            &self,
+            _: Request<HealthCheckRequest>,
+        ) -> Result<Response<Self::WatchStream>, Status> {
+            self.watches.fetch_add(1, Ordering::SeqCst);
+            Ok(Response::new(Box::pin(tokio_stream::once(Ok(serving())))))
+        }
+    }
+
+    /// A sleep is never too short: so many openings cannot have come sooner than their pauses.
+    #[tokio::test]
+    async fn a_server_whose_watch_ends_at_once_is_left_alone_in_between() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = fds::unix_listener(&socket, SocketAccess::Owner).unwrap();
+        let (end, told) = oneshot::channel::<()>();
+        let brief = Brief::default();
+        let watches = Arc::clone(&brief.watches);
+        let sockets = rpc::Sockets { listeners: vec![listener], ..rpc::Sockets::default() };
+        let routes = tonic::service::Routes::new(HealthServer::new(brief));
+        let told = async {
+            let _ended = told.await;
+        };
+        let server = tokio::spawn(rpc::serve(sockets, routes, rpc::Peers::Anyone, SECOND, told));
+        let interval = Duration::from_millis(400);
+        let checks = HealthChecks { interval, timeout: SECOND, unhealthy_threshold: 3 };
+        let (_rules, rules) = watch::channel(checks);
+        let (to_node, mut observations) = mpsc::channel(QUEUE);
+        let clock = Clock::start();
+        let members =
+            Members::Marked(Marks { all: ["NO=one".to_owned()].into(), ..Marks::default() });
+        let reporter = Reporter::new(RunId(1), to_node);
+        let plan = HealthPlan { socket, rules };
+        let watching = tokio::spawn(super::watch(plan, clock, Scheduling::of(members), reporter));
+        while watches.load(Ordering::SeqCst) < 6 {
+            observations.recv().await.unwrap();
+        }
+        // 100 ms, 200 ms, up to the next beat, and two whole intervals.
+        assert!(clock.now().0 >= Duration::from_millis(300) + interval * 2, "{:?}", clock.now());
+        watching.abort();
+        let _aborted = watching.await;
+        drop(end);
+        server.await.unwrap().unwrap();
+    }
 }
