@@ -201,6 +201,56 @@ fn what_a_service_stored_outlives_two_orchestrators() {
     assert_eq!(lab.tell("puppet-0", "os.read(4, 9).decode()"), "kept");
 }
 
+fn degradation(lab: &Lab, name: &str) -> Option<String> {
+    let status = lab.status();
+    let all = status["node"]["degradations"].as_array().unwrap();
+    let found = all.iter().find(|one| one["name"] == name)?;
+    Some(found["missing"].as_str().unwrap().to_owned())
+}
+
+/// A store that has not room for all: `status` says what is not in it, what is in it is gone on
+/// with, and what leaves makes room.
+#[test]
+fn what_has_no_place_in_a_small_store_is_named_and_what_has_one_is_adopted() {
+    let lab = Lab::new();
+    let names = ["a", "b", "c", "d", "e"];
+    let services = names.map(|name| service(name, &idle(), "")).concat();
+    // Less four that are reserved: 5 listeners, and 4 for each run without the spools of its logs.
+    let mut node = managed(&lab, lab.node(&services).env("FDSTORE", "20")).up();
+    let missing = degradation(&lab, "fd-store").unwrap();
+    assert!(missing.contains("room for 13 of 35 descriptors"), "{missing}");
+    assert!(missing.ends_with("the log spools of 5 runs, 3 whole runs"), "{missing}");
+    // The same program in place knows what the store has.
+    lab.done(&["upgrade"]);
+    assert_eq!(degradation(&lab, "fd-store").unwrap(), missing);
+    let runs = |lab: &Lab| {
+        let of = |name: &&str| lab.instance(&format!("{name}-0"))["run"].as_i64().unwrap();
+        names.iter().map(|name| (of(name), format!("{name}-0"))).collect::<BTreeMap<_, _>>()
+    };
+    let oldest: Vec<String> = runs(&lab).into_values().take(2).collect();
+    let before = pids(&lab);
+    succeed(&lab, &node);
+    let after = pids(&lab);
+    let same: Vec<_> = before.keys().filter(|id| before[*id] == after[*id]).cloned().collect();
+    assert_eq!(same.into_iter().collect::<BTreeSet<_>>(), oldest.iter().cloned().collect());
+    // Others leave. Runs that were adopted without the spools of their logs go on without.
+    let leave: Vec<String> = runs(&lab).into_values().rev().take(2).collect();
+    for id in &leave {
+        lab.done(&["stop", id]);
+    }
+    let missing = degradation(&lab, "fd-store").unwrap();
+    assert!(missing.ends_with("not in it: the log spools of 1 run, 1 whole run"), "{missing}");
+    lab.done(&["stop", &oldest[0]]);
+    assert_eq!(degradation(&lab, "fd-store"), None);
+    let before = pids(&lab);
+    succeed(&lab, &node);
+    assert_eq!(pids(&lab), before);
+    node.stop();
+    assert_eq!(node.console.count("no room for"), 0, "more was sent than there is room for");
+    let left = node.console.line("kept at the end");
+    assert!(left.ends_with("[]"), "{left}");
+}
+
 /// At whatever moment it dies, the next one comes up, and nothing is left or there twice.
 #[test]
 fn killed_at_any_moment_it_is_followed_by_one_that_gets_everything_up() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::checkpoint::State;
 use super::error::ActError;
 use super::fd_names::{CheckpointSlot, FdName, InheritedFds, RunFd};
-use super::service_manager::ServiceManager;
+use super::sockets::file_of;
 use super::spawn::{notify_path, oom_kills};
 use super::sweep::Spared;
 use super::{Act, Checkpoint, GroupUse, MainProcess, Pipe, RunOrigin, SavedRun, StartedRun};
@@ -53,7 +53,7 @@ impl InheritedFds {
     pub fn spared(&self, runs: BTreeSet<(InstanceId, RunId)>, runtime_dir: &Path) -> Spared {
         let notify = runs.iter().map(|(id, run)| notify_path(runtime_dir, id, *run));
         let mut sockets: BTreeSet<_> = notify.collect();
-        sockets.extend(self.taken.files());
+        sockets.extend(self.listeners.iter().filter_map(|(_, fd)| file_of(fd)));
         Spared { runs, sockets }
     }
 }
@@ -158,13 +158,6 @@ impl Act {
     }
 }
 
-impl InheritedFds {
-    /// Makes the listeners ours.
-    pub fn take_listeners(&mut self, service_manager: &mut ServiceManager) {
-        self.taken.take_over(std::mem::take(&mut self.listeners), service_manager);
-    }
-}
-
 impl Act {
     /// Everything that the program that we become is to have, with the names it knows it by.
     /// `pipes` are those of the runs, which nobody reads now.
@@ -181,6 +174,11 @@ impl Act {
             all.push((fd_name.to_string(), ours));
             Ok::<(), ActError>(())
         };
+        let not_stored: Vec<String> = self.service_manager.not_stored().into_iter().collect();
+        if !not_stored.is_empty() {
+            let list = fds::sealed_memory("not-stored", not_stored.join("\n").as_bytes());
+            add(FdName::NotStored, list.map_err(ActError::Channel)?.as_fd())?;
+        }
         for (number, fd) in self.sockets.numbered() {
             add(FdName::Listener(number), fd)?;
         }

@@ -2,13 +2,12 @@
 //! hands, a new one for every change. Knows nothing of when it is written.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::fd_names::{CheckpointSlot, FdName, InheritedFds};
-use super::service_manager::ServiceManager;
+use super::fd_names::InheritedFds;
 use crate::config::RuntimeOverrides;
 use crate::decide::SavedNode;
 use crate::linux::{fds, process};
@@ -97,16 +96,14 @@ impl InheritedFds {
 #[derive(Debug)]
 pub(super) struct CheckpointWriter {
     sequence: u64,
-    slot: CheckpointSlot,
     boot: String,
-    written: u64,
 }
 
 impl CheckpointWriter {
     /// `after`: the one that was gone on from.
     pub(super) fn new(after: Option<&Checkpoint>) -> Result<Self, crate::linux::Error> {
         let sequence = after.map_or(0, |checkpoint| checkpoint.sequence + 1);
-        Ok(Self { sequence, slot: CheckpointSlot::Zero, boot: process::boot_id()?, written: 0 })
+        Ok(Self { sequence, boot: process::boot_id()? })
     }
 
     /// As a file that holds it.
@@ -119,28 +116,6 @@ impl CheckpointWriter {
         self.sequence += 1;
         let checkpoint = Checkpoint { form: FORM, sequence, boot, state, runs };
         Ok(fds::sealed_memory("checkpoint", &serde_json::to_vec(&checkpoint)?)?)
-    }
-
-    /// Hands it to the service manager. The one before goes when the new one is there.
-    pub(super) fn store(&mut self, file: &OwnedFd, service_manager: &mut ServiceManager) {
-        let former = self.slot;
-        self.slot = match former {
-            CheckpointSlot::Zero => CheckpointSlot::One,
-            CheckpointSlot::One => CheckpointSlot::Zero,
-        };
-        if self.written == 0 {
-            // Whatever a former orchestrator left by this name.
-            service_manager.remove_fd(&FdName::Checkpoint(self.slot).to_string());
-        }
-        service_manager.store_fd(&FdName::Checkpoint(self.slot).to_string(), file.as_fd());
-        service_manager.remove_fd(&FdName::Checkpoint(former).to_string());
-        self.written += 1;
-    }
-
-    pub(super) fn remove(service_manager: &mut ServiceManager) {
-        for slot in [CheckpointSlot::Zero, CheckpointSlot::One] {
-            service_manager.remove_fd(&FdName::Checkpoint(slot).to_string());
-        }
     }
 }
 

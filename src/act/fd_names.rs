@@ -1,18 +1,20 @@
 //! The names (`FDNAME=`) of the descriptors that outlive the orchestrator: in the service manager's
 //! fd store, and on the way to the program that we become. Knows nothing of what follows from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::sockets::Sockets;
+use crate::linux::fds;
 use crate::units::{InstanceId, RunId};
 
 /// The longest name that a service manager takes (`FDNAME=`, sd_notify(3)).
 const NAME_MOST: usize = 255;
+/// Of the list of names that were not stored, in bytes.
+const LIST_MOST: u64 = 16 << 20;
 
 /// What a stored descriptor is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FdName {
     /// The checkpoint. Two slots take turns, so that there is always a whole one.
     Checkpoint(CheckpointSlot),
@@ -23,12 +25,25 @@ pub(super) enum FdName {
     Run(RunFd, InstanceId, RunId),
     /// What the instance stored with us under this name.
     Stored(InstanceId, String),
+    /// Names, one a line, of what is handed over and is not in the service manager's store. Only
+    /// handed over, never kept.
+    NotStored,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum CheckpointSlot {
+    #[default]
     Zero,
     One,
+}
+
+impl CheckpointSlot {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Zero => Self::One,
+            Self::One => Self::Zero,
+        }
+    }
 }
 
 /// A descriptor of which every run has one.
@@ -85,6 +100,7 @@ impl fmt::Display for FdName {
             Self::Checkpoint(CheckpointSlot::Zero) => f.write_str("checkpoint.0"),
             Self::Checkpoint(CheckpointSlot::One) => f.write_str("checkpoint.1"),
             Self::Control => f.write_str("control"),
+            Self::NotStored => f.write_str("not-stored"),
             Self::Listener(number) => write!(f, "listener.{number}"),
             Self::Run(part, id, run) => {
                 let word = RunFd::ALL.iter().find(|(one, _)| one == part).map_or("", |(_, w)| w);
@@ -103,6 +119,7 @@ impl FdName {
             ("checkpoint", "0") => return Some(Self::Checkpoint(CheckpointSlot::Zero)),
             ("checkpoint", "1") => return Some(Self::Checkpoint(CheckpointSlot::One)),
             ("control", "") => return Some(Self::Control),
+            ("not-stored", "") => return Some(Self::NotStored),
             ("listener", number) => return number.parse().ok().map(Self::Listener),
             _ => {}
         }
@@ -130,8 +147,8 @@ pub struct InheritedFds {
     pub(super) listeners: Vec<(u64, OwnedFd)>,
     pub(super) runs: BTreeMap<(InstanceId, RunId), BTreeMap<RunFd, OwnedFd>>,
     pub(super) stored: Vec<(InstanceId, String, OwnedFd)>,
-    /// Listeners that are ours again.
-    pub(super) taken: Sockets,
+    /// Those of them that the service manager's store does not have.
+    pub(super) not_stored: BTreeSet<FdName>,
     /// Names that are none of ours. Their descriptors are closed.
     pub unknown: Vec<String>,
 }
@@ -148,11 +165,30 @@ impl InheritedFds {
                     all.runs.entry((id, run)).or_default().insert(part, fd);
                 }
                 Some(FdName::Stored(id, name)) => all.stored.push((id, name, fd)),
+                Some(FdName::NotStored) => all.not_stored = listed(&fd),
                 None => all.unknown.push(name),
             }
         }
         all
     }
+
+    /// What a service manager keeps, but for checkpoints and the control socket.
+    pub(super) fn named(&self) -> impl Iterator<Item = (FdName, BorrowedFd<'_>)> {
+        let listeners = self.listeners.iter().map(|(n, fd)| (FdName::Listener(*n), fd.as_fd()));
+        let runs = self.runs.iter().flat_map(|((id, run), parts)| {
+            parts.iter().map(|(part, fd)| (FdName::Run(*part, id.clone(), *run), fd.as_fd()))
+        });
+        let stored = self.stored.iter();
+        let stored =
+            stored.map(|(id, name, fd)| (FdName::Stored(id.clone(), name.clone()), fd.as_fd()));
+        listeners.chain(runs).chain(stored)
+    }
+}
+
+/// A list that cannot be read lists nothing: what it was to name is taken for stored.
+fn listed(list: &OwnedFd) -> BTreeSet<FdName> {
+    let bytes = fds::read_whole(list, LIST_MOST).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).lines().filter_map(FdName::parse).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +202,7 @@ mod tests {
             FdName::Checkpoint(CheckpointSlot::Zero),
             FdName::Checkpoint(CheckpointSlot::One),
             FdName::Control,
+            FdName::NotStored,
             FdName::Listener(7),
             FdName::Stored(id.clone(), "a.name with.dots".to_owned()),
         ];

@@ -7,13 +7,23 @@ pub(super) struct FdStore {
     kept: Vec<(String, OwnedFd)>,
 }
 
+/// What became of descriptors that were to be kept.
+#[derive(Debug)]
+pub(super) struct Kept<'a> {
+    /// Those of them that are kept now.
+    pub(super) fresh: &'a [(String, OwnedFd)],
+    /// How many were closed instead.
+    pub(super) refused: usize,
+}
+
 impl FdStore {
-    /// Keeps as many as fit below `limit`; returns how many were closed instead.
-    pub(super) fn keep(&mut self, name: &str, fds: Vec<OwnedFd>, limit: usize) -> usize {
-        let room = limit.saturating_sub(self.kept.len());
+    /// Keeps as many as fit below `limit`.
+    pub(super) fn keep(&mut self, name: &str, fds: Vec<OwnedFd>, limit: usize) -> Kept<'_> {
+        let before = self.kept.len();
+        let room = limit.saturating_sub(before);
         let refused = fds.len().saturating_sub(room);
         self.kept.extend(fds.into_iter().take(room).map(|fd| (name.to_owned(), fd)));
-        refused
+        Kept { fresh: self.kept.get(before..).unwrap_or_default(), refused }
     }
 
     pub(super) fn remove(&mut self, name: &str) {

@@ -3,12 +3,16 @@
 
 mod adoption;
 mod checkpoint;
+mod degradations;
 mod environment;
 mod error;
+mod fd_budget;
 mod fd_names;
 mod fd_store;
 mod folders;
 mod limits;
+mod manager_fd_store;
+mod manager_outbox;
 mod rehearsal;
 mod run_limits;
 mod sandbox;
@@ -45,10 +49,11 @@ use crate::linux::process;
 use crate::linux::sandbox::Support;
 use crate::linux::spawn::ExecReport;
 use crate::plan::{GroupLimits, Plan, SocketId, SocketPlace};
+use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Pid, RunId, Signal};
 use checkpoint::CheckpointWriter;
 use fd_names::FdName;
-use fd_store::FdStore;
+use fd_store::{FdStore, Kept};
 use sandbox::Sandboxes;
 use sockets::Sockets;
 
@@ -187,15 +192,18 @@ impl Act {
         sandbox::check_users(&plan)?;
         let executable = fds::own_executable().map_err(ActError::Executable)?;
         let checkpoint_writer = CheckpointWriter::new(after).map_err(ActError::Checkpoint)?;
-        let mut sockets = std::mem::take(&mut inherited_fds.taken);
+        if let Some(ServicesCgroup { services, .. }) = &services_cgroup {
+            limits::protect(services, &plan)?;
+        }
+        // From here on nothing fails.
+        service_manager.inherit(inherited_fds);
+        let mut sockets = Sockets::default();
+        sockets.take_over(std::mem::take(&mut inherited_fds.listeners), &mut service_manager);
         let planned: BTreeSet<&SocketPlace> = plan.sockets.values().collect();
         sockets.match_any_ports(&planned);
         sockets.keep_only(&mut service_manager, |place| planned.contains(place));
         for (id, place) in &plan.sockets {
             let _tried_again_at_spawn = sockets.bind(id, place, &mut service_manager);
-        }
-        if let Some(ServicesCgroup { services, .. }) = &services_cgroup {
-            limits::protect(services, &plan)?;
         }
         Ok(Self {
             plan,
@@ -247,8 +255,7 @@ impl Act {
     pub fn retire(&mut self, id: &InstanceId) {
         if let Some(store) = self.stores.remove(id) {
             for (name, _) in store.all() {
-                self.service_manager
-                    .remove_fd(&FdName::Stored(id.clone(), name.clone()).to_string());
+                self.service_manager.remove_fd(FdName::Stored(id.clone(), name.clone()));
             }
         }
         self.past_events.remove(id);
@@ -396,13 +403,11 @@ impl Act {
         let limit = self.plan.instances.get(id).and_then(|plan| plan.launch.notify);
         let limit = limit.map_or(0, |notify| usize::from(notify.fd_store_max));
         let store = self.stores.entry(id.clone()).or_default();
-        let refused = store.keep(name, fds, limit);
+        let Kept { fresh, refused } = store.keep(name, fds, limit);
         let fd_name = FdName::Stored(id.clone(), name.to_owned());
         if fd_name.is_valid() {
-            // The manager passes over what it has already.
-            for (_, fd) in store.all().iter().filter(|(kept, _)| kept == name) {
-                self.service_manager.store_fd(&fd_name.to_string(), fd.as_fd());
-            }
+            let fresh = fresh.iter().map(|(_, fd)| (fd_name.clone(), Some(fd.as_fd())));
+            self.service_manager.store_fds(fresh);
         }
         refused
     }
@@ -419,9 +424,8 @@ impl Act {
     }
 
     fn remove_fds(&mut self, parts: impl Iterator<Item = RunFd>, id: &InstanceId, run: RunId) {
-        for part in parts {
-            self.service_manager.remove_fd(&FdName::Run(part, id.clone(), run).to_string());
-        }
+        let names = parts.map(|part| FdName::Run(part, id.clone(), run));
+        self.service_manager.remove_fds(names);
     }
 
     /// Saves what the next orchestrator has to know.
@@ -430,7 +434,7 @@ impl Act {
             return Ok(());
         }
         let file = self.write_checkpoint(state)?;
-        self.checkpoint_writer.store(&file, &mut self.service_manager);
+        self.service_manager.store_checkpoint(file);
         Ok(())
     }
 
@@ -452,9 +456,13 @@ impl Act {
     pub fn unstore(&mut self, id: &InstanceId, name: &str) {
         if let Some(store) = self.stores.get_mut(id) {
             store.remove(name);
-            self.service_manager
-                .remove_fd(&FdName::Stored(id.clone(), name.to_owned()).to_string());
+            self.service_manager.remove_fd(FdName::Stored(id.clone(), name.to_owned()));
         }
+    }
+
+    /// What the service manager does not keep or did not hear, for `status`.
+    pub fn degradations(&self) -> Vec<pb::Degradation> {
+        degradations::of(&self.service_manager)
     }
 
     /// Takes away what stands in the file system, after everything has ended.
@@ -462,12 +470,10 @@ impl Act {
         self.sockets.keep_only(&mut self.service_manager, |_| false);
         for (id, store) in std::mem::take(&mut self.stores) {
             for (name, _) in store.all() {
-                self.service_manager
-                    .remove_fd(&FdName::Stored(id.clone(), name.clone()).to_string());
+                self.service_manager.remove_fd(FdName::Stored(id.clone(), name.clone()));
             }
         }
-        self.service_manager.remove_fd(&FdName::Control.to_string());
-        CheckpointWriter::remove(&mut self.service_manager);
+        self.service_manager.remove_reserved();
         folders::clean_up(&self.plan.runtime_dir);
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();

@@ -1,37 +1,30 @@
 //! The service manager that started us, if one did (sd_notify(3)): what it is told, and what its fd
-//! store keeps for the orchestrator that follows us. Never waits for it: what it does not take in
-//! time waits here, in order and up to a bound.
+//! store keeps for the orchestrator that follows us. Never waits for it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::fd_names::FdName;
-use crate::linux::manager::{ManagerSocket, Sent};
-
-/// Messages that may wait. Each run takes five when it begins and five when it is over.
-const WAITING_MOST: usize = 8192;
+use super::fd_budget::Room;
+use super::fd_names::{CheckpointSlot, FdName, InheritedFds};
+use super::manager_fd_store::{Change, ManagerFdStore, Place, Shortage};
+use super::manager_outbox::{Accepted, Outbox};
+use crate::linux::manager::ManagerSocket;
 
 /// The connection to it. Silent where `NOTIFY_SOCKET` is not set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ServiceManager {
     /// How often it is sent `WATCHDOG=1`: a third of `WATCHDOG_USEC`.
     pub watchdog_interval: Option<Duration>,
-    socket: Option<ManagerSocket>,
-    /// The last `STATUS=`: it is last_status changes only.
+    outbox: Outbox,
+    fd_store: ManagerFdStore,
+    /// The last `STATUS=`: it is told changes only.
     last_status: String,
-    waiting: VecDeque<Message>,
-    /// Messages that there was no room for.
-    lost: u64,
-}
-
-#[derive(Debug)]
-struct Message {
-    text: String,
-    fd: Option<OwnedFd>,
+    /// Whether it was logged that its store is full.
+    is_shortage_logged: bool,
 }
 
 impl ServiceManager {
@@ -39,23 +32,40 @@ impl ServiceManager {
     pub fn find() -> (Self, Option<crate::linux::Error>) {
         let watchdog_interval = sd_notify::watchdog_enabled().map(|patience| patience / 3);
         let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
-            return (Self { watchdog_interval, ..Self::default() }, None);
+            return (Self::with(watchdog_interval, Outbox::default(), None), None);
         };
+        let limit = std::env::var("FDSTORE").ok().and_then(|limit| limit.parse().ok());
         match ManagerSocket::connect(&address) {
-            Ok(socket) => {
-                (Self { watchdog_interval, socket: Some(socket), ..Self::default() }, None)
-            }
-            Err(error) => (Self::default(), Some(error)),
+            Ok(socket) => (Self::with(watchdog_interval, Outbox::to(socket), limit), None),
+            Err(error) => (Self::with(None, Outbox::default(), None), Some(error)),
         }
     }
 
-    pub fn is_connected(&self) -> bool {
-        self.socket.is_some()
+    /// `limit`: how many descriptors its store takes, if it tells.
+    fn with(watchdog_interval: Option<Duration>, outbox: Outbox, limit: Option<usize>) -> Self {
+        let fd_store = ManagerFdStore::new(Room::below_limit(limit));
+        let last_status = String::new();
+        Self { watchdog_interval, outbox, fd_store, last_status, is_shortage_logged: false }
     }
 
-    /// How many messages it never got, because it read none for so long.
-    pub fn lost(&self) -> u64 {
-        self.lost
+    /// For tests: nobody is told anything.
+    #[cfg(test)]
+    pub(super) fn silent() -> Self {
+        Self::with(None, Outbox::default(), None)
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.outbox.is_connected()
+    }
+
+    /// How many messages it never got: it read none for too long, or was not there.
+    pub(super) fn lost(&self) -> u64 {
+        self.outbox.lost()
+    }
+
+    /// What of all that is to be kept has no place in its store; none: everything has one.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        self.fd_store.shortage()
     }
 
     pub fn ready(&mut self, status: String) {
@@ -90,76 +100,139 @@ impl ServiceManager {
 
     pub fn watchdog(&mut self) {
         // One that waits says as much as ten.
-        if self.waiting.is_empty() {
+        if self.outbox.is_empty() {
             self.say(&[NotifyState::Watchdog]);
         }
     }
 
-    /// Has the control socket's listener kept, so that operators wait and are not refused.
+    /// Has the control socket's listener kept, so that operators wait and are not refused, and
+    /// drops the one that is kept by its name.
     pub fn store_control(&mut self, listener: &UnixListener) {
-        self.store_fd(&FdName::Control.to_string(), listener.as_fd());
+        self.outbox.remove(FdName::Control.to_string());
+        let _counted_if_lost = self.outbox.store(FdName::Control.to_string(), listener.as_fd());
     }
 
-    /// Has a duplicate of the descriptor kept over our end. Not watched (`FDPOLL=0`): what a pipe
-    /// or a pidfd still has to tell when its other side is gone is what it is kept for.
-    pub(super) fn store_fd(&mut self, name: &str, fd: BorrowedFd<'_>) {
-        self.send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), Some(fd));
+    /// Has this checkpoint kept. The one before goes when this one is there.
+    pub(super) fn store_checkpoint(&mut self, file: OwnedFd) {
+        self.outbox.store_checkpoint(file);
     }
 
-    /// Has all that is kept by this name dropped.
-    pub(super) fn remove_fd(&mut self, name: &str) {
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None);
+    /// Has the checkpoints and the control socket's listener dropped.
+    pub(super) fn remove_reserved(&mut self) {
+        let slots = [CheckpointSlot::Zero, CheckpointSlot::One].map(FdName::Checkpoint);
+        for name in slots.into_iter().chain([FdName::Control]) {
+            self.outbox.remove(name.to_string());
+        }
+    }
+
+    /// Takes note of what its store has, or is to have, from a former orchestrator. What is closed
+    /// because nobody knows its name is dropped there too.
+    pub(super) fn inherit(&mut self, inherited: &InheritedFds) {
+        if !self.is_connected() {
+            return;
+        }
+        for name in &inherited.unknown {
+            self.outbox.remove(name.clone());
+        }
+        let mut held = Vec::new();
+        for (name, fd) in inherited.named() {
+            let place =
+                if inherited.not_stored.contains(&name) { Place::Here } else { Place::Stored };
+            match fd.try_clone_to_owned() {
+                Ok(fd) => held.push((name, fd, place)),
+                Err(_) => self.outbox.count_as_lost(),
+            }
+        }
+        let changes = self.fd_store.inherit(held.into_iter());
+        self.obey(changes);
+    }
+
+    /// Has a duplicate of the descriptor kept over our end, if there is room for it.
+    pub(super) fn store_fd(&mut self, name: FdName, fd: BorrowedFd<'_>) {
+        self.store_fds([(name, Some(fd))]);
+    }
+
+    /// The same for several at once. Nothing instead of a descriptor: it is to come, and its place
+    /// is taken for it.
+    pub(super) fn store_fds<'a>(
+        &mut self,
+        fds: impl IntoIterator<Item = (FdName, Option<BorrowedFd<'a>>)>,
+    ) {
+        if !self.is_connected() {
+            return;
+        }
+        let mut held = Vec::new();
+        for (name, fd) in fds {
+            match fd.map(|fd| fd.try_clone_to_owned()).transpose() {
+                Ok(fd) => held.push((name, fd)),
+                Err(_) => self.outbox.count_as_lost(),
+            }
+        }
+        let changes = self.fd_store.add(held.into_iter());
+        self.obey(changes);
+    }
+
+    /// Has all that is kept by these names dropped.
+    pub(super) fn remove_fds(&mut self, names: impl IntoIterator<Item = FdName>) {
+        let changes = self.fd_store.remove(names.into_iter());
+        self.obey(changes);
+    }
+
+    pub(super) fn remove_fd(&mut self, name: FdName) {
+        self.remove_fds([name]);
+    }
+
+    /// The names of what it does not have, although it is to be kept.
+    pub(super) fn not_stored(&self) -> BTreeSet<String> {
+        let here = self.fd_store.not_stored().map(|name| name.to_string());
+        here.chain(self.outbox.unsent().map(str::to_owned)).collect()
+    }
+
+    fn obey(&mut self, changes: Vec<Change>) {
+        let Self { outbox, fd_store, is_shortage_logged, .. } = self;
+        if fd_store.is_short() && !*is_shortage_logged {
+            *is_shortage_logged = true;
+            tracing::warn!("the service manager's store for descriptors is full; see `status`");
+        }
+        for change in changes {
+            match change {
+                Change::Remove(name) => outbox.remove(name.to_string()),
+                Change::Store(name) => {
+                    let text = name.to_string();
+                    fd_store.send(&name, |fd| match outbox.store(text.clone(), fd) {
+                        Accepted::Yes => Place::Stored,
+                        Accepted::No => Place::Here,
+                    });
+                }
+            }
+        }
     }
 
     fn say(&mut self, states: &[NotifyState<'_>]) {
         let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
-        self.send(&lines.join("\n"), None);
-    }
-
-    fn send(&mut self, text: &str, fd: Option<BorrowedFd<'_>>) {
-        let Some(socket) = &self.socket else { return };
-        // Nobody may be listening any more, and there is nobody else to tell that.
-        let at_once = self.waiting.is_empty();
-        if at_once && !matches!(socket.send(text.as_bytes(), fd), Ok(Sent::Full)) {
-            return;
-        }
-        match fd.map(|fd| fd.try_clone_to_owned()).transpose() {
-            Ok(fd) if self.waiting.len() < WAITING_MOST => {
-                self.waiting.push_back(Message { text: text.to_owned(), fd });
-            }
-            Ok(_) | Err(_) => self.lost += 1,
-        }
+        self.outbox.say(lines.join("\n"));
     }
 
     /// Waits until something that waits may be sent; for ever when nothing does.
     pub async fn writable(&self) {
-        match &self.socket {
-            Some(socket) if !self.waiting.is_empty() => {
-                if socket.writable().await.is_err() {
-                    std::future::pending().await
-                }
-            }
-            Some(_) | None => std::future::pending().await,
-        }
+        self.outbox.writable().await;
     }
 
     /// Waits until nothing waits any more.
     pub async fn flush(&mut self) {
-        while !self.waiting.is_empty() {
+        while !self.outbox.is_empty() {
             self.writable().await;
             self.send_waiting();
         }
     }
 
-    /// Sends of what waits as much as there is room for.
+    /// Sends of what waits as much as there is room for, and when that is all, what could not even
+    /// wait.
     pub fn send_waiting(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        while let Some(message) = self.waiting.front() {
-            let fd = message.fd.as_ref().map(AsFd::as_fd);
-            if matches!(socket.send(message.text.as_bytes(), fd), Ok(Sent::Full)) {
-                return;
-            }
-            self.waiting.pop_front();
+        self.outbox.send_waiting();
+        if self.outbox.is_empty() {
+            let unsent = self.fd_store.unsent();
+            self.obey(unsent);
         }
     }
 }
@@ -170,42 +243,50 @@ mod tests {
     use crate::linux::fds::{self, SocketAccess};
     use crate::linux::notify::NotifySocket;
 
+    /// More than may wait at once is stored in the end, each once.
     #[tokio::test]
-    async fn what_is_not_taken_at_once_arrives_later_in_order_with_its_descriptors() {
+    async fn what_could_not_even_wait_is_stored_when_the_manager_reads_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manager");
         let manager = NotifySocket::bind(&path, SocketAccess::Owner).unwrap();
-        let socket = ManagerSocket::connect(path.as_os_str()).unwrap();
+        let outbox = Outbox::to(ManagerSocket::connect(path.as_os_str()).unwrap());
+        let room = Room { places: usize::MAX, name_bytes: usize::MAX };
+        let fd_store = ManagerFdStore::new(room);
         let mut service_manager =
-            ServiceManager { socket: Some(socket), ..ServiceManager::default() };
-        let (read_end, write_end) = fds::pipe().unwrap();
-        let messages = 3000;
-        for number in 0..messages {
-            service_manager.store_fd(&format!("out.{number}"), read_end.as_fd());
+            ServiceManager { fd_store, ..ServiceManager::with(None, outbox, None) };
+        let (read_end, _write_end) = fds::pipe().unwrap();
+        // Restarts while it reads nothing: listeners that come and go.
+        let mut number = 0;
+        while service_manager.lost() == 0 {
+            service_manager.store_fd(FdName::Listener(number), read_end.as_fd());
+            number += 1;
         }
-        assert!(!service_manager.waiting.is_empty() && service_manager.lost() == 0);
-        drop(read_end);
-        let mut heard = 0;
-        while heard < messages {
-            tokio::select! {
-                () = service_manager.writable() => service_manager.send_waiting(),
-                datagram = manager.receive() => {
-                    let datagram = datagram.unwrap();
-                    let text = String::from_utf8(datagram.bytes).unwrap();
-                    assert_eq!(text, format!("FDSTORE=1\nFDNAME=out.{heard}\nFDPOLL=0"));
-                    assert_eq!(datagram.fds.len(), 1);
-                    heard += 1;
+        let last = number - 1;
+        assert!(service_manager.not_stored().contains(&format!("listener.{last}")));
+        let mut times = 0;
+        for _ in 0..number {
+            let text = loop {
+                tokio::select! {
+                    biased;
+                    datagram = manager.receive() => break datagram.unwrap().bytes,
+                    () = service_manager.writable() => service_manager.send_waiting(),
                 }
-            }
+            };
+            let text = String::from_utf8(text).unwrap();
+            times += usize::from(text.contains(&format!("FDNAME=listener.{last}\n")));
         }
-        drop(write_end);
+        assert_eq!(times, 1);
+        assert!(service_manager.not_stored().is_empty());
     }
 
     #[test]
     fn without_a_manager_nothing_is_said_and_nothing_waits() {
-        let mut service_manager = ServiceManager::default();
+        let mut service_manager = ServiceManager::silent();
+        let (read_end, _write_end) = fds::pipe().unwrap();
         service_manager.ready("ready".to_owned());
-        service_manager.remove_fd("out");
-        assert!(!service_manager.is_connected() && service_manager.waiting.is_empty());
+        service_manager.store_fd(FdName::Listener(0), read_end.as_fd());
+        service_manager.remove_fd(FdName::Listener(0));
+        assert!(!service_manager.is_connected() && service_manager.outbox.is_empty());
+        assert!(service_manager.not_stored().is_empty());
     }
 }

@@ -45,7 +45,7 @@ impl Sockets {
         if !self.bound.contains_key(place) {
             let (listener, number) = (bind(id, place)?, self.next);
             self.next += 1;
-            service_manager.store_fd(&FdName::Listener(number).to_string(), listener.as_fd());
+            service_manager.store_fd(FdName::Listener(number), listener.as_fd());
             self.bound.insert(place.clone(), Bound { number, listener });
         }
         Ok(())
@@ -60,20 +60,15 @@ impl Sockets {
     ) {
         for (number, fd) in kept {
             self.next = self.next.max(number.saturating_add(1));
-            let found = match fds::listens_at(&fd) {
-                Some(ListensAt::Unix(path)) if is_socket(&path) => {
-                    Some((SocketPlace::Unix(path), Listener::Unix(fd.into())))
-                }
-                Some(ListensAt::Tcp(address)) => {
-                    Some((SocketPlace::Tcp(address), Listener::Tcp(fd.into())))
-                }
-                Some(ListensAt::Unix(_)) | None => None,
-            };
-            match found {
-                Some((place, listener)) => {
+            match place_of(&fd) {
+                Some(place) => {
+                    let listener = match place {
+                        SocketPlace::Unix(_) => Listener::Unix(fd.into()),
+                        SocketPlace::Tcp(_) => Listener::Tcp(fd.into()),
+                    };
                     self.bound.insert(place, Bound { number, listener });
                 }
-                None => service_manager.remove_fd(&FdName::Listener(number).to_string()),
+                None => service_manager.remove_fd(FdName::Listener(number)),
             }
         }
     }
@@ -94,15 +89,6 @@ impl Sockets {
                 self.bound.insert((*place).clone(), bound);
             }
         }
-    }
-
-    /// The files of those that have one.
-    pub(super) fn files(&self) -> BTreeSet<PathBuf> {
-        let file = |place: &SocketPlace| match place {
-            SocketPlace::Unix(path) => Some(path.clone()),
-            SocketPlace::Tcp(_) => None,
-        };
-        self.bound.keys().filter_map(file).collect()
     }
 
     /// All of them, with the numbers under which they are kept.
@@ -132,7 +118,7 @@ impl Sockets {
             if stays {
                 return true;
             }
-            service_manager.remove_fd(&FdName::Listener(bound.number).to_string());
+            service_manager.remove_fd(FdName::Listener(bound.number));
             if let SocketPlace::Unix(path) = place
                 && is_socket(path)
             {
@@ -149,6 +135,22 @@ impl AsFd for Listener {
             Self::Unix(listener) => listener.as_fd(),
             Self::Tcp(listener) => listener.as_fd(),
         }
+    }
+}
+
+/// Where a kept descriptor listens, if anybody can reach it there.
+fn place_of(fd: &OwnedFd) -> Option<SocketPlace> {
+    match fds::listens_at(fd)? {
+        ListensAt::Unix(path) => is_socket(&path).then_some(SocketPlace::Unix(path)),
+        ListensAt::Tcp(address) => Some(SocketPlace::Tcp(address)),
+    }
+}
+
+/// The file of a kept listener, if it has one by which it can be reached.
+pub(super) fn file_of(fd: &OwnedFd) -> Option<PathBuf> {
+    match place_of(fd)? {
+        SocketPlace::Unix(path) => Some(path),
+        SocketPlace::Tcp(_) => None,
     }
 }
 

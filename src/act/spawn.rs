@@ -64,7 +64,7 @@ pub(super) fn spawn(
         }
     };
     let pidfd = FdName::Run(RunFd::Pidfd, id.clone(), run);
-    act.service_manager.store_fd(&pidfd.to_string(), child.pidfd.as_fd());
+    act.service_manager.store_fd(pidfd, child.pidfd.as_fd());
     let Stdio { stdout: (stdout, _), stderr: (stderr, _), notify } = stdio;
     let (notify, notify_path) = notify.unzip();
     let notify = notify.map(Arc::new);
@@ -136,11 +136,10 @@ fn keep(act: &mut Act, (id, run): (&InstanceId, RunId), stdio: &Stdio, passed_fd
         (RunFd::Notify, stdio.notify.as_ref().map(|(socket, _)| socket.as_fd())),
         (RunFd::StatusBroker, passed_fds.status.as_ref().map(|(ours, _)| ours.as_fd())),
     ];
-    for (part, fd) in parts {
-        if let Some(fd) = fd {
-            act.service_manager.store_fd(&FdName::Run(part, id.clone(), run).to_string(), fd);
-        }
-    }
+    let name = |part| FdName::Run(part, id.clone(), run);
+    let there = parts.into_iter().filter(|(_, fd)| fd.is_some());
+    let there = there.map(|(part, fd)| (name(part), fd));
+    act.service_manager.store_fds(there.chain([(name(RunFd::Pidfd), None)]));
 }
 
 fn execute(

@@ -77,7 +77,6 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     if let Some(error) = unheard {
         log_store.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
     }
-    adoption.inherited_fds.take_listeners(&mut service_manager);
     let resumed = adoption.resume(&in_force, clock.now());
     let spared = match &resumed {
         Some(resumed) => resumed.spared(&adoption.inherited_fds, runtime_dir),

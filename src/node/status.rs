@@ -87,6 +87,7 @@ impl View<'_> {
     /// What the host lacks, and what goes wrong just now.
     fn degradations(&self) -> Vec<pb::Degradation> {
         let mut all = self.host.degradations.clone();
+        all.extend(self.act.degradations());
         if let Some(sink) = self.log_store.sink().filter(|sink| sink.is_stalled()) {
             let (name, missing) = match sink.form() {
                 Form::Console(_) => {

@@ -12,6 +12,8 @@ import threading
 
 ADDRESS, PROGRAM = sys.argv[1], sys.argv[2:]
 PR_SET_CHILD_SUBREAPER = 36
+# As systemd counts (systemd.exec(5), FDSTORE): what is beyond it is closed, and nobody is told.
+STORE_MOST = int(os.environ.get("FDSTORE", "4096"))
 
 kept = []
 lock = threading.Lock()
@@ -26,7 +28,12 @@ def take(data, fds):
     lines = dict(line.split("=", 1) for line in data.decode().splitlines())
     name = lines.get("FDNAME", "stored")
     if lines.get("FDSTORE") == "1":
-        kept.extend((name, fd) for fd in fds)
+        for fd in fds:
+            if len(kept) < STORE_MOST:
+                kept.append((name, fd))
+            else:
+                say(f"no room for {name}")
+                os.close(fd)
         return
     for fd in fds:
         os.close(fd)

@@ -1,0 +1,333 @@
+//! Messages on their way to the service manager (sd_notify(3)). Never waits for it: what it does
+//! not take at once waits here, in order and up to a bound. Knows nothing of why they are sent.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::fd_names::{CheckpointSlot, FdName};
+use crate::linux::Error;
+use crate::linux::manager::{ManagerSocket, Sent};
+
+/// Messages with descriptors that may wait: twice as many as are stored.
+const STORES_MOST: usize = 8192;
+/// Messages that may wait before words are lost as well. Removals never are: there is at most one
+/// for each descriptor that was accepted.
+const MESSAGES_MOST: usize = 4 * STORES_MOST;
+/// The pause after a wait for the service manager that failed or came to nothing.
+const RETRY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    socket: Option<ManagerSocket>,
+    waiting: VecDeque<Message>,
+    /// Where the last checkpoint that was sent is.
+    slot: CheckpointSlot,
+    retry_at: Option<Instant>,
+    lost: u64,
+}
+
+#[derive(Debug)]
+enum Message {
+    Words(String),
+    /// Not watched (`FDPOLL=0`): what a pipe or a pidfd still has to tell when its other side is
+    /// gone is what it is kept for.
+    Store(String, OwnedFd),
+    Remove(String),
+    /// At most one waits: the newest.
+    Checkpoint(OwnedFd),
+}
+
+/// Whether a message was sent or waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepted {
+    Yes,
+    /// It is lost, and counted as that.
+    No,
+}
+
+impl Outbox {
+    pub(super) fn to(socket: ManagerSocket) -> Self {
+        Self { socket: Some(socket), ..Self::default() }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many messages the service manager never got.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    pub(super) fn count_as_lost(&mut self) {
+        self.lost += 1;
+    }
+
+    pub(super) fn say(&mut self, words: String) {
+        if self.waiting.len() < MESSAGES_MOST {
+            let _counted_if_lost = self.send(Message::Words(words));
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Has a duplicate of the descriptor kept over our end.
+    pub(super) fn store(&mut self, name: String, fd: BorrowedFd<'_>) -> Accepted {
+        if !self.is_connected() {
+            return Accepted::No;
+        }
+        match fd.try_clone_to_owned() {
+            Ok(fd) if self.waiting.len() < STORES_MOST => self.send(Message::Store(name, fd)),
+            Ok(_) | Err(_) => {
+                self.lost += 1;
+                Accepted::No
+            }
+        }
+    }
+
+    /// Has all that is kept by this name dropped.
+    pub(super) fn remove(&mut self, name: String) {
+        let _counted_if_lost = self.send(Message::Remove(name));
+    }
+
+    /// Has this checkpoint kept. The one before goes when this one is there.
+    pub(super) fn store_checkpoint(&mut self, file: OwnedFd) {
+        if !self.is_connected() {
+            return;
+        }
+        let waits = self.waiting.iter_mut().find_map(|message| match message {
+            Message::Checkpoint(older) => Some(older),
+            Message::Words(_) | Message::Store(..) | Message::Remove(_) => None,
+        });
+        match waits {
+            Some(older) => *older = file,
+            None => {
+                self.waiting.push_back(Message::Checkpoint(file));
+                if self.waiting.len() == 1 {
+                    self.send_waiting();
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message) -> Accepted {
+        let Some(socket) = &self.socket else { return Accepted::No };
+        if self.waiting.is_empty() {
+            match deliver(socket, &message, self.slot) {
+                Ok(Sent::Delivered) => return Accepted::Yes,
+                Ok(Sent::Full) => {}
+                Err(_) => {
+                    self.lost += 1;
+                    return Accepted::No;
+                }
+            }
+        }
+        self.waiting.push_back(message);
+        Accepted::Yes
+    }
+
+    /// Waits until something that waits may be sent; for ever when nothing does.
+    pub(super) async fn writable(&self) {
+        let Some(socket) = self.socket.as_ref().filter(|_| !self.waiting.is_empty()) else {
+            return std::future::pending().await;
+        };
+        if let Some(at) = self.retry_at {
+            sleep_until(at).await;
+        }
+        if socket.writable().await.is_err() {
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Sends of what waits as much as there is room for.
+    pub(super) fn send_waiting(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let mut stuck = true;
+        while let Some(message) = self.waiting.front() {
+            match deliver(socket, message, self.slot) {
+                Ok(Sent::Full) => break,
+                Ok(Sent::Delivered) => {
+                    if let Some(Message::Checkpoint(_)) = self.waiting.pop_front() {
+                        let former = FdName::Checkpoint(self.slot).to_string();
+                        self.slot = self.slot.other();
+                        self.waiting.push_front(Message::Remove(former));
+                    }
+                }
+                Err(_) => {
+                    self.waiting.pop_front();
+                    self.lost += 1;
+                }
+            }
+            stuck = false;
+        }
+        self.retry_at = stuck.then(|| Instant::now() + RETRY);
+    }
+
+    /// The names of descriptors that wait: who has our place before they are sent has to send them.
+    pub(super) fn unsent(&self) -> impl Iterator<Item = &str> {
+        self.waiting.iter().filter_map(|message| match message {
+            Message::Store(name, _) => Some(name.as_str()),
+            Message::Words(_) | Message::Remove(_) | Message::Checkpoint(_) => None,
+        })
+    }
+}
+
+fn deliver(socket: &ManagerSocket, message: &Message, at: CheckpointSlot) -> Result<Sent, Error> {
+    let store = |name: &str, fd: &OwnedFd| {
+        let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+        socket.send(text.as_bytes(), Some(fd.as_fd()))
+    };
+    match message {
+        Message::Words(words) => socket.send(words.as_bytes(), None),
+        Message::Store(name, fd) => store(name, fd),
+        Message::Remove(name) => {
+            socket.send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes(), None)
+        }
+        Message::Checkpoint(file) => store(&FdName::Checkpoint(at.other()).to_string(), file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::linux::fds::{self, SocketAccess};
+    use crate::linux::notify::NotifySocket;
+
+    /// A service manager that reads when it is told to.
+    struct SlowReader {
+        socket: NotifySocket,
+        _folder: tempfile::TempDir,
+    }
+
+    impl SlowReader {
+        fn new() -> (Self, Outbox) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("manager");
+            let socket = NotifySocket::bind(&path, SocketAccess::Owner).unwrap();
+            let outbox = Outbox::to(ManagerSocket::connect(path.as_os_str()).unwrap());
+            (Self { socket, _folder: folder }, outbox)
+        }
+
+        /// The next message, and how many descriptors came with it.
+        async fn hear(&self, outbox: &mut Outbox) -> (String, Vec<OwnedFd>) {
+            loop {
+                tokio::select! {
+                    biased;
+                    datagram = self.socket.receive() => {
+                        let datagram = datagram.unwrap();
+                        return (String::from_utf8(datagram.bytes).unwrap(), datagram.fds);
+                    }
+                    () = outbox.writable() => outbox.send_waiting(),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_taken_at_once_arrives_later_in_order_with_its_descriptors() {
+        let (manager, mut outbox) = SlowReader::new();
+        let (read_end, write_end) = fds::pipe().unwrap();
+        let messages = 3000;
+        for number in 0..messages {
+            let accepted = outbox.store(format!("out.{number}"), read_end.as_fd());
+            assert_eq!(accepted, Accepted::Yes);
+        }
+        assert!(!outbox.is_empty() && outbox.lost() == 0);
+        drop(read_end);
+        for number in 0..messages {
+            let (text, fds) = manager.hear(&mut outbox).await;
+            assert_eq!(text, format!("FDSTORE=1\nFDNAME=out.{number}\nFDPOLL=0"));
+            assert_eq!(fds.len(), 1);
+        }
+        drop(write_end);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_bound_stores_and_words_are_lost_and_counted_and_removals_are_not() {
+        let (manager, mut outbox) = SlowReader::new();
+        let (read_end, _write_end) = fds::pipe().unwrap();
+        let mut accepted = 0;
+        while outbox.store(format!("out.{accepted}"), read_end.as_fd()) == Accepted::Yes {
+            accepted += 1;
+        }
+        assert_eq!(outbox.lost(), 1);
+        assert_eq!(outbox.waiting.len(), STORES_MOST);
+        for number in 0..accepted {
+            outbox.remove(format!("out.{number}"));
+        }
+        outbox.say("READY=1".to_owned());
+        assert_eq!(outbox.lost(), 1);
+        let mut removed = 0;
+        loop {
+            let (text, _) = manager.hear(&mut outbox).await;
+            if text == "READY=1" {
+                break;
+            }
+            removed += usize::from(text.starts_with("FDSTOREREMOVE=1"));
+        }
+        assert_eq!(removed, accepted);
+    }
+
+    /// Of many the newest arrives, and at no time is there none.
+    #[tokio::test]
+    async fn of_checkpoints_that_wait_the_newest_is_sent_and_the_former_one_goes_after_it() {
+        let (manager, mut outbox) = SlowReader::new();
+        let checkpoint = |n: usize| fds::sealed_memory("c", n.to_string().as_bytes()).unwrap();
+        let mut number = 0;
+        let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        // What a former orchestrator left, which died between two messages.
+        kept.insert("checkpoint.0".to_owned(), vec!["x".to_owned()]);
+        kept.insert("checkpoint.1".to_owned(), vec!["y".to_owned()]);
+        for burst in [1, 2, 3, 1000, 1] {
+            for _ in 0..burst {
+                outbox.store_checkpoint(checkpoint(number));
+                number += 1;
+            }
+            outbox.say("STATUS=end".to_owned());
+            loop {
+                let (text, fds) = manager.hear(&mut outbox).await;
+                if text == "STATUS=end" {
+                    break;
+                }
+                let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap();
+                if text.starts_with("FDSTOREREMOVE=1") {
+                    kept.remove(name);
+                } else {
+                    let content = fds::read_whole(fds.first().unwrap(), 100).unwrap();
+                    let content = String::from_utf8(content).unwrap();
+                    kept.entry(name.to_owned()).or_default().push(content);
+                }
+                let count = kept.values().map(Vec::len).sum::<usize>();
+                assert!((1..=3).contains(&count), "{kept:?}");
+            }
+            let newest = (number - 1).to_string();
+            assert!(kept.values().flatten().any(|content| *content == newest), "{kept:?}");
+        }
+        assert_eq!(kept.values().map(Vec::len).sum::<usize>(), 1, "{kept:?}");
+    }
+
+    #[test]
+    fn without_a_manager_nothing_waits_and_nothing_is_lost() {
+        let mut outbox = Outbox::default();
+        outbox.say("READY=1".to_owned());
+        outbox.remove("out".to_owned());
+        assert!(outbox.is_empty() && outbox.lost() == 0);
+    }
+
+    #[test]
+    fn what_a_manager_that_is_gone_does_not_get_is_counted() {
+        let (manager, mut outbox) = SlowReader::new();
+        drop(manager);
+        outbox.say("READY=1".to_owned());
+        assert_eq!(outbox.lost(), 1);
+    }
+}
