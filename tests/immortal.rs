@@ -251,6 +251,25 @@ fn what_has_no_place_in_a_small_store_is_named_and_what_has_one_is_adopted() {
     assert!(left.ends_with("[]"), "{left}");
 }
 
+/// An upgrade that fails at the last moment: the reload that began for it is over.
+#[test]
+fn a_program_that_is_gone_when_it_is_to_be_executed_ends_the_reload_and_changes_nothing() {
+    let lab = Lab::new();
+    let node = managed(&lab, lab.node(&service("web", &idle(), ""))).up();
+    let before = pids(&lab);
+    let script = format!("#!/bin/sh\nrm -- \"$0\"\nexec {} \"$@\"\n", common::BINARY);
+    let script = lab.file("brief", script, 0o755);
+    let ready = node.console.count("manager: READY=1");
+    let mut upgrade = lab.binary();
+    upgrade.args(["upgrade", "--binary"]).arg(&script);
+    let _waits_for_a_successor = Background::start(upgrade);
+    node.console.line("manager: RELOADING=1");
+    let refused = node.console.line("not upgraded");
+    assert!(refused.contains("No such file"), "{refused}");
+    eventually("the reload is over", || node.console.count("manager: READY=1") > ready);
+    assert_eq!(pids(&lab), before);
+}
+
 /// At whatever moment it dies, the next one comes up, and nothing is left or there twice.
 #[test]
 fn killed_at_any_moment_it_is_followed_by_one_that_gets_everything_up() {

@@ -137,6 +137,17 @@ fn a_second_orchestrator_on_the_same_data_ends_with_75_too() {
     assert_eq!((lab.pid("web-0"), lab.phase("web-0").as_str()), (web, "ready"));
 }
 
+/// Its groups are there already when the control socket turns out to be none: `Lab` asks for them.
+#[test]
+fn a_node_that_does_not_come_up_leaves_no_group_behind() {
+    let lab = Lab::new();
+    let _configured = lab.node(&service("web", &idle(), ""));
+    std::fs::create_dir_all(lab.runtime_dir().join("control.sock")).unwrap();
+    let answer = lab.verb(&["run"]);
+    assert_eq!(answer.code, Some(1), "{answer:?}");
+    assert!(answer.err.contains("control.sock"), "{answer:?}");
+}
+
 /// A node is told by its runtime folder from another on the same machine.
 #[test]
 fn the_sweep_leaves_the_processes_of_another_node_alone() {

@@ -59,21 +59,37 @@ impl InheritedFds {
 }
 
 /// The pipe of a log with all that goes with it; none: it is not there.
-fn take_pipe(parts: &mut BTreeMap<RunFd, OwnedFd>, part: RunFd) -> Result<Option<Pipe>, ActError> {
-    let (Some(fd), Some((rest, spool))) = (parts.remove(&part), part.companions()) else {
-        return Ok(None);
-    };
-    let pipe = Pipe { spool: parts.remove(&spool), ..fd.into() };
-    let Some(file) = parts.remove(&rest) else { return Ok(Some(pipe)) };
-    with_rest(pipe, file).map(Some)
+fn take_pipe(
+    parts: &mut BTreeMap<RunFd, OwnedFd>,
+    part: RunFd,
+    instance: &InstanceId,
+) -> Option<Pipe> {
+    let (rest, spool) = part.companions()?;
+    let pipe = Pipe { spool: parts.remove(&spool), ..parts.remove(&part)?.into() };
+    let Some(file) = parts.remove(&rest) else { return Some(pipe) };
+    match fds::read_whole(file, REST_MOST) {
+        Ok(bytes) => Some(with_rest(pipe, &bytes)),
+        Err(error) => {
+            tracing::error!(%instance, %error, "the beginning of a line of its log is lost");
+            Some(pipe)
+        }
+    }
 }
 
-/// With the beginning of a line that goes on in the pipe. The file holds how many parts of it were
-/// given out before, as four bytes with the lowest first, then the bytes.
-fn with_rest(pipe: Pipe, file: OwnedFd) -> Result<Pipe, ActError> {
-    let bytes = fds::read_whole(file, REST_MOST).map_err(ActError::Channel)?;
-    let Some((parts, rest)) = bytes.split_first_chunk() else { return Ok(pipe) };
-    Ok(Pipe { rest: rest.to_vec(), parts: u32::from_le_bytes(*parts), ..pipe })
+/// With the beginning of a line that goes on in the pipe: how many parts of it were given out
+/// before, as four bytes with the lowest first, then its bytes.
+fn with_rest(pipe: Pipe, bytes: &[u8]) -> Pipe {
+    let Some((parts, rest)) = bytes.split_first_chunk() else { return pipe };
+    Pipe { rest: rest.to_vec(), parts: u32::from_le_bytes(*parts), ..pipe }
+}
+
+/// What there is of it; that it failed, and what follows, is told.
+fn told<T, E: std::fmt::Display>(
+    done: Result<T, E>,
+    instance: &InstanceId,
+    so: &'static str,
+) -> Option<T> {
+    done.inspect_err(|error| tracing::error!(%instance, %error, "{so}")).ok()
 }
 
 fn pid_of(fd: &OwnedFd) -> Option<crate::units::Pid> {
@@ -91,15 +107,18 @@ impl Act {
     ) -> Result<StartedRun, ActError> {
         let AdoptedRun { run, pid } = adopted;
         let mut parts = inherited_fds.runs.remove(&(id.clone(), run)).unwrap_or_default();
-        let pipes = (take_pipe(&mut parts, RunFd::Stdout)?, take_pipe(&mut parts, RunFd::Stderr)?);
+        let mut pipe = |part| take_pipe(&mut parts, part, id);
+        let pipes = (pipe(RunFd::Stdout), pipe(RunFd::Stderr));
         let mut take = |part| parts.remove(&part);
         let (Some(pidfd), (Some(stdout), Some(stderr))) = (take(RunFd::Pidfd), pipes) else {
+            self.release_all_fds(id, run);
             return Err(ActError::NotHeld(id.clone()));
         };
+        // From here on nothing fails: it runs, and somebody has to look after it.
         let notify = take(RunFd::Notify).map(NotifySocket::adopt).transpose();
-        let notify = notify.map_err(ActError::Channel)?.map(Arc::new);
+        let notify = told(notify, id, "what it says to us is not heard").flatten().map(Arc::new);
         let status = take(RunFd::StatusBroker).map(|fd| Arc::new(ConnectionBroker::from(fd)));
-        let group = self.group_of(id)?;
+        let group = told(self.group_of(id), id, "its processes are found by their mark").flatten();
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
         // The count began anew if the group's controllers were gone meanwhile.
         let oom_kills_before = saved.map_or(counted, |saved| saved.oom_kills_before.min(counted));
@@ -142,12 +161,7 @@ impl Act {
         for ((instance, run), mut parts) in inherited_fds.runs {
             let mut pipes = Vec::new();
             for part in [RunFd::Stdout, RunFd::Stderr] {
-                match take_pipe(&mut parts, part) {
-                    Ok(pipe) => pipes.extend(pipe.map(|pipe| (part, pipe))),
-                    Err(error) => {
-                        tracing::error!(%instance, %error, "what it wrote before its end is lost");
-                    }
-                }
+                pipes.extend(take_pipe(&mut parts, part, &instance).map(|pipe| (part, pipe)));
             }
             for part in parts.into_keys() {
                 self.release_fd(part, &instance, run);

@@ -20,6 +20,8 @@ mod service_manager;
 mod sockets;
 mod spawn;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -228,7 +230,7 @@ impl Act {
     }
 
     /// From now on the plan is `next`, and `leaving`: instances of the plan before that are on
-    /// their way out. Binds what is new first; when that fails, everything is as it was.
+    /// their way out. When something of it fails, everything is as it was.
     pub fn apply_plan(
         &mut self,
         next: Plan,
@@ -236,19 +238,31 @@ impl Act {
     ) -> Result<(), ActError> {
         sandbox::check_users(&next)?;
         let next = next.with_leaving(&self.plan, leaving);
-        let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
-        for (id, place) in next.sockets.iter().filter(|(_, place)| !known.contains(place)) {
-            if let Err(error) = self.sockets.bind(id, place, &mut self.service_manager) {
-                self.sockets.keep_only(&mut self.service_manager, |place| known.contains(place));
-                return Err(error);
-            }
-        }
-        if let Some(ServicesCgroup { services, .. }) = &self.services_cgroup {
-            limits::protect(services, &next)?;
-        }
+        self.bind_and_protect(&next).inspect_err(|_| self.return_to_plan())?;
         self.plan = next;
         self.close_what_is_not_planned();
         Ok(())
+    }
+
+    fn bind_and_protect(&mut self, next: &Plan) -> Result<(), ActError> {
+        let known: BTreeSet<&SocketPlace> = self.plan.sockets.values().collect();
+        for (id, place) in next.sockets.iter().filter(|(_, place)| !known.contains(place)) {
+            self.sockets.bind(id, place, &mut self.service_manager)?;
+        }
+        match &self.services_cgroup {
+            Some(ServicesCgroup { services, .. }) => limits::protect(services, next),
+            None => Ok(()),
+        }
+    }
+
+    /// After a plan that could not be applied as a whole.
+    fn return_to_plan(&mut self) {
+        self.close_what_is_not_planned();
+        if let Some(ServicesCgroup { services, .. }) = &self.services_cgroup
+            && let Err(error) = limits::protect(services, &self.plan)
+        {
+            tracing::error!(%error, "what protects the memory of services is not as it was");
+        }
     }
 
     /// An instance that was leaving is gone: releases what was its own.
@@ -349,14 +363,16 @@ impl Act {
     pub fn kill_group(&mut self, run: RunId) -> Result<(), ActError> {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.group = GroupUse::Spent;
-        live.members.kill().map_err(ActError::Kill)?;
+        let members = live.members.kill().map_err(ActError::Kill);
         // On a host without groups a member is found by its mark, which a program can take off; its
         // process group it can leave too, but few do both.
-        if live.members.group().is_none() {
-            process::signal_process_group(live.pid, Signal::KILL).map_err(ActError::Signal)?;
-        }
-        live.pidfd.send(Signal::KILL).map_err(ActError::Signal)?;
-        Ok(())
+        let process_group = match live.members.group() {
+            Some(_) => Ok(()),
+            None => process::signal_process_group(live.pid, Signal::KILL).map(|_sent| ()),
+        };
+        let main = live.pidfd.send(Signal::KILL).map(|_sent| ());
+        // Each was tried, whatever became of the others.
+        members.and(process_group.and(main).map_err(ActError::Signal))
     }
 
     /// What is to be cleared of the run; from here on its group counts as killed.

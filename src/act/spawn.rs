@@ -60,6 +60,9 @@ pub(super) fn spawn(
         Ok(child) => child,
         Err(error) => {
             act.release_all_fds(id, run);
+            if let Some((_, path)) = &stdio.notify {
+                let _gone_already = fs::remove_file(path);
+            }
             return Err(error);
         }
     };
@@ -110,8 +113,10 @@ impl Stdio {
         owner: Owner,
     ) -> Result<Self, ActError> {
         let pipe = || log_pipe(act).map_err(ActError::Channel);
+        let (stdout, stderr) = (pipe()?, pipe()?);
+        // It makes a file, so it comes last.
         let notify = notify_socket(act, launch, id, run, owner)?;
-        Ok(Self { stdout: pipe()?, stderr: pipe()?, notify })
+        Ok(Self { stdout, stderr, notify })
     }
 }
 
@@ -357,12 +362,23 @@ fn notify_socket(
         return Ok(None);
     }
     let path = notify_path(&act.plan.runtime_dir, id, run);
-    let socket = NotifySocket::bind(&path, SocketAccess::Owner).map_err(ActError::Channel)?;
     if owner != Owner::us() {
         chown::make_searchable(path.parent().unwrap_or(&path)).map_err(ActError::Owner)?;
-        chown::chown(&path, owner).map_err(ActError::Owner)?;
     }
-    Ok(Some((socket, path)))
+    let bound = NotifySocket::bind(&path, SocketAccess::Owner).map_err(ActError::Channel);
+    let given = bound.and_then(|socket| {
+        if owner != Owner::us() {
+            chown::chown(&path, owner).map_err(ActError::Owner)?;
+        }
+        Ok(socket)
+    });
+    match given {
+        Ok(socket) => Ok(Some((socket, path))),
+        Err(error) => {
+            let _was_not_made = fs::remove_file(&path);
+            Err(error)
+        }
+    }
 }
 
 /// Where the run's notify socket is.

@@ -218,15 +218,28 @@ pub(super) fn on_usage(
             under_way.deadline = now + PAUSE;
         }
         (_, _) => {
-            let MemoryLimits { max, high } = under_way.former;
             let used = usage.memory.unwrap_or(ByteSize(0));
-            let limits = GroupLimits { memory: max, memory_high: high, ..limits };
-            out.push(Effect::SetLimits { run, change, limits });
-            let refusal = LimitsRefusal::MemoryStays { target, used, limit: max };
-            under_way.step = Step::Setting { refusal: Some(refusal) };
-            under_way.deadline = now + STEP_TIMEOUT;
+            let limit = under_way.former.max;
+            let refusal = LimitsRefusal::MemoryStays { target, used, limit };
+            keep_memory_limits(run, limits, under_way, refusal, now, out);
         }
     }
+}
+
+/// All but the memory limits is set; those are what the kernel held the run to before.
+fn keep_memory_limits(
+    run: RunId,
+    limits: GroupLimits,
+    under_way: &mut UnderWay,
+    refusal: LimitsRefusal,
+    now: Tick,
+    out: &mut Effects,
+) {
+    let MemoryLimits { max, high } = under_way.former;
+    let limits = GroupLimits { memory: max, memory_high: high, ..limits };
+    out.push(Effect::SetLimits { run, change: under_way.change, limits });
+    under_way.step = Step::Setting { refusal: Some(refusal) };
+    under_way.deadline = now + STEP_TIMEOUT;
 }
 
 /// The kernel has what the last `SetLimits` of this change asked for.
@@ -256,9 +269,16 @@ pub(super) fn on_limits_refused(
     now: Tick,
     out: &mut Effects,
 ) {
-    let is_current = |i: &Instance| i.limits.change() == Some(change);
-    if node.instances.get(id).is_some_and(is_current) {
-        give_up(node, id, refusal, now, out);
+    let Some(instance) = node.instances.get_mut(id) else { return };
+    let (run, limits) = (instance.phase.run(), instance.limits.in_force());
+    let under_way = instance.limits.under_way.as_mut().filter(|it| it.change == change);
+    let (Some(run), Some(under_way)) = (run, under_way) else { return };
+    match under_way.step {
+        // `memory.high` was lowered to bring memory down.
+        Step::Reclaiming { .. } | Step::Pausing { .. } => {
+            keep_memory_limits(run, limits, under_way, refusal, now, out);
+        }
+        Step::Measuring | Step::Setting { .. } => give_up(node, id, refusal, now, out),
     }
 }
 

@@ -72,28 +72,29 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     let _ends_services_then = RuntimeFlag::Stopping.clear(runtime_dir);
     process::become_subreaper()?;
     let host = host::look(runtime_dir, plan, adoption.arrival, without_journal);
-    let host = with_required_limits(host, config.node.resource_limits)?;
-    let (mut service_manager, unheard) = ServiceManager::find();
-    if let Some(error) = unheard {
-        log_store.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
+    if config.node.resource_limits == ResourceLimits::Required
+        && let Some(without) = host.without_limits()
+    {
+        host.clean_up();
+        return Err(BootError::NoLimits { missing: without.missing.clone() });
     }
+    let mut service_manager = find_service_manager(&log_store);
     let resumed = adoption.resume(&in_force, clock.now());
     let spared = match &resumed {
         Some(resumed) => resumed.spared(&adoption.inherited_fds, runtime_dir),
         None => adoption.inherited_fds.spared(BTreeSet::new(), runtime_dir),
     };
-    let services = host.services_cgroup.as_ref().map(|services_cgroup| &services_cgroup.services);
-    report_sweep(&log_store, sweep(services, runtime_dir, &spared).await?);
-    let control = control_listener(runtime_dir, &mut adoption.inherited_fds, &mut service_manager)?;
-    let after = adoption.former.as_ref();
-    let inherited = (&mut adoption.inherited_fds, after);
-    let mut act = Act::new(
-        config,
-        plan.as_ref().clone(),
-        host.services_cgroup.clone(),
-        service_manager,
-        inherited,
-    )?;
+    let begun = async {
+        let services = host.services_cgroup.as_ref().map(|made| &made.services);
+        report_sweep(&log_store, sweep(services, runtime_dir, &spared).await?);
+        let inherited_fds = &mut adoption.inherited_fds;
+        let control = control_listener(runtime_dir, inherited_fds, &mut service_manager)?;
+        let inherited = (inherited_fds, adoption.former.as_ref());
+        let plan = plan.as_ref().clone();
+        let act = Act::new(config, plan, host.services_cgroup.clone(), service_manager, inherited);
+        Ok::<_, BootError>((control, act?))
+    };
+    let (control, mut act) = begun.await.inspect_err(|_| host.clean_up())?;
     let adopted_runs = adoption.adopt(resumed.as_ref(), &mut act);
     Ok(Booted {
         in_force,
@@ -111,18 +112,12 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     })
 }
 
-/// A host that cannot enforce limits is refused where they are required.
-fn with_required_limits(host: Host, required: ResourceLimits) -> Result<Host, BootError> {
-    if required == ResourceLimits::Required
-        && let Some(without) = host.without_limits()
-    {
-        let missing = without.missing.clone();
-        if let Some(services_cgroup) = host.services_cgroup {
-            services_cgroup.clean_up();
-        }
-        return Err(BootError::NoLimits { missing });
+fn find_service_manager(log_store: &LogStore) -> ServiceManager {
+    let (service_manager, unheard) = ServiceManager::find();
+    if let Some(error) = unheard {
+        log_store.node_line(Level::Warn, &format!("without the service manager: {error}"), &[]);
     }
-    Ok(host)
+    service_manager
 }
 
 /// The one that was kept for us, on which operators may be waiting, or a new one.

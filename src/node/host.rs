@@ -39,6 +39,11 @@ pub(super) struct Host {
 }
 
 impl Host {
+    /// For a node that does not come up: removes the groups in which nothing lives.
+    pub(super) fn clean_up(&self) {
+        self.services_cgroup.iter().cloned().for_each(ServicesCgroup::clean_up);
+    }
+
     /// Why the limits of services are not enforced, if they are not.
     pub(super) fn without_limits(&self) -> Option<&Degradation> {
         let names = [PROCESS_GROUPS, RESOURCE_LIMITS];
@@ -159,7 +164,9 @@ fn take_place(
         }
         (Place::BelowOurs | Place::UnitAboveUs, _) => {
             let base = own.create(&base_name(runtime_dir))?;
-            let services = base.create(SERVICES)?;
+            let services = base.create(SERVICES).inspect_err(|_| {
+                let _others_are_in_it = base.remove();
+            })?;
             let missing = enable_controllers(&[&own, &base, &services]);
             let own_parent = Some(Arc::new(base));
             Ok((ServicesCgroup { services: Arc::new(services), own_parent }, missing))

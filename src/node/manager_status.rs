@@ -44,6 +44,14 @@ impl Supervisor {
         }
     }
 
+    /// What `reloading` began is over, however it came out.
+    pub(super) fn end_reload(&mut self) {
+        if self.node.is_announced() {
+            let summary = self.summary();
+            self.act.service_manager.ready(summary);
+        }
+    }
+
     fn leave(&self, mark: RuntimeFlag) {
         let runtime_dir = &self.in_force.config.node.runtime_dir;
         if let Err(reason) = mark.set(runtime_dir) {

@@ -59,10 +59,7 @@ impl Supervisor {
         if let Err(refusal) = &applied {
             self.say(Level::Error, &format!("not reloaded, nothing is changed: {refusal}"));
         }
-        if self.node.is_announced() {
-            let summary = self.summary();
-            self.act.service_manager.ready(summary);
-        }
+        self.end_reload();
         for request in next {
             self.reload(request);
         }

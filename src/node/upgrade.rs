@@ -107,10 +107,7 @@ impl Supervisor {
                 for request in requests {
                     request.refuse(&status);
                 }
-                if self.node.is_announced() {
-                    let summary = self.summary();
-                    self.act.service_manager.ready(summary);
-                }
+                self.end_reload();
             }
         }
     }
@@ -137,6 +134,7 @@ impl Supervisor {
             Err(why) => why,
         };
         self.say(Level::Error, &format!("not upgraded: {why}"));
+        self.end_reload();
         self.observers.context.stop_pumps.send_replace(Pumps::Run);
         for UnreadPipe { instance, run, pid, part, pipe } in pipes {
             self.observers.read_on((&instance, run, pid), (pipe, part));
