@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checkpoint::State;
+use super::Act;
+use super::checkpoint::{Checkpoint, SavedRun, State};
 use super::error::ActError;
 use super::fd_names::{CheckpointSlot, FdName, InheritedFds, RunFd};
+use super::run::{GroupUse, MainProcess, Pipe, RunOrigin, StartedRun};
 use super::sockets::file_of;
 use super::spawn::{notify_path, oom_kills};
 use super::sweep::Spared;
-use super::{Act, Checkpoint, GroupUse, MainProcess, Pipe, RunOrigin, SavedRun, StartedRun};
 use crate::decide::AdoptedRun;
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds;

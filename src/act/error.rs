@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::checkpoint::CheckpointError;
 use crate::linux::Error;
 use crate::units::{InstanceId, Pid, ServiceName};
 
@@ -14,7 +15,7 @@ pub enum ActError {
     #[error("{0} is not in the plan")]
     Unplanned(InstanceId),
     #[error("cannot write down our state: {0}")]
-    State(super::CheckpointError),
+    State(CheckpointError),
     #[error("cannot duplicate a descriptor: {0}")]
     Duplicate(io::Error),
     #[error("the run of {0} was not kept for us as a whole")]

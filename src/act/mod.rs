@@ -14,6 +14,7 @@ mod limits;
 mod manager_fd_store;
 mod manager_outbox;
 mod rehearsal;
+mod run;
 mod run_limits;
 mod sandbox;
 mod service_manager;
@@ -26,9 +27,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use adoption::Unread;
 pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
@@ -36,26 +35,25 @@ pub use error::ActError;
 pub use fd_names::{InheritedFds, RunFd};
 pub use limits::{LimitInForce, LimitThreads};
 pub use rehearsal::{ABLE, REHEARSAL, Rehearsal, RehearsalFailure};
+pub use run::{LiveRun, Pipe, RunOrigin, StartedRun};
 pub use service_manager::ServiceManager;
 pub use sweep::{Spared, Swept, sweep};
 
 use crate::config::NodeConfig;
 use crate::decide::SpawnFailure;
 use crate::linux::cgroupfs::{Group, LimitEvents};
-use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::fds;
 use crate::linux::members::{Marks, Members};
-use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::linux::process;
 use crate::linux::sandbox::Support;
-use crate::linux::spawn::ExecReport;
 use crate::plan::{GroupLimits, Plan, SocketId, SocketPlace};
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Pid, RunId, Signal};
 use checkpoint::CheckpointWriter;
 use fd_names::FdName;
 use fd_store::{FdStore, Kept};
+use run::{GroupUse, MainProcess};
 use sandbox::Sandboxes;
 use sockets::Sockets;
 
@@ -97,88 +95,6 @@ impl ServicesCgroup {
         let _left_for_the_next_sweep = self.services.remove();
         let _left_for_the_next_sweep = self.own_parent.map(|group| group.remove());
     }
-}
-
-/// A run that was spawned and is not forgotten.
-#[derive(Debug)]
-pub struct LiveRun {
-    pub instance: InstanceId,
-    pub pid: Pid,
-    pub pidfd: Arc<Pidfd>,
-    pub members: Members,
-    /// Processor time that its group had used before it began.
-    pub cpu_before: Duration,
-    /// How many of its group the kernel had killed for want of memory before it began.
-    pub oom_kills_before: u64,
-    notify_path: Option<PathBuf>,
-    notify: Option<Arc<NotifySocket>>,
-    status: Option<Arc<ConnectionBroker>>,
-    group: GroupUse,
-}
-
-/// Linux kills whatever is cloned into a group that was killed before (see `Group::kill`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GroupUse {
-    Fresh,
-    /// It was killed, or may have been by an orchestrator before us: not for another run.
-    Spent,
-}
-
-/// What a fresh process brings with it, for the observers.
-#[derive(Debug)]
-pub struct StartedRun {
-    pub pid: Pid,
-    pub pidfd: Arc<Pidfd>,
-    pub members: Members,
-    pub origin: RunOrigin,
-    /// How many of its group the kernel had killed for want of memory before it began.
-    pub oom_kills_before: u64,
-    pub stdout: Pipe,
-    pub stderr: Pipe,
-    pub notify: Option<Arc<NotifySocket>>,
-    /// Our end of the line on which it asks for connections to the status, where it has one.
-    pub status: Option<Arc<ConnectionBroker>>,
-    /// Processes that were in its group before it, and were killed.
-    pub intruders: Vec<Pid>,
-}
-
-/// Our end of a pipe into which a run writes.
-#[derive(Debug)]
-pub struct Pipe {
-    pub fd: OwnedFd,
-    /// What was read before of a line that has not ended.
-    pub rest: Vec<u8>,
-    /// Parts of that line that were given out before.
-    pub parts: u32,
-    /// Shared memory for what is read, until it has got out; none: it is in this process alone.
-    pub spool: Option<OwnedFd>,
-}
-
-impl From<OwnedFd> for Pipe {
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd, rest: Vec::new(), parts: 0, spool: None }
-    }
-}
-
-/// The process of a run that is not among the live ones yet.
-struct MainProcess {
-    pid: Pid,
-    pidfd: Pidfd,
-    cpu_before: Duration,
-    oom_kills_before: u64,
-    notify_path: Option<PathBuf>,
-    notify: Option<Arc<NotifySocket>>,
-    status: Option<Arc<ConnectionBroker>>,
-    group: GroupUse,
-}
-
-/// How a process came to us.
-#[derive(Debug)]
-pub enum RunOrigin {
-    /// Whether its program was executed is told here.
-    Spawned(ExecReport),
-    /// A former orchestrator started it.
-    Adopted,
 }
 
 impl Act {

@@ -13,10 +13,9 @@ use prost::Message;
 use super::environment::of_run;
 use super::error::ActError;
 use super::fd_names::{FdName, RunFd};
+use super::run::{GroupUse, MainProcess, Pipe, RunOrigin, StartedRun};
 use super::sandbox::user_of;
-use super::{
-    Act, GroupUse, MainProcess, Pipe, RunOrigin, StartedRun, folders, limits as group_limits,
-};
+use super::{Act, folders, limits as group_limits};
 use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::chown::{self, Owner};
