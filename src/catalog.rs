@@ -1,6 +1,6 @@
-//! The one list of built-in services: name, proto, default limits, sandbox profile, dependencies. A
-//! new service is one entry here, one folder in `service/` and one proto; the compiler names what
-//! was forgotten.
+//! The one list of built-in services: name, proto, keys of their own, what they are handed, default
+//! limits, sandbox profile, dependencies. A new service is one entry here, one folder in `service/`
+//! and one proto; the compiler names what was forgotten.
 
 use crate::units::{ByteSize, ServiceName};
 
@@ -24,8 +24,10 @@ pub struct Entry {
     pub depends_on: &'static [Builtin],
     /// How many instances may share its data.
     pub instances: u16,
-    /// Further sockets and channels it is handed beside its own Unix socket.
-    pub extras: Extras,
+    /// The keys of the configuration that no other service has.
+    pub keys: &'static [SizeKey],
+    /// What it is handed beside its own gRPC sockets.
+    pub needs: &'static [Need],
     pub profile: Profile,
 }
 
@@ -34,11 +36,64 @@ pub const INSTANCES: u16 = 64;
 
 /// What a built-in service is handed beside its gRPC sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extras {
-    None,
-    /// The API's TCP listener and the read-only channel to the orchestrator's status.
-    ApiAndStatus,
+pub enum Need {
+    /// The listeners of `[api]`. The service has no port and no socket file of its own.
+    Api,
+    /// A broker that gives it connections to the orchestrator's read-only `StatusFeed`.
+    Status,
 }
+
+/// A key of the configuration whose value is a size in bytes, and is told to the service as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeKey {
+    pub key: &'static str,
+    pub section: KeySection,
+    /// None: no limit, which can be written too.
+    pub default: Option<ByteSize>,
+    pub least: ByteSize,
+    pub most: ByteSize,
+    /// One of these has to fit into it.
+    pub holds: Option<&'static SizeKey>,
+}
+
+/// Where a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySection {
+    /// `[services.NAME]`
+    Service,
+    /// `[services.NAME.resources]`
+    Resources,
+}
+
+/// The largest block that storage takes.
+pub const STORAGE_MAX_BLOCK: SizeKey = SizeKey {
+    key: "max_block",
+    section: KeySection::Service,
+    default: Some(ByteSize::mib(4)),
+    least: ByteSize::kib(1),
+    most: ByteSize::mib(64),
+    holds: None,
+};
+
+/// What storage may keep on its disk.
+pub const STORAGE_DISK: SizeKey = SizeKey {
+    key: "disk",
+    section: KeySection::Resources,
+    default: None,
+    least: ByteSize::mib(1),
+    most: ByteSize::gib(1 << 20),
+    holds: Some(&STORAGE_MAX_BLOCK),
+};
+
+/// The largest payload of one entry of the ledger.
+pub const LEDGER_MAX_ENTRY: SizeKey = SizeKey {
+    key: "max_entry",
+    section: KeySection::Service,
+    default: Some(ByteSize::mib(1)),
+    least: ByteSize::kib(1),
+    most: ByteSize::mib(16),
+    holds: None,
+};
 
 /// What a service needs of the system; from everything else it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +118,8 @@ impl Builtin {
                 max_files: 1024,
                 depends_on: &[],
                 instances: INSTANCES,
-                extras: Extras::None,
+                keys: &[],
+                needs: &[],
                 profile: Profile::Own,
             },
             Self::Storage => Entry {
@@ -73,7 +129,8 @@ impl Builtin {
                 max_files: 4096,
                 depends_on: &[Self::Identity],
                 instances: INSTANCES,
-                extras: Extras::None,
+                keys: &[STORAGE_MAX_BLOCK, STORAGE_DISK],
+                needs: &[],
                 profile: Profile::Own,
             },
             Self::Ledger => Entry {
@@ -83,7 +140,8 @@ impl Builtin {
                 max_files: 2048,
                 depends_on: &[Self::Identity],
                 instances: 1,
-                extras: Extras::None,
+                keys: &[LEDGER_MAX_ENTRY],
+                needs: &[],
                 profile: Profile::Own,
             },
             Self::Gateway => Entry {
@@ -93,10 +151,15 @@ impl Builtin {
                 max_files: 8192,
                 depends_on: &[Self::Identity, Self::Storage, Self::Ledger],
                 instances: INSTANCES,
-                extras: Extras::ApiAndStatus,
+                keys: &[],
+                needs: &[Need::Api, Need::Status],
                 profile: Profile::Own,
             },
         }
+    }
+
+    pub fn needs(self, need: Need) -> bool {
+        self.entry().needs.contains(&need)
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
@@ -124,6 +187,16 @@ mod tests {
             for dependency in builtin.entry().depends_on {
                 assert!(Builtin::ALL[..position].contains(dependency), "{builtin:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_default_is_a_value_that_could_be_written() {
+        for key in Builtin::ALL.iter().flat_map(|builtin| builtin.entry().keys) {
+            let held = key.holds.and_then(|held| held.default);
+            let may_be = |size: ByteSize| (key.least..=key.most).contains(&size);
+            assert!(key.default.is_none_or(may_be), "{}", key.key);
+            assert!(key.default.is_none_or(|default| held.is_none_or(|held| held <= default)));
         }
     }
 }

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let clock = Clock::start();
     match cli::parse() {
         Life::Run(options) => run(&options, clock),
-        Life::Service(builtin) => service::main(builtin.entry().name),
+        Life::Service(builtin) => service::main(builtin),
         Life::AfterStop(options) => after_stop(&options),
         Life::Verb(verb, options) => cli::execute(&verb, &options, load::ask).into(),
     }

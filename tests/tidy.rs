@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use blackhole_node::catalog::Builtin;
+
 /// Every room and what it may import. `node` drives all; nothing imports it.
 const ROOMS: [(&str, &[&str]); 15] = [
     ("units", &[]),
@@ -198,6 +200,25 @@ fn the_import_check_sees_what_it_should() {
     let both = BTreeSet::from(["act".to_owned(), "linux".to_owned()]);
     assert_eq!(rooms_named("use crate::{act, linux::fds};"), both);
     assert_eq!(rooms_named("let x = crate::node::main();"), BTreeSet::from(["node".to_owned()]));
+}
+
+/// A new service is an entry there, a line here, a folder and a proto.
+#[test]
+fn built_in_services_are_told_apart_only_in_the_catalog_and_by_their_host() {
+    let may = ["src/catalog.rs", "src/service/mod.rs"].map(Path::new);
+    let is_test = |path: &Path| path.to_string_lossy().contains("tests");
+    let mut problems = Vec::new();
+    let sources = sources("src").into_iter();
+    for source in sources.filter(|one| !may.contains(&one.path.as_path()) && !is_test(&one.path)) {
+        let code = source.code().take_while(|(_, line)| !line.starts_with("mod tests {"));
+        for (number, line) in code {
+            for one in Builtin::ALL.iter().filter(|one| line.contains(&format!("Builtin::{one:?}")))
+            {
+                problems.push(format!("{}: names {one:?}", source.at(number)));
+            }
+        }
+    }
+    assert_none(problems);
 }
 
 #[test]

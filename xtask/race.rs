@@ -21,8 +21,8 @@ use blackhole_node::linux::sandbox::Sandbox;
 use blackhole_node::linux::spawn::{Launch, Program, spawn};
 use blackhole_node::linux::{listen_fds, process};
 use blackhole_node::rpc;
-use blackhole_node::rpc::pb::node::launch_sheet::Settings;
-use blackhole_node::rpc::pb::node::{LaunchSheet, StorageSettings};
+use blackhole_node::rpc::pb::node::setting::Value;
+use blackhole_node::rpc::pb::node::{LaunchSheet, Setting};
 use blackhole_node::units::{Pid, Signal};
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
@@ -135,7 +135,7 @@ impl Bare {
     }
 
     fn sheet(&self) -> LaunchSheet {
-        let storage = StorageSettings { max_block_bytes: 4 << 20, quota_bytes: 0 };
+        let max_block = Setting { key: "max_block".to_owned(), value: Some(Value::Size(4 << 20)) };
         LaunchSheet {
             service: "storage".to_owned(),
             instance: "storage-0".to_owned(),
@@ -146,7 +146,7 @@ impl Bare {
             log_level: "info".to_owned(),
             drain_ms: 1000,
             fd_names: ["grpc", "shared", "sheet"].map(str::to_owned).to_vec(),
-            settings: Some(Settings::Storage(storage)),
+            settings: vec![max_block],
         }
     }
 }

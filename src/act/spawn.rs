@@ -16,7 +16,6 @@ use super::fd_names::{FdName, RunFd};
 use super::run::{GroupUse, MainProcess, Pipe, RunOrigin, StartedRun};
 use super::sandbox::user_of;
 use super::{Act, folders, limits as group_limits};
-use crate::catalog::Builtin;
 use crate::linux::cgroupfs::Group;
 use crate::linux::chown::{self, Owner};
 use crate::linux::connection_broker::ConnectionBroker;
@@ -27,8 +26,8 @@ use crate::linux::shared_memory;
 use crate::linux::spawn::{self as kernel, Launch, Limit, Resource};
 use crate::plan::{Channel, GroupLimits, HardLimit, LaunchPlan, LimitKind, Program, SEARCH_PATH};
 use crate::rpc::pb::node as pb;
-use crate::rpc::pb::node::launch_sheet::Settings;
-use crate::units::{InstanceId, Pid, RunId};
+use crate::rpc::pb::node::setting::Value;
+use crate::units::{ByteSize, InstanceId, Pid, RunId};
 
 pub(super) fn spawn(
     act: &mut Act,
@@ -249,22 +248,12 @@ fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
 }
 
 fn sheet(act: &Act, launch: &LaunchPlan, id: &InstanceId, run: RunId) -> pb::LaunchSheet {
-    let Program::Own { builtin, settings } = &launch.program else {
+    let Program::Own(settings) = &launch.program else {
         return pb::LaunchSheet::default();
     };
-    let told = match builtin {
-        Builtin::Identity => Settings::Identity(pb::IdentitySettings {}),
-        Builtin::Storage => Settings::Storage(pb::StorageSettings {
-            max_block_bytes: settings.max_item,
-            quota_bytes: settings.quota,
-        }),
-        Builtin::Ledger => {
-            Settings::Ledger(pb::LedgerSettings { max_entry_bytes: settings.max_item })
-        }
-        Builtin::Gateway => {
-            let api = act.api().map(|address| format!("http://{address}")).unwrap_or_default();
-            Settings::Gateway(pb::GatewaySettings { api })
-        }
+    let setting = |(key, size): (&&str, &ByteSize)| pb::Setting {
+        key: (*key).to_owned(),
+        value: Some(Value::Size(size.0)),
     };
     pb::LaunchSheet {
         service: id.service.to_string(),
@@ -276,7 +265,7 @@ fn sheet(act: &Act, launch: &LaunchPlan, id: &InstanceId, run: RunId) -> pb::Lau
         log_level: settings.log_level.to_owned(),
         drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),
         fd_names: launch.passed.iter().map(|passed| passed.name.to_owned()).collect(),
-        settings: Some(told),
+        settings: settings.sizes.iter().map(setting).collect(),
     }
 }
 
@@ -286,7 +275,7 @@ fn program<'a>(
     id: &InstanceId,
 ) -> Result<(kernel::Program<'a>, Vec<CString>), ActError> {
     match &launch.program {
-        Program::Own { .. } => {
+        Program::Own(_) => {
             let arguments = ["blackhole-node", "service", id.service.as_str()];
             let arguments = arguments.into_iter().map(|a| c_string(a, "its arguments"));
             let arguments = arguments.collect::<Result<_, _>>()?;

@@ -9,12 +9,12 @@ use multiaddr::Protocol;
 
 use super::addresses::SOCKET_PATH_MAX;
 use super::capacity;
-use super::model::{Kind, NodeConfig, Readiness};
+use super::model::{NodeConfig, Readiness};
 use super::problem::{Place, Problem};
 use super::report::Report;
 use super::sources::HostDefaults;
 use super::tree::Table;
-use crate::catalog::{Builtin, INSTANCES};
+use crate::catalog::{INSTANCES, Need};
 use crate::units::{InstanceId, ServiceName};
 
 /// The most digits of a `RunId`.
@@ -72,7 +72,7 @@ impl Display for Shown {
 fn ports_in_use(config: &NodeConfig) -> Vec<(u16, String)> {
     let mut ports = Vec::new();
     for (name, service) in config.services.iter().filter(|(_, service)| service.enabled) {
-        if matches!(service.kind, Kind::Builtin(Builtin::Gateway, _)) {
+        if service.needs(Need::Api) {
             let http = (Some(config.api.http_port).filter(|port| *port != 0), "api.http_port");
             let further = [
                 (config.api.grpc_port, "api.grpc_port"),

@@ -3,10 +3,11 @@
 //!
 //! In reading order: `layers` makes one `tree` of all sources (`toml_text`, `yaml_text`);
 //! `sections` and `services` read it key by key through `section` and the readers of `values` and
-//! `addresses`, each of which declares the `form` it takes; `dependencies`, `cross_checks` and
-//! `capacity` judge what is only known at the end; `report` collects problems, `origins` has where
-//! each value was written, `show` writes a configuration out, `schema` makes the JSON schema.
-//! `spellings` and `exact` have the words that are both read and written.
+//! `addresses`, each of which declares the `form` it takes, and `own_keys` those keys that only the
+//! catalog names; `dependencies`, `cross_checks` and `capacity` judge what is only known at the
+//! end; `report` collects problems, `origins` has where each value was written, `show` writes a
+//! configuration out, `schema` makes the JSON schema. `spellings` and `exact` have the words that
+//! are both read and written.
 //! `overrides` and `runtime_changes` are about a node that runs.
 
 mod addresses;
@@ -20,6 +21,7 @@ mod layers;
 mod model;
 mod origins;
 mod overrides;
+mod own_keys;
 mod problem;
 mod report;
 mod resources;
@@ -53,9 +55,9 @@ mod tests;
 mod yaml_tests;
 
 pub use model::{
-    Api, Backoff, Command, FileLimits, Foreign, HealthChecks, Kind, LogAggregation, LogFormat,
-    LogTarget, Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit,
-    Readiness, ResourceLimits, Resources, RestartPolicy, Sandbox, Service, Supervisor,
+    Api, Backoff, Command, Foreign, HealthChecks, Kind, LogAggregation, LogFormat, LogTarget,
+    Monitoring, Network, NodeConfig, NodeSection, NotifyAccess, OomKill, RateLimit, Readiness,
+    ResourceLimits, Resources, RestartPolicy, Sandbox, Service, Sizes, Supervisor,
     SystemCallFilter, Tier, TierRules, Tiers,
 };
 pub use origins::Origins;

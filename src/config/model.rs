@@ -8,7 +8,7 @@ use std::time::Duration;
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Builtin, INSTANCES};
+use crate::catalog::{Builtin, INSTANCES, Need};
 use crate::units::{ByteSize, Capability, CpuShare, Level, ServiceName, SystemCall};
 
 /// The whole configuration of a node. Only `config` makes one.
@@ -259,6 +259,14 @@ impl Service {
         Some(ByteSize(each.0.saturating_mul(u64::from(self.instances))))
     }
 
+    /// Whether it is handed this; a foreign program is handed nothing of the kind.
+    pub fn needs(&self, need: Need) -> bool {
+        match &self.kind {
+            Kind::Builtin(builtin, _) => builtin.needs(need),
+            Kind::Foreign(_) => false,
+        }
+    }
+
     /// The most instances it may have.
     pub fn most_instances(&self) -> u16 {
         match &self.kind {
@@ -271,18 +279,14 @@ impl Service {
 /// What is run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
-    Builtin(Builtin, FileLimits),
+    /// With what the keys say that only this one has.
+    Builtin(Builtin, Sizes),
     Foreign(Foreign),
 }
 
-/// Limits that built-in services enforce on what they store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FileLimits {
-    /// `storage.max_block`, `ledger.max_entry`; zero where the service has no such limit.
-    pub max_item: u64,
-    /// `storage.resources.disk`; zero: no quota.
-    pub quota: u64,
-}
+/// What the keys of the catalog say that only one built-in service has; one that is not there: no
+/// limit.
+pub type Sizes = BTreeMap<&'static str, ByteSize>;
 
 /// Any program.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,9 +1,10 @@
 //! Reads `[services.NAME.resources]`: what a service may use, and what of it the kernel protects.
 
-use super::model::{OomKill, Resources};
+use super::model::{OomKill, Resources, Sizes};
+use super::own_keys;
 use super::section::Section;
 use super::values::{MAX_SIZE, cores, flag, or_none, size, whole};
-use crate::catalog::Builtin;
+use crate::catalog::{Builtin, KeySection};
 use crate::units::ByteSize;
 
 /// PID_MAX_LIMIT of 64-bit Linux.
@@ -13,12 +14,12 @@ const MAX_CPU_SECONDS: u64 = 100 * 365 * 86_400;
 /// The kernel's own bound of `fs.nr_open` is near this.
 const MAX_FILES: u64 = 1 << 30;
 
-/// The limits, and the quota in bytes that only storage can keep; 0: none.
+/// The limits, and what the keys say that only `builtin` has.
 pub(super) fn read(
     mut section: Section<'_>,
     default: Resources,
     builtin: Option<Builtin>,
-) -> (Resources, u64) {
+) -> (Resources, Sizes) {
     let core = or_none(size(ByteSize(0)..=MAX_SIZE));
     let stack = or_none(size(ByteSize::kib(128)..=ByteSize::gib(1024)));
     let memory = or_none(size(ByteSize::mib(1)..=MAX_SIZE));
@@ -60,14 +61,9 @@ pub(super) fn read(
         };
         section.remark("cpu_seconds", what);
     }
-    let quota = if builtin == Some(Builtin::Storage) {
-        section.or("disk", None, or_none(size(ByteSize::mib(1)..=MAX_SIZE)))
-    } else {
-        section.forbid("disk", "only services.storage keeps a quota on disk");
-        None
-    };
+    let sizes = own_keys::read(&mut section, KeySection::Resources, builtin);
     section.finish();
-    (read, quota.map_or(0, |quota| quota.0))
+    (read, sizes)
 }
 
 /// What is protected is within what the service is slowed down at, and that within its limit.

@@ -8,8 +8,9 @@ use super::addresses::{is_in_shared_folder, port, socket_path};
 use super::dependencies::{self, Relation, Wish, written};
 use super::foreign;
 use super::model::{
-    FileLimits, Kind, Monitoring, NotifyAccess, Readiness, Resources, Service, Supervisor, Tier,
+    Kind, Monitoring, NotifyAccess, Readiness, Resources, Service, Supervisor, Tier,
 };
+use super::own_keys;
 use super::problem::{Problem, nearest};
 use super::report::path;
 use super::resources;
@@ -18,16 +19,13 @@ use super::section::Section;
 use super::spellings::{RESTART_POLICIES, TIERS};
 use super::tree::{Entry, Table, Value};
 use super::values::{
-    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, duration, flag, log_burst, log_rate, or_none, size,
-    whole,
+    NO_OR_SOME_TIME, SOME_TIME, Wrong, choice, duration, flag, log_burst, log_rate, or_none, whole,
 };
-use crate::catalog::{Builtin, COMING, INSTANCES};
-use crate::units::{ByteSize, ServiceName};
+use crate::catalog::{Builtin, COMING, INSTANCES, KeySection, Need};
+use crate::units::ServiceName;
 
 /// So that checking what depends on what stays quick and shallow.
 const MAX_SERVICES: usize = 1024;
-const STORAGE_MAX_BLOCK: ByteSize = ByteSize::mib(4);
-const LEDGER_MAX_ENTRY: ByteSize = ByteSize::mib(1);
 
 const NAME_FORM: &str = "lower-case letters, digits and single inner '-', such as my-web";
 
@@ -143,13 +141,11 @@ fn builtin_service(
         None => wishes.extend(entry.depends_on.iter().map(|on| Wish::of_catalog(name, *on))),
     }
     wishes.extend(written(&mut section, name, Relation::RestartWith).unwrap_or_default());
-    let (resources, quota) = resources::read(section.section("resources"), limits, Some(builtin));
-    let max_item = max_item(&mut section, builtin);
-    if quota != 0 && quota < max_item {
-        let what = format!("resources.disk is less than one block of {}", ByteSize(max_item));
-        section.clash(["resources", "max_block"], what, "a disk of at least max_block");
-    }
-    let kind = Kind::Builtin(builtin, FileLimits { max_item, quota });
+    let (resources, mut sizes) =
+        resources::read(section.section("resources"), limits, Some(builtin));
+    sizes.extend(own_keys::read(&mut section, KeySection::Service, Some(builtin)));
+    own_keys::check(&section, builtin, &sizes);
+    let kind = Kind::Builtin(builtin, sizes);
     let mut service = common(&mut section, kind, defaults, resources);
     let instances = section.table().get("instances").map(|entry| &entry.node);
     if let Some(node) = instances.filter(|_| service.instances > service.most_instances()) {
@@ -158,9 +154,9 @@ fn builtin_service(
     }
     service.readiness = Readiness::Grpc;
     service.notify_access = NotifyAccess::Main;
-    if builtin == Builtin::Gateway {
-        section.forbid("port", "the gateway's ports are those of [api]");
-        section.forbid("unix_socket", "the gateway offers nothing on a socket file");
+    if builtin.needs(Need::Api) {
+        section.forbid("port", &format!("the {name}'s ports are those of [api]"));
+        section.forbid("unix_socket", &format!("the {name} offers nothing on a socket file"));
     } else {
         service.port = section.or("port", None, or_none(port()));
         service.unix_socket = unix_socket(&mut section);
@@ -186,8 +182,7 @@ fn foreign_service(
     service.port = section.or("port", None, or_none(port()));
     service.unix_socket = unix_socket(&mut section);
     foreign::conventions(&mut section, &mut service);
-    section.forbid("max_block", "only services.storage has this key");
-    section.forbid("max_entry", "only services.ledger has this key");
+    own_keys::read(&mut section, KeySection::Service, None);
     section.finish();
     service
 }
@@ -245,18 +240,4 @@ fn unix_socket(section: &mut Section<'_>) -> Option<PathBuf> {
         section.remark("unix_socket", what);
     }
     Some(path)
-}
-
-/// `storage.max_block` or `ledger.max_entry` in bytes; 0 for a service that has no such limit.
-fn max_item(section: &mut Section<'_>, builtin: Builtin) -> u64 {
-    let (key, default, most) = match builtin {
-        Builtin::Storage => ("max_block", STORAGE_MAX_BLOCK, ByteSize::mib(64)),
-        Builtin::Ledger => ("max_entry", LEDGER_MAX_ENTRY, ByteSize::mib(16)),
-        Builtin::Identity | Builtin::Gateway => {
-            section.forbid("max_block", "only services.storage has this key");
-            section.forbid("max_entry", "only services.ledger has this key");
-            return 0;
-        }
-    };
-    section.or(key, default, size(ByteSize::kib(1)..=most)).0
 }

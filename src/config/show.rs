@@ -9,17 +9,18 @@ use multiaddr::Multiaddr;
 use super::Loaded;
 use super::exact::{exact_duration, exact_size};
 use super::model::{
-    Api, FileLimits, Foreign, Kind, LogAggregation, Monitoring, Network, NodeConfig, OomKill,
-    Readiness, Resources, Sandbox, Service, Supervisor, SystemCallFilter,
+    Api, Foreign, Kind, LogAggregation, Monitoring, Network, NodeConfig, OomKill, Readiness,
+    Resources, Sandbox, Service, Supervisor, SystemCallFilter,
 };
 use super::origins::Origins;
+use super::own_keys;
 use super::problem::Place;
 use super::report::path;
 use super::sandbox::{FILTER_OFF, FILTER_ON};
 use super::spellings::{
     BACKOFFS, LOG_FORMATS, LOG_TARGETS, NOTIFY_ACCESS, RESOURCE_LIMITS, RESTART_POLICIES, TIERS,
 };
-use crate::catalog::Builtin;
+use crate::catalog::{KeySection, Need};
 use crate::units::{ByteSize, ServiceName};
 
 /// The effective configuration as TOML, each value's origin in a comment behind it: loaded again,
@@ -124,6 +125,13 @@ fn supervisor(page: &mut Page, supervisor: &Supervisor) {
     page.duration("stop_timeout", supervisor.stop_timeout);
 }
 
+fn own_sizes(page: &mut Page, service: &Service, section: KeySection) {
+    let Kind::Builtin(builtin, sizes) = &service.kind else { return };
+    for key in own_keys::of(Some(*builtin), section) {
+        page.size_limit(key.key, sizes.get(key.key).copied());
+    }
+}
+
 fn service(page: &mut Page, name: &ServiceName, service: &Service) {
     page.section(&format!("services.{name}"));
     page.line("enabled", service.enabled);
@@ -136,23 +144,19 @@ fn service(page: &mut Page, name: &ServiceName, service: &Service) {
     page.duration("stop_timeout", service.stop_timeout);
     page.duration("drain", service.drain);
     page.text("tier", word(&TIERS, service.tier));
-    if !matches!(service.kind, Kind::Builtin(Builtin::Gateway, _)) {
+    if !service.needs(Need::Api) {
         page.limit("port", service.port);
     }
     if let Some(path) = &service.unix_socket {
         page.text("unix_socket", path.display());
     }
     match &service.kind {
-        Kind::Builtin(Builtin::Storage, limits) => page.size("max_block", limits.max_item),
-        Kind::Builtin(Builtin::Ledger, limits) => page.size("max_entry", limits.max_item),
-        Kind::Builtin(Builtin::Identity | Builtin::Gateway, _) => {}
+        Kind::Builtin(..) => own_sizes(page, service, KeySection::Service),
         Kind::Foreign(program) => foreign(page, program, service),
     }
     page.section(&format!("services.{name}.resources"));
     resources(page, &service.resources);
-    if let Kind::Builtin(Builtin::Storage, FileLimits { quota, .. }) = service.kind {
-        page.size_limit("disk", (quota != 0).then_some(ByteSize(quota)));
-    }
+    own_sizes(page, service, KeySection::Resources);
     page.section(&format!("services.{name}.logs"));
     page.line("rate", service.log_rate);
     page.line("burst", service.log_burst);
@@ -271,10 +275,6 @@ impl Page {
 
     fn duration(&mut self, key: &str, duration: Duration) {
         self.text(key, exact_duration(duration));
-    }
-
-    fn size(&mut self, key: &str, bytes: u64) {
-        self.text(key, exact_size(ByteSize(bytes)));
     }
 
     fn limit(&mut self, key: &str, limit: Option<impl Display>) {

@@ -84,8 +84,8 @@ fn the_defaults_are_those_that_are_promised() {
     assert_eq!(config.services.len(), Builtin::ALL.len());
     let storage = service(&config, "storage");
     assert_eq!(storage.resources.memory, Some(ByteSize::gib(2)));
-    let limits = FileLimits { max_item: 4 << 20, quota: 0 };
-    assert_eq!(storage.kind, Kind::Builtin(Builtin::Storage, limits));
+    let sizes = Sizes::from([("max_block", ByteSize::mib(4))]);
+    assert_eq!(storage.kind, Kind::Builtin(Builtin::Storage, sizes));
     assert_eq!(storage.depends_on, ["identity".parse().unwrap()]);
 }
 
@@ -354,7 +354,7 @@ const GOLDEN: [(&str, &str); 11] = [
     (
         "[services.ledger.resources]\ndisk = \"1GB\"\n",
         "node.toml:2:1: services.ledger.resources.disk: \
-         only services.storage keeps a quota on disk",
+         only services.storage has this key",
     ),
     (
         "[node]\ndata_dir = \"data\"\n",
@@ -387,7 +387,7 @@ fn values_that_do_not_go_together_are_refused_where_the_later_one_stands() {
     let watchdog = "[services.a]\ncommand = ['x']\nwatchdog = '5s'\n";
     assert!(refusal(watchdog).contains("3:12: services.a.watchdog: only a service that speaks"));
     let disk = "[services.storage]\nmax_block = '8MiB'\nresources.disk = '7MiB'\n";
-    assert!(refusal(disk).contains("resources.disk is less than one block of 8MiB"));
+    assert!(refusal(disk).contains("resources.disk is less than one of max_block (8MiB)"));
     let missing = "[services.a]\ncommand = ['x']\nreadiness = 'port'\n";
     assert!(refusal(missing).contains("services.a.ready_port: readiness = \"port\" needs"));
 }

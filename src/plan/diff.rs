@@ -84,7 +84,7 @@ fn about_the_process(old: &InstancePlan, new: &InstancePlan, moved: bool) -> Vec
 
 fn program_word(program: &Program) -> &'static str {
     match program {
-        Program::Own { .. } => "settings",
+        Program::Own(_) => "settings",
         Program::Foreign { .. } => "command",
     }
 }

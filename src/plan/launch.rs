@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::build::{ApiPort, SocketId};
-use crate::catalog::{Builtin, Extras, Profile};
-use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Sandbox, Service};
+use crate::catalog::{Builtin, Need, Profile};
+use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Sandbox, Service, Sizes};
 use crate::units::{ByteSize, InstanceId, ServiceName};
 
 /// Where foreign programs are looked for; also their PATH, unless they are given another.
@@ -62,10 +62,7 @@ impl LaunchPlan {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Program {
     /// This binary, with a launch sheet.
-    Own {
-        builtin: Builtin,
-        settings: Settings,
-    },
+    Own(Settings),
     Foreign {
         program: String,
         arguments: Vec<String>,
@@ -75,9 +72,8 @@ pub enum Program {
 /// What a built-in service is told beyond its name and folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Bytes; see `StorageSettings` and `LedgerSettings` in `launch.proto`.
-    pub max_item: u64,
-    pub quota: u64,
+    /// What the keys say that only this service has.
+    pub sizes: Sizes,
     pub log_level: &'static str,
     pub drain: Duration,
 }
@@ -144,15 +140,18 @@ pub(super) fn launch_plan(
     let sandbox = sandbox(config, service, id);
     let environment = environment(config, service, id, &data_dir, &sandbox);
     let (program, working_directory, passed, notify) = match &service.kind {
-        Kind::Builtin(builtin, limits) => {
+        Kind::Builtin(builtin, sizes) => {
             let settings = Settings {
-                max_item: limits.max_item,
-                quota: limits.quota,
+                sizes: sizes.clone(),
                 log_level: config.monitoring.log_level.as_str(),
                 drain: service.stop_timeout.mul_f64(0.8),
             };
-            let program = Program::Own { builtin: *builtin, settings };
-            (program, data_dir.clone(), passed_to_builtin(config, *builtin, service, id), None)
+            (
+                Program::Own(settings),
+                data_dir.clone(),
+                passed_to_builtin(config, *builtin, service, id),
+                None,
+            )
         }
         Kind::Foreign(foreign) => {
             let program = Program::Foreign {
@@ -225,24 +224,29 @@ fn passed_to_builtin(
         listener("grpc", SocketId::Instance(id.clone())),
         listener("shared", SocketId::Shared(id.service.clone())),
     ];
-    match builtin.entry().extras {
-        Extras::None => {}
-        Extras::ApiAndStatus => {
-            passed.push(listener("http", SocketId::Api));
-            for further in ApiPort::ALL.into_iter().filter(|port| port.of(config).is_some()) {
-                let name = match further {
-                    ApiPort::Grpc => "http-grpc",
-                    ApiPort::WebSocket => "http-ws",
-                    ApiPort::Metrics => "http-metrics",
-                };
-                passed.push(listener(name, SocketId::FurtherApi(further)));
-            }
-            passed.push(Passed { name: "status", channel: Channel::Status });
+    for need in builtin.entry().needs {
+        match need {
+            Need::Api => passed.extend(api(config)),
+            Need::Status => passed.push(Passed { name: "status", channel: Channel::Status }),
         }
     }
     passed.extend(port(service, id));
     passed.push(Passed { name: "sheet", channel: Channel::Sheet });
     passed
+}
+
+fn api(config: &NodeConfig) -> impl Iterator<Item = Passed> {
+    let listener = |name, socket| Passed { name, channel: Channel::Listener(socket) };
+    let further = ApiPort::ALL.into_iter().filter(|port| port.of(config).is_some());
+    let further = further.map(move |port| {
+        let name = match port {
+            ApiPort::Grpc => "http-grpc",
+            ApiPort::WebSocket => "http-ws",
+            ApiPort::Metrics => "http-metrics",
+        };
+        listener(name, SocketId::FurtherApi(port))
+    });
+    std::iter::once(listener("http", SocketId::Api)).chain(further)
 }
 
 fn port(service: &Service, id: &InstanceId) -> Option<Passed> {

@@ -13,15 +13,16 @@ use prost::Message;
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::catalog::Builtin;
+use crate::catalog::{Builtin, Need, SizeKey};
 use crate::linux::listen_fds::{self, ListenFdsError};
-use crate::rpc::pb::node::LaunchSheet;
-use crate::units::{InstanceId, Level};
+use crate::rpc::pb::node::setting::Value;
+use crate::rpc::pb::node::{LaunchSheet, Setting};
+use crate::units::{ByteSize, InstanceId, Level};
 
 /// The most bytes that a launch sheet may have.
 const SHEET_MOST: u64 = 64 << 10;
 /// The names of the API's listeners, the first of which there has to be.
-const HTTP: [&str; 4] = ["http", "http-grpc", "http-ws", "http-metrics"];
+const API: [&str; 4] = ["http", "http-grpc", "http-ws", "http-metrics"];
 /// The longest drain that a sheet may ask for.
 const DRAIN_MOST: Duration = Duration::from_secs(3600);
 /// The drain of a sheet that says nothing.
@@ -32,8 +33,6 @@ const DRAIN_UNSAID: Duration = Duration::from_secs(5);
 pub enum LaunchError {
     #[error(transparent)]
     Inherit(#[from] ListenFdsError),
-    #[error("there is no built-in service {name:?}; there are {known}")]
-    NoSuchService { name: String, known: String },
     #[error("the node passed no descriptor named {0:?}")]
     Missing(&'static str),
     #[error("the passed descriptor {name:?} is not {wanted}")]
@@ -50,11 +49,11 @@ pub enum LaunchError {
     Field { field: &'static str, value: String, allowed: String },
 }
 
-/// A checked launch. `sheet` keeps what needs no check, and the service's own settings.
+/// A checked launch.
 #[derive(Debug)]
 pub struct Launch {
-    pub sheet: LaunchSheet,
     pub instance: InstanceId,
+    pub run: u64,
     /// Absolute, and a folder.
     pub data_dir: PathBuf,
     pub log_level: Level,
@@ -63,24 +62,35 @@ pub struct Launch {
     pub grpc: Vec<UnixListener>,
     /// A port on which the same is served.
     pub port: Option<TcpListener>,
-    /// All of them serve the same.
-    pub http: Vec<TcpListener>,
+    /// [`Need::Api`]: all of them serve the same.
+    pub api: Vec<TcpListener>,
+    /// [`Need::Status`]
     pub status: Option<UnixStream>,
+    sizes: BTreeMap<String, ByteSize>,
 }
 
 impl Launch {
-    /// A field of the settings that this service cannot work with.
-    pub fn refuse<V: ToString>(field: &'static str, value: V, allowed: &str) -> LaunchError {
-        LaunchError::Field { field, value: value.to_string(), allowed: allowed.to_owned() }
+    /// What the configuration says for a key that has a default, in bytes.
+    pub fn size(&self, key: &SizeKey) -> Result<u64, LaunchError> {
+        self.limit(key)?.ok_or_else(|| refuse(key.key, "", &allowed(key)))
+    }
+
+    /// What the configuration says for a key, in bytes; none: no limit.
+    pub fn limit(&self, key: &SizeKey) -> Result<Option<u64>, LaunchError> {
+        let Some(said) = self.sizes.get(key.key) else { return Ok(None) };
+        if !(key.least..=key.most).contains(said) {
+            return Err(refuse(key.key, said.0, &allowed(key)));
+        }
+        Ok(Some(said.0))
     }
 }
 
-/// The built-in service of that name.
-pub fn builtin(name: &str) -> Result<Builtin, LaunchError> {
-    Builtin::from_name(name).ok_or_else(|| {
-        let known: Vec<_> = Builtin::ALL.iter().map(|builtin| builtin.entry().name).collect();
-        LaunchError::NoSuchService { name: name.to_owned(), known: known.join(", ") }
-    })
+fn allowed(key: &SizeKey) -> String {
+    format!("from {} to {} bytes", key.least.0, key.most.0)
+}
+
+fn refuse<V: ToString>(field: &'static str, value: V, allowed: &str) -> LaunchError {
+    LaunchError::Field { field, value: value.to_string(), allowed: allowed.to_owned() }
 }
 
 /// Takes what was passed to this process for `builtin`.
@@ -96,25 +106,48 @@ fn check(builtin: Builtin, mut passed: BTreeMap<String, OwnedFd>) -> Result<Laun
     let data_dir = PathBuf::from(&sheet.data_dir);
     if !data_dir.is_absolute() || !data_dir.is_dir() {
         let allowed = "it must be the absolute path of a folder";
-        return Err(Launch::refuse("data_dir", &sheet.data_dir, allowed));
+        return Err(refuse("data_dir", &sheet.data_dir, allowed));
     }
     let log_level = sheet
         .log_level
         .parse()
-        .map_err(|allowed: String| Launch::refuse("log_level", &sheet.log_level, &allowed))?;
+        .map_err(|allowed: String| refuse("log_level", &sheet.log_level, &allowed))?;
     let drain = match Duration::from_millis(sheet.drain_ms) {
         Duration::ZERO => DRAIN_UNSAID,
         drain if drain <= DRAIN_MOST => drain,
-        _ => return Err(Launch::refuse("drain_ms", sheet.drain_ms, "at most an hour")),
+        _ => return Err(refuse("drain_ms", sheet.drain_ms, "at most an hour")),
     };
     let own = passed.remove("grpc").ok_or(LaunchError::Missing("grpc"))?;
     let mut grpc = vec![unix_listener("grpc", own)?];
     grpc.extend(passed.remove("shared").map(|fd| unix_listener("shared", fd)).transpose()?);
     let port = passed.remove("port").map(|fd| tcp_listener("port", fd)).transpose()?;
-    let http = HTTP.into_iter().filter_map(|name| Some((name, passed.remove(name)?)));
-    let http = http.map(|(name, fd)| tcp_listener(name, fd)).collect::<Result<_, _>>()?;
-    let status = passed.remove("status").map(unix_stream).transpose()?;
-    Ok(Launch { sheet, instance, data_dir, log_level, drain, grpc, port, http, status })
+    let (mut api, mut status) = (Vec::new(), None);
+    for need in builtin.entry().needs {
+        match need {
+            Need::Api => api = api_listeners(&mut passed)?,
+            Need::Status => {
+                let fd = passed.remove("status").ok_or(LaunchError::Missing("status"))?;
+                status = Some(unix_stream(fd)?);
+            }
+        }
+    }
+    let (run, sizes) = (sheet.run, sizes(sheet.settings));
+    Ok(Launch { instance, run, data_dir, log_level, drain, grpc, port, api, status, sizes })
+}
+
+fn api_listeners(passed: &mut BTreeMap<String, OwnedFd>) -> Result<Vec<TcpListener>, LaunchError> {
+    if !passed.contains_key(API[0]) {
+        return Err(LaunchError::Missing(API[0]));
+    }
+    let all = API.into_iter().filter_map(|name| Some((name, passed.remove(name)?)));
+    all.map(|(name, fd)| tcp_listener(name, fd)).collect()
+}
+
+fn sizes(settings: Vec<Setting>) -> BTreeMap<String, ByteSize> {
+    let size = |setting: Setting| match setting.value? {
+        Value::Size(bytes) => Some((setting.key, ByteSize(bytes))),
+    };
+    settings.into_iter().filter_map(size).collect()
 }
 
 fn read_sheet(fd: OwnedFd) -> Result<LaunchSheet, LaunchError> {
@@ -140,19 +173,21 @@ fn same_names(sheet: &LaunchSheet, passed: &[String]) -> Result<(), LaunchError>
         return Ok(());
     }
     let allowed = format!("the passed descriptors are {}", passed.join(", "));
-    Err(Launch::refuse("fd_names", told.join(", "), &allowed))
+    Err(refuse("fd_names", told.join(", "), &allowed))
 }
 
 fn instance(builtin: Builtin, sheet: &LaunchSheet) -> Result<InstanceId, LaunchError> {
     let name = builtin.entry().name;
     if sheet.service != name {
         let allowed = format!("this process was started as {name:?}");
-        return Err(Launch::refuse("service", &sheet.service, &allowed));
+        return Err(refuse("service", &sheet.service, &allowed));
     }
     let instance: Result<InstanceId, _> = sheet.instance.parse();
-    let of_service = instance.ok().filter(|instance| instance.service.as_str() == name);
-    of_service.ok_or_else(|| {
-        Launch::refuse("instance", &sheet.instance, &format!("an instance of {name:?}"))
+    let most = builtin.entry().instances;
+    let is_one = |id: &InstanceId| id.service.as_str() == name && id.index < most;
+    instance.ok().filter(is_one).ok_or_else(|| {
+        let allowed = format!("an instance of {name:?}, from {name}-0 to {name}-{}", most - 1);
+        refuse("instance", &sheet.instance, &allowed)
     })
 }
 
@@ -195,6 +230,7 @@ mod tests {
     use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
 
     use super::*;
+    use crate::catalog::{STORAGE_DISK, STORAGE_MAX_BLOCK};
 
     struct Handed {
         dir: tempfile::TempDir,
@@ -240,15 +276,16 @@ mod tests {
         let launch = check(Builtin::Storage, Handed::new().passed()).unwrap();
         assert_eq!(launch.instance.to_string(), "storage-0");
         assert_eq!(launch.drain, Duration::from_secs(5));
-        assert_eq!((launch.grpc.len(), launch.http.len(), launch.port.is_none()), (1, 0, true));
+        assert_eq!((launch.grpc.len(), launch.api.len(), launch.port.is_none()), (1, 0, true));
     }
 
     #[test]
     fn every_wrong_field_is_named_with_its_value() {
         type Spoil = fn(&mut LaunchSheet);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 7] = [
             (|sheet| sheet.service = "ledger".into(), "service is \"ledger\""),
             (|sheet| sheet.instance = "ledger-0".into(), "instance is \"ledger-0\""),
+            (|sheet| sheet.instance = "storage-64".into(), "from storage-0 to storage-63"),
             (|sheet| sheet.data_dir = "data".into(), "data_dir is \"data\""),
             (|sheet| sheet.log_level = "loud".into(), "log_level is \"loud\""),
             (|sheet| sheet.drain_ms = u64::MAX, "drain_ms is"),
@@ -260,6 +297,43 @@ mod tests {
             let refused = handed.refused();
             assert!(refused.contains(said), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_size_is_checked_as_the_configuration_is() {
+        let (block, disk) = (&STORAGE_MAX_BLOCK, &STORAGE_DISK);
+        for (said, expected) in [
+            (vec![], ("max_block is \"\": from 1024 to", Some(None))),
+            (
+                vec![("max_block", 1023)],
+                ("max_block is \"1023\": from 1024 to 67108864", Some(None)),
+            ),
+            (vec![("max_block", u64::MAX)], ("max_block is", Some(None))),
+            (vec![("max_block", 1024), ("disk", 0)], ("", None)),
+            (vec![("max_block", 1024), ("disk", 1 << 20)], ("", Some(Some(1 << 20)))),
+        ] {
+            let mut handed = Handed::new();
+            let size = |(key, size): (&str, u64)| Setting {
+                key: key.to_owned(),
+                value: Some(Value::Size(size)),
+            };
+            handed.sheet.settings = said.into_iter().map(size).collect();
+            let launch = check(Builtin::Storage, handed.passed()).unwrap();
+            match launch.size(block) {
+                Ok(size) => assert_eq!((size, expected.0), (1024, "")),
+                Err(error) => assert!(error.to_string().contains(expected.0), "{error}"),
+            }
+            assert_eq!(launch.limit(disk).ok(), expected.1);
+        }
+    }
+
+    #[test]
+    fn what_a_service_needs_has_to_be_passed() {
+        let mut handed = Handed::new();
+        handed.sheet.service = "gateway".into();
+        handed.sheet.instance = "gateway-0".into();
+        let refused = |handed: &Handed| check(Builtin::Gateway, handed.passed()).unwrap_err();
+        assert!(matches!(refused(&handed), LaunchError::Missing("http")));
     }
 
     #[test]

@@ -25,8 +25,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
+use tonic::service::Routes;
 use tonic::transport::Channel;
 
+use super::builtin::{Beside, BuiltinService};
+use super::error::ServiceError;
+use super::launch::{Launch, LaunchError};
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::rpc::connections::{Bounds, accept_one_of, serve_each};
 use crate::rpc::{Ending, client, limits};
@@ -44,6 +48,42 @@ pub enum GatewayError {
     Listener(#[source] io::Error),
 }
 
+impl From<GatewayError> for ServiceError {
+    fn from(error: GatewayError) -> Self {
+        Self::Own(Box::new(error))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Gateway;
+
+impl BuiltinService for Gateway {
+    type Settings = ();
+
+    fn settings(_: &Launch) -> Result<(), LaunchError> {
+        Ok(())
+    }
+
+    async fn open(
+        launch: &mut Launch,
+        (): (),
+        beside: &mut Beside,
+    ) -> Result<Routes, ServiceError> {
+        let http = std::mem::take(&mut launch.api);
+        let status = launch.status.take().ok_or(LaunchError::Missing("status"))?;
+        let first = http.first().and_then(|listener| listener.local_addr().ok());
+        if let Some(address) = first {
+            tracing::info!(api = %format_args!("http://{address}"), "answering HTTP");
+        }
+        let (drain, mut ending) = (launch.drain, beside.ending());
+        beside.spawn(async move {
+            Ok(serve(http, status.into(), drain, async { ending.begun().await }).await?)
+        });
+        Ok(Routes::default())
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Times {
     slow_client: SlowClientLimits,
@@ -55,7 +95,7 @@ struct Times {
 /// flight. Idle connections are closed at once when the drain begins. `status` is the line on which
 /// the orchestrator, and each that follows it, gives connections to its `StatusFeed`; while that
 /// does not answer, both pages say so with 503.
-pub async fn serve(
+async fn serve(
     http: Vec<StdListener>,
     status: ConnectionBroker,
     drain: Duration,

@@ -16,10 +16,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::*;
+use crate::catalog::Builtin;
 use crate::linux::listen_fds;
 use crate::rpc::client;
-use crate::rpc::pb::node::{GatewaySettings, LaunchSheet, LedgerSettings, StorageSettings};
+use crate::rpc::pb::node::setting::Value as Said;
+use crate::rpc::pb::node::{LaunchSheet, Setting};
 use crate::rpc::pb::storage::PutRequest;
 use crate::rpc::pb::storage::storage_client::StorageClient;
 
@@ -27,7 +28,8 @@ use crate::rpc::pb::storage::storage_client::StorageClient;
 #[test]
 #[ignore = "run by the tests below, as a process of its own"]
 fn a_child() {
-    let code = crate::service::main(&std::env::var("SERVICE").unwrap());
+    let service = Builtin::from_name(&std::env::var("SERVICE").unwrap()).unwrap();
+    let code = crate::service::main(service);
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 
@@ -43,7 +45,11 @@ fn start(service: &str, passed: &[(&str, OwnedFd)]) -> Child {
         .unwrap()
 }
 
-fn sheet(service: &str, dir: &Path, names: &[&str], settings: Option<Settings>) -> OwnedFd {
+fn sheet(service: &str, dir: &Path, names: &[&str], sizes: &[(&str, u64)]) -> OwnedFd {
+    let setting = |(key, size): &(&str, u64)| Setting {
+        key: (*key).to_owned(),
+        value: Some(Said::Size(*size)),
+    };
     let sheet = LaunchSheet {
         service: service.into(),
         instance: format!("{service}-0"),
@@ -52,7 +58,7 @@ fn sheet(service: &str, dir: &Path, names: &[&str], settings: Option<Settings>) 
         data_dir: dir.to_str().unwrap().into(),
         log_level: "info".into(),
         fd_names: names.iter().map(ToString::to_string).collect(),
-        settings,
+        settings: sizes.iter().map(setting).collect(),
         ..LaunchSheet::default()
     };
     let fd = memfd_create("sheet", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
@@ -87,11 +93,10 @@ async fn is_serving(socket: &Path) {
 #[tokio::test]
 async fn a_service_serves_both_sockets_drains_at_sigterm_and_logs_json() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = StorageSettings { max_block_bytes: 1000, quota_bytes: 0 };
     let names = ["shared", "sheet", "grpc"];
     let passed = [
         ("shared", listener(dir.path(), "shared.sock")),
-        ("sheet", sheet("storage", dir.path(), &names, Some(Settings::Storage(settings)))),
+        ("sheet", sheet("storage", dir.path(), &names, &[("max_block", 1024)])),
         ("grpc", listener(dir.path(), "grpc.sock")),
     ];
     let child = start("storage", &passed);
@@ -113,13 +118,12 @@ async fn a_gateway_answers_http_and_health_and_ends() {
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = http.local_addr().unwrap();
     let (status, _orchestrator) = UnixStream::pair().unwrap();
-    let settings = GatewaySettings { api: format!("http://{address}") };
     let names = ["grpc", "http", "status", "sheet"];
     let passed = [
         ("grpc", listener(dir.path(), "grpc.sock")),
         ("http", http.into()),
         ("status", status.into()),
-        ("sheet", sheet("gateway", dir.path(), &names, Some(Settings::Gateway(settings)))),
+        ("sheet", sheet("gateway", dir.path(), &names, &[])),
     ];
     let child = start("gateway", &passed);
     is_serving(&dir.path().join("grpc.sock")).await;
@@ -136,11 +140,10 @@ async fn a_gateway_answers_http_and_health_and_ends() {
 fn a_damaged_ledger_is_not_served_and_the_last_line_says_where() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ledger.log"), b"not a ledger").unwrap();
-    let settings = LedgerSettings { max_entry_bytes: 1000 };
     let names = ["grpc", "sheet"];
     let passed = [
         ("grpc", listener(dir.path(), "grpc.sock")),
-        ("sheet", sheet("ledger", dir.path(), &names, Some(Settings::Ledger(settings)))),
+        ("sheet", sheet("ledger", dir.path(), &names, &[("max_entry", 1024)])),
     ];
     let (success, lines) = ended(start("ledger", &passed));
     assert!(!success);
@@ -158,12 +161,12 @@ fn a_panic_is_logged_before_the_process_is_gone() {
     let names = ["grpc", "sheet"];
     let passed = [
         ("grpc", listener(dir.path(), "grpc.sock")),
-        ("sheet", sheet("ledger", dir.path(), &names, None)),
+        ("sheet", sheet("ledger", dir.path(), &names, &[])),
     ];
     let (success, lines) = ended(start("ledger", &passed));
     let [refused, panicked] = &lines[..] else { panic!("{lines:?}") };
     assert!(!success);
-    assert!(refused["message"].as_str().unwrap().contains("max_entry_bytes"));
+    assert!(refused["message"].as_str().unwrap().contains("max_entry"));
     assert!(panicked["message"].as_str().unwrap().starts_with("panic: "));
     assert!(panicked["location"].as_str().unwrap().contains("tests.rs:"));
 }

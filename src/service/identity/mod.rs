@@ -11,10 +11,13 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use self::keys::{Held, KeyError, Keys};
+use super::builtin::{Beside, BuiltinService};
 use super::clock::unix_us;
 use super::did::Did;
 use super::disk_io::Disk;
 use super::durable_file::FileError;
+use super::error::ServiceError;
+use super::launch::{Launch, LaunchError};
 use super::page;
 use crate::rpc::pb::identity::identity_server::{Identity as Api, IdentityServer};
 use crate::rpc::pb::identity::{
@@ -28,16 +31,29 @@ const PAYLOAD_MOST: usize = 1 << 20;
 const MESSAGE_MOST: usize = PAYLOAD_MOST + (64 << 10);
 
 /// The service over the keys below `data_dir`, for the instance of that number.
-pub fn routes(data_dir: &Path, instance: u16) -> Result<Routes, FileError> {
+fn routes(data_dir: &Path, instance: u16) -> Result<Routes, FileError> {
     let identity =
         Identity { keys: Arc::new(Keys::open(data_dir, instance)?), disk: Disk::default() };
     let server = IdentityServer::new(identity).max_decoding_message_size(MESSAGE_MOST);
     Ok(Routes::new(server))
 }
 
-struct Identity {
+/// The gRPC service over one folder of keys.
+pub struct Identity {
     keys: Arc<Keys>,
     disk: Disk,
+}
+
+impl BuiltinService for Identity {
+    type Settings = ();
+
+    fn settings(_: &Launch) -> Result<(), LaunchError> {
+        Ok(())
+    }
+
+    async fn open(launch: &mut Launch, (): (), _: &mut Beside) -> Result<Routes, ServiceError> {
+        Ok(routes(&launch.data_dir, launch.instance.index)?)
+    }
 }
 
 fn did(text: &str) -> Result<Did, Status> {

@@ -9,14 +9,12 @@ use tonic::{Code, Status};
 use super::scan::Break;
 use crate::service::did::DidError;
 use crate::service::durable_file::FileError;
-use crate::service::launch::LaunchError;
+use crate::service::error::ServiceError;
 use crate::units::ByteSize;
 
 /// What went wrong, and with what.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error("another process has the ledger in {0:?} open; end it first")]
@@ -55,13 +53,19 @@ impl LedgerError {
             Self::Beyond { .. } => Code::NotFound,
             Self::Stopped(_) => Code::FailedPrecondition,
             Self::Busy(_) | Self::Ending => Code::Unavailable,
-            Self::Launch(_) | Self::InUse(_) | Self::Header { .. } => Code::Internal,
+            Self::InUse(_) | Self::Header { .. } => Code::Internal,
         }
     }
 }
 
 fn is_full(error: &FileError) -> bool {
     matches!(error.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl From<LedgerError> for ServiceError {
+    fn from(error: LedgerError) -> Self {
+        Self::Own(Box::new(error))
+    }
 }
 
 impl From<LedgerError> for Status {

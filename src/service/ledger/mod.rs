@@ -29,15 +29,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tonic::service::Routes;
 
 pub use error::LedgerError;
 pub use grpc::LedgerService;
 pub use writer::Tally;
 
+use super::builtin::{Beside, BuiltinService};
 use super::disk_io::Disk;
-use super::launch::Launch;
+use super::error::ServiceError;
+use super::launch::{Launch, LaunchError};
+use crate::catalog::LEDGER_MAX_ENTRY;
 use crate::rpc::pb::ledger::ledger_server::LedgerServer;
-use crate::rpc::pb::node::launch_sheet::Settings;
 use recovery::{Loaded, Recovery};
 
 /// Bytes of a message beside its payload: author, hashes, signature and framing need a few
@@ -53,12 +56,35 @@ pub struct Opened {
     pub writer: JoinHandle<Tally>,
 }
 
-/// Opens, and where it is not there yet makes, the ledger of this launch. It takes as long as
-/// reading the whole file does, and can be cancelled.
-pub async fn open(launch: &Launch) -> Result<Opened, LedgerError> {
-    let most = max_entry(launch)?;
+impl BuiltinService for LedgerService {
+    /// Bytes of the largest payload.
+    type Settings = usize;
+
+    fn settings(launch: &Launch) -> Result<usize, LaunchError> {
+        const { assert!(LEDGER_MAX_ENTRY.most.0 <= frame::PAYLOAD_MOST as u64) }
+        Ok(usize::try_from(launch.size(&LEDGER_MAX_ENTRY)?).unwrap_or(frame::PAYLOAD_MOST))
+    }
+
+    async fn open(
+        launch: &mut Launch,
+        most: usize,
+        beside: &mut Beside,
+    ) -> Result<Routes, ServiceError> {
+        let Opened { server, writer } = open(&launch.data_dir, most).await?;
+        beside.spawn(async move {
+            let tally = writer.await.map_err(|_| ServiceError::PartEnded)?;
+            tracing::debug!(?tally, "the ledger is written");
+            Ok(())
+        });
+        Ok(Routes::new(server))
+    }
+}
+
+/// Opens, and where it is not there yet makes, the ledger in `folder`; `most`: bytes of the largest
+/// payload. It takes as long as reading the whole file does, and can be cancelled.
+async fn open(folder: &Path, most: usize) -> Result<Opened, LedgerError> {
     let disk = Disk::default();
-    let store = Arc::new(load(&disk, &launch.data_dir).await?);
+    let store = Arc::new(load(&disk, folder).await?);
     let (queue, queued) = mpsc::channel(writer::QUEUE);
     let writing = Arc::clone(&store);
     let writer = tokio::task::spawn_blocking(move || writer::write_until_closed(writing, queued));
@@ -82,14 +108,4 @@ async fn load(disk: &Disk, folder: &Path) -> Result<store::Store, LedgerError> {
     }
     tracing::info!(%path, entries = head.length, bytes = head.end, "the ledger is whole");
     Ok(store)
-}
-
-fn max_entry(launch: &Launch) -> Result<usize, LedgerError> {
-    let said = match &launch.sheet.settings {
-        Some(Settings::Ledger(settings)) => settings.max_entry_bytes,
-        Some(Settings::Storage(_) | Settings::Identity(_) | Settings::Gateway(_)) | None => 0,
-    };
-    let most = usize::try_from(said).ok().filter(|most| (1..=frame::PAYLOAD_MOST).contains(most));
-    let allowed = format!("from 1 to {} bytes", frame::PAYLOAD_MOST);
-    Ok(most.ok_or_else(|| Launch::refuse("ledger.max_entry_bytes", said, &allowed))?)
 }

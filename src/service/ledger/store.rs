@@ -41,9 +41,9 @@ pub struct Head {
     pub end: u64,
 }
 
+#[cfg(test)]
 impl Chain {
     /// For tests: of a file that has only its header.
-    #[cfg(test)]
     pub fn empty() -> Self {
         use super::{entry::NO_ENTRY, frame::FILE_HEADER};
         Self { starts: Vec::new(), end: FILE_HEADER as u64, last: NO_ENTRY }

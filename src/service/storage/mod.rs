@@ -13,11 +13,14 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::address::{Address, AddressError, Digest};
-pub use self::blocks::Limits;
-use self::blocks::{Blocks, Stored};
+use self::blocks::{Blocks, Limits, Stored};
+use super::builtin::{Beside, BuiltinService};
 use super::disk_io::Disk;
 use super::durable_file::FileError;
+use super::error::ServiceError;
+use super::launch::{Launch, LaunchError};
 use super::page;
+use crate::catalog::{self, STORAGE_DISK, STORAGE_MAX_BLOCK};
 use crate::rpc::limits;
 use crate::rpc::pb::storage::put_stream_request::Part;
 use crate::rpc::pb::storage::storage_server::{Storage as Api, StorageServer};
@@ -28,9 +31,11 @@ use crate::rpc::pb::storage::{
 };
 
 /// How many instances may share the folder.
-pub const INSTANCES: u16 = 64;
+pub const INSTANCES: u16 = catalog::INSTANCES;
 /// The largest block that goes in one message; larger ones are streamed.
 const UNARY_MOST: u64 = 16 << 20;
+/// See [`Limits`].
+const NO_QUOTA: u64 = 0;
 /// What is around the data in a message.
 const AROUND: usize = 64 << 10;
 
@@ -74,7 +79,7 @@ impl From<StorageError> for Status {
 }
 
 /// The service over the blocks below `data_dir`, for the instance of that number (below 64).
-pub fn routes(data_dir: &Path, instance: u16, limits: Limits) -> Result<Routes, FileError> {
+fn routes(data_dir: &Path, instance: u16, limits: Limits) -> Result<Routes, FileError> {
     let blocks = Blocks::open(data_dir, instance, limits)?;
     let usage = blocks.usage()?;
     tracing::info!(blocks = usage.blocks, bytes = usage.bytes, "counted what is stored");
@@ -85,9 +90,27 @@ pub fn routes(data_dir: &Path, instance: u16, limits: Limits) -> Result<Routes, 
     Ok(Routes::new(server))
 }
 
-struct Storage {
+/// The gRPC service over one folder of blocks.
+pub struct Storage {
     blocks: Arc<Blocks>,
     disk: Disk,
+}
+
+impl BuiltinService for Storage {
+    type Settings = Limits;
+
+    fn settings(launch: &Launch) -> Result<Limits, LaunchError> {
+        let quota = launch.limit(&STORAGE_DISK)?.unwrap_or(NO_QUOTA);
+        Ok(Limits { max_block: launch.size(&STORAGE_MAX_BLOCK)?, quota })
+    }
+
+    async fn open(
+        launch: &mut Launch,
+        limits: Limits,
+        _: &mut Beside,
+    ) -> Result<Routes, ServiceError> {
+        Ok(routes(&launch.data_dir, launch.instance.index, limits)?)
+    }
 }
 
 fn address(text: &str) -> Result<Address, Status> {

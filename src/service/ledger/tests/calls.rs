@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::StreamExt;
@@ -17,30 +16,11 @@ use crate::rpc::pb::ledger::ledger_client::LedgerClient;
 use crate::rpc::pb::ledger::{
     AppendResponse, Entry, GetRequest, HeadRequest, ReadRequest, VerifyRequest, VerifyResponse,
 };
-use crate::rpc::pb::node::launch_sheet::Settings;
-use crate::rpc::pb::node::{LaunchSheet, LedgerSettings};
 use crate::rpc::testing::{NEVER, Served};
-use crate::service::launch::Launch;
 use crate::service::ledger::frame::{self, FILE_HEADER};
 use crate::service::ledger::{Opened, open};
-use crate::units::Level;
 
 const NAMES: &[&str] = &["blackhole.ledger.v1.Ledger"];
-
-fn launch(ground: &Ground, max_entry_bytes: u64) -> Launch {
-    let settings = Settings::Ledger(LedgerSettings { max_entry_bytes });
-    Launch {
-        sheet: LaunchSheet { settings: Some(settings), ..LaunchSheet::default() },
-        instance: "ledger-0".parse().unwrap(),
-        data_dir: ground.dir.path().to_owned(),
-        log_level: Level::Info,
-        drain: Duration::from_secs(5),
-        grpc: Vec::new(),
-        port: None,
-        http: Vec::new(),
-        status: None,
-    }
-}
 
 /// The service in this process.
 struct Service {
@@ -51,7 +31,7 @@ struct Service {
 
 impl Service {
     async fn start(ground: &Ground) -> Self {
-        let Opened { server, writer } = open(&launch(ground, 1000)).await.unwrap();
+        let Opened { server, writer } = open(ground.dir.path(), 1000).await.unwrap();
         let served = Served::start(Routes::new(server), NAMES, NEVER);
         let client = LedgerClient::new(served.channel());
         Self { served, client, writer }
@@ -253,16 +233,6 @@ async fn verify_finds_a_file_that_was_shortened_and_one_that_holds_another_chain
 }
 
 #[tokio::test]
-async fn a_limit_that_cannot_be_kept_is_refused() {
-    let ground = Ground::new();
-    for wrong in [0, (16 << 20) + 1, u64::MAX] {
-        let refused = open(&launch(&ground, wrong)).await.unwrap_err().to_string();
-        assert!(refused.contains(&format!("max_entry_bytes is \"{wrong}\"")), "{refused}");
-    }
-    assert!(!ground.path().exists());
-}
-
-#[tokio::test]
 async fn a_torn_tail_is_reported_as_a_warning_with_its_bytes() {
     let ground = Ground::with_entries(&[b"one", b"torn off"]);
     let bytes = ground.bytes();
@@ -270,7 +240,7 @@ async fn a_torn_tail_is_reported_as_a_warning_with_its_bytes() {
     let (log, mut seen) = (tempfile::NamedTempFile::new().unwrap(), String::new());
     let subscriber = tracing_subscriber::fmt().json().with_writer(log.reopen().unwrap()).finish();
     let told = tracing::subscriber::set_default(subscriber);
-    let opened = open(&launch(&ground, 1000)).await.unwrap();
+    let opened = open(ground.dir.path(), 1000).await.unwrap();
     drop(told);
     drop(opened.server);
     opened.writer.await.unwrap();
