@@ -1,12 +1,12 @@
 //! The plan itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::launch::{LaunchPlan, launch_plan};
 use super::limits::{GroupLimits, LimitLayers};
 use super::rules::{RestartRules, Rules};
+use super::sockets::{SocketId, SocketPlace, place, socket_path};
 use crate::config::{Backoff, NodeConfig, Service};
 use crate::units::{InstanceId, ServiceName};
 
@@ -30,58 +30,6 @@ pub struct InstancePlan {
     pub limits: LimitLayers,
     pub log_rate: u32,
     pub log_burst: u32,
-}
-
-/// Which listener: an instance's own, one that all instances of a service share, or the API's.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SocketId {
-    Instance(InstanceId),
-    Shared(ServiceName),
-    /// A TCP port of the loopback interface.
-    Port(ServiceName),
-    Api,
-    FurtherApi(ApiPort),
-}
-
-/// A port of the API beside its first, which serves the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ApiPort {
-    Grpc,
-    WebSocket,
-    Metrics,
-}
-
-impl ApiPort {
-    pub(super) const ALL: [Self; 3] = [Self::Grpc, Self::WebSocket, Self::Metrics];
-
-    pub(super) fn of(self, config: &NodeConfig) -> Option<u16> {
-        match self {
-            Self::Grpc => config.api.grpc_port,
-            Self::WebSocket => config.api.ws_port,
-            Self::Metrics => config.monitoring.metrics_port,
-        }
-    }
-}
-
-impl SocketId {
-    /// The key of the configuration that says where it is, if one does.
-    pub fn key(&self) -> Option<String> {
-        match self {
-            Self::Instance(_) => None,
-            Self::Shared(service) => Some(format!("services.{service}.unix_socket")),
-            Self::Port(service) => Some(format!("services.{service}.port")),
-            Self::Api => Some("api.http_port".to_owned()),
-            Self::FurtherApi(ApiPort::Grpc) => Some("api.grpc_port".to_owned()),
-            Self::FurtherApi(ApiPort::WebSocket) => Some("api.ws_port".to_owned()),
-            Self::FurtherApi(ApiPort::Metrics) => Some("monitoring.metrics_port".to_owned()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SocketPlace {
-    Unix(PathBuf),
-    Tcp(SocketAddr),
 }
 
 impl Plan {
@@ -187,26 +135,4 @@ fn sockets(
         }
     }
     sockets
-}
-
-fn place(config: &NodeConfig, id: &SocketId) -> Option<SocketPlace> {
-    let unix = |name: &str| SocketPlace::Unix(socket_path(&config.node.runtime_dir, name));
-    let api = |port| SocketPlace::Tcp(SocketAddr::new(config.api.address, port));
-    Some(match id {
-        SocketId::Instance(instance) => unix(&instance.to_string()),
-        SocketId::Shared(service) => match &config.services.get(service)?.unix_socket {
-            Some(path) => SocketPlace::Unix(path.clone()),
-            None => unix(service.as_str()),
-        },
-        SocketId::Port(service) => {
-            let port = config.services.get(service)?.port?;
-            SocketPlace::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        }
-        SocketId::Api => api(config.api.http_port),
-        SocketId::FurtherApi(further) => api(further.of(config)?),
-    })
-}
-
-fn socket_path(runtime_dir: &Path, name: &str) -> PathBuf {
-    runtime_dir.join("sockets").join(format!("{name}.sock"))
 }

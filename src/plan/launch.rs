@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::build::{ApiPort, SocketId};
+use super::sockets::{ApiPort, SocketId};
 use crate::catalog::{Builtin, Need, Profile};
 use crate::config::{Foreign, Kind, NodeConfig, NotifyAccess, Readiness, Sandbox, Service, Sizes};
 use crate::units::{ByteSize, InstanceId, ServiceName};

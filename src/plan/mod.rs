@@ -6,10 +6,11 @@ mod diff;
 mod launch;
 mod limits;
 mod rules;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
-pub use build::{ApiPort, InstancePlan, Plan, SocketId, SocketPlace};
+pub use build::{InstancePlan, Plan};
 pub use diff::Changes;
 pub use launch::{
     Channel, HardLimit, LaunchPlan, Limit, LimitKind, MARK, NotifyPlan, Passed, Program,
@@ -17,3 +18,4 @@ pub use launch::{
 };
 pub use limits::{GroupLimit, GroupLimits, LimitLayer, LimitLayers};
 pub use rules::{HealthChecks, NotifyAccess, Readiness, RestartPolicy, RestartRules, Rules};
+pub use sockets::{ApiPort, SocketId, SocketPlace};
