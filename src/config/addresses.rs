@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hyper::Uri;
+use http::Uri;
 use multiaddr::{Multiaddr, Protocol};
 
 use super::form::Form;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::serve::limits;
+use super::limits;
 
 /// Tells every connection that the drain has begun.
 #[derive(Debug, Clone)]

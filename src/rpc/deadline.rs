@@ -1,14 +1,57 @@
 //! The caller's `grpc-timeout`, as the gRPC wire protocol writes it: 1 to 8 digits and a unit.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tonic::codegen::http::HeaderMap;
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::service::Routes;
+use tower::Service;
 
 const HEADER: &str = "grpc-timeout";
 
+/// Each call ends with DEADLINE_EXCEEDED when it has no answer within its caller's timeout.
+#[derive(Debug, Clone)]
+pub struct Deadlines(Routes);
+
+impl Deadlines {
+    pub fn of(routes: Routes) -> Self {
+        Self(routes)
+    }
+}
+
+impl Service<Request<Incoming>> for Deadlines {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Incoming>>::poll_ready(&mut self.0, context)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let limit = from_headers(request.headers());
+        let answering = self.0.call(request);
+        let Some(limit) = limit else { return Box::pin(answering) };
+        Box::pin(async move {
+            match tokio::time::timeout(limit, answering).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    let status = Status::deadline_exceeded("the caller's deadline has passed");
+                    Ok(status.into_http())
+                }
+            }
+        })
+    }
+}
+
 /// None: the caller set no deadline, or wrote one that cannot be read (it is then not honoured,
 /// which is what other gRPC servers do).
-pub fn from_headers(headers: &HeaderMap) -> Option<Duration> {
+fn from_headers(headers: &HeaderMap) -> Option<Duration> {
     parse(headers.get(HEADER)?.to_str().ok()?)
 }
 

@@ -1,5 +1,5 @@
-//! A connection that ends when its client is slower than allowed. Knows requests only as bytes
-//! that come after an answer, and answers as bytes that go out.
+//! An HTTP/1.1 connection that ends when its client is slower than allowed. Knows requests only as
+//! bytes that come after an answer, and answers as bytes that go out.
 
 use std::io;
 use std::pin::Pin;
@@ -9,26 +9,36 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::in_flight::InFlight;
+use super::limits;
+
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct SlowClientLimits {
     /// From the connection to the end of the first head, and from the first byte of every further
     /// head to its end, however many bytes come in between.
     pub head: Duration,
-    /// From an answer to the next request, and for taking a part of an answer.
-    pub idle: Duration,
+    /// From an answer to the next request, and for taking a part of an answer; none: as long as it
+    /// likes.
+    pub idle: Option<Duration>,
 }
 
 impl SlowClientLimits {
-    pub const USUAL: Self = Self { head: Duration::from_secs(10), idle: Duration::from_secs(60) };
+    /// For clients from anywhere.
+    pub const USUAL: Self =
+        Self { head: Duration::from_secs(10), idle: Some(Duration::from_secs(60)) };
+    /// For other processes of this host.
+    pub const LOCAL: Self = Self { head: limits::FIRST_BYTE, idle: None };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaits {
     /// The end of a head that has begun, or has to begin at once.
     Head,
-    /// The client's next move after it was sent something.
-    Client,
+    /// The next request after an answer.
+    Request,
+    /// The client's taking what it is sent.
+    Taking,
 }
 
 /// Reads at the end of a connection, 16 KiB each, that are thrown away.
@@ -39,23 +49,44 @@ const DISCARDED: usize = 64;
 pub struct TimeLimited<S> {
     stream: S,
     slow_client: SlowClientLimits,
+    in_flight: InFlight,
     awaits: Awaits,
     over: Pin<Box<Sleep>>,
 }
 
 impl<S> TimeLimited<S> {
-    pub fn new(stream: S, slow_client: SlowClientLimits) -> Self {
+    /// `in_flight`: the calls of this connection, during which no request is waited for.
+    pub fn new(stream: S, slow_client: SlowClientLimits, in_flight: InFlight) -> Self {
         let over = Box::pin(sleep(slow_client.head));
-        Self { stream, slow_client, awaits: Awaits::Head, over }
+        Self { stream, slow_client, in_flight, awaits: Awaits::Head, over }
     }
 
     fn now_awaits(&mut self, awaits: Awaits) {
-        let time = match awaits {
-            Awaits::Head => self.slow_client.head,
-            Awaits::Client => self.slow_client.idle,
-        };
         self.awaits = awaits;
-        self.over.as_mut().reset(Instant::now() + time);
+        if let Some(time) = self.time() {
+            self.over.as_mut().reset(Instant::now() + time);
+        }
+    }
+
+    fn time(&self) -> Option<Duration> {
+        match self.awaits {
+            Awaits::Head => Some(self.slow_client.head),
+            Awaits::Request | Awaits::Taking => self.slow_client.idle,
+        }
+    }
+
+    /// What came of a write.
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.now_awaits(Awaits::Request);
+        } else if self.awaits != Awaits::Taking {
+            self.now_awaits(Awaits::Taking);
+        }
+        self.or_over(context, written)
     }
 
     /// `result`, unless that is still to come and its time is over.
@@ -64,7 +95,7 @@ impl<S> TimeLimited<S> {
         context: &mut Context<'_>,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
+        if result.is_ready() || self.time().is_none() {
             return result;
         }
         self.over.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
@@ -94,10 +125,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimeLimited<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.awaits == Awaits::Client && buffer.filled().len() > before {
+        if self.awaits == Awaits::Request && buffer.filled().len() > before {
             self.now_awaits(Awaits::Head);
         }
-        self.or_over(context, read)
+        if self.in_flight.any() { read } else { self.or_over(context, read) }
     }
 }
 
@@ -108,10 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeLimited<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if written.is_ready() {
-            self.now_awaits(Awaits::Client);
-        }
-        self.or_over(context, written)
+        self.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -120,10 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeLimited<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        if written.is_ready() {
-            self.now_awaits(Awaits::Client);
-        }
-        self.or_over(context, written)
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -152,7 +177,8 @@ mod tests {
 
     fn patient(head: Duration, idle: Duration) -> (TimeLimited<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(4);
-        (TimeLimited::new(ours, SlowClientLimits { head, idle }), theirs)
+        let slow_client = SlowClientLimits { head, idle: Some(idle) };
+        (TimeLimited::new(ours, slow_client, InFlight::none_yet()), theirs)
     }
 
     fn is_over<T>(result: io::Result<T>) -> bool {
@@ -187,6 +213,21 @@ mod tests {
     async fn an_answer_that_is_not_taken_ends_the_connection() {
         let (mut ours, _theirs) = patient(NEVER, SHORT);
         assert!(is_over(ours.write_all(b"more than fits").await));
+    }
+
+    #[tokio::test]
+    async fn while_a_call_is_in_flight_no_request_is_waited_for() {
+        let (mut ours, mut theirs) = patient(SHORT, SHORT);
+        let call = ours.in_flight.begin();
+        tokio::select! {
+            biased;
+            read = ours.read_u8() => panic!("{read:?}"),
+            () = tokio::time::sleep(SHORT * 20) => {}
+        }
+        theirs.write_u8(1).await.unwrap();
+        assert_eq!(ours.read_u8().await.unwrap(), 1);
+        drop(call);
+        assert!(is_over(ours.read_u8().await));
     }
 
     #[tokio::test]

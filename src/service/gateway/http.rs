@@ -1,12 +1,9 @@
 //! From a request to its answer: which page, which methods, what else is said. Knows no socket.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-
-use axum::body::Body;
-use hyper::body::{Body as _, Incoming};
+use http_body_util::Full;
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Serialize;
 
 use super::health;
@@ -16,6 +13,8 @@ use super::status_feed::StatusCache;
 const JSON: &str = "application/json";
 /// Characters of an unknown path or method that are said back.
 const SAID_BACK: usize = 256;
+
+type Body = Full<Bytes>;
 
 /// What there is to ask for.
 #[derive(Debug, Clone, Copy)]
@@ -60,12 +59,9 @@ impl Site {
         self.feed.greet().await;
     }
 
-    /// hyper leaves the body of an answer to HEAD away. A request's body is never read; its
-    /// connection is closed after the answer.
-    pub async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    /// hyper leaves the body of an answer to HEAD away. A request's body is never read; in HTTP/1.1
+    /// its connection is closed after the answer, and in HTTP/2 its stream is.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let page = Page::at(request.uri().path());
         let may_read = [Method::GET, Method::HEAD].contains(request.method());
         let mut response = match page {
@@ -76,11 +72,11 @@ impl Site {
         };
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if !request.body().is_end_stream() {
+        if request.version() < Version::HTTP_2 && !request.body().is_end_stream() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.requests.count(page.label(), response.status().as_u16());
-        Ok(response)
+        response
     }
 
     async fn health(&self) -> Response<Body> {

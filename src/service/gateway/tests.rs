@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -16,7 +17,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(20);
 /// Whatever comes once is kept, and nothing runs out of time.
 const PATIENT: Times = Times {
-    slow_client: SlowClientLimits { head: NEVER, idle: NEVER },
+    slow_client: SlowClientLimits { head: NEVER, idle: Some(NEVER) },
     freshness: Freshness { answer: NEVER, good: NEVER, failed: NEVER },
     drain: NEVER,
 };
@@ -32,7 +33,7 @@ fn asks(freshness: Freshness) -> Times {
 struct Running {
     address: SocketAddr,
     end: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), GatewayError>>,
+    task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Running {
@@ -368,7 +369,7 @@ async fn a_client_that_breaks_off_does_not_hold_up_the_next() {
 #[tokio::test]
 async fn a_client_that_is_too_slow_loses_its_connection() {
     let (_orchestrator, status) = Orchestrator::telling(a_node());
-    let slow_client = SlowClientLimits { head: SHORT, idle: NEVER };
+    let slow_client = SlowClientLimits { head: SHORT, idle: Some(NEVER) };
     let running = Running::start(Times { slow_client, ..PATIENT }, status);
     let mut silent = running.connect().await;
     assert!(silent.is_closed().await);
