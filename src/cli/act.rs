@@ -9,7 +9,7 @@ use super::error::Error;
 use super::exit::ExitCode;
 use crate::control::Wait;
 use crate::control::client::{Action, Client};
-use crate::rpc::pb::node::{InstanceStatus, NodeStatus};
+use crate::rpc::pb::node::{InstancePhase as Phase, InstanceStatus, NodeStatus};
 
 /// Acts on all names at once, for they may depend on each other, and writes each outcome when it
 /// is known. Nothing is done when one of the names does not exist.
@@ -73,7 +73,7 @@ fn report(instances: &[InstanceStatus], console: &mut Console<'_>) -> Result<Exi
     for instance in instances {
         writeln!(console.out, "{}", outcome(instance))?;
     }
-    let failed = instances.iter().any(|instance| instance.phase == "failed");
+    let failed = instances.iter().any(|instance| instance.known_phase() == Some(Phase::Failed));
     Ok(if failed { ExitCode::Failed } else { ExitCode::Ok })
 }
 
@@ -89,7 +89,7 @@ pub(super) fn settled_words(instance: &InstanceStatus) -> String {
         words += &format!(" (pid {})", instance.pid);
     }
     // The reason of what is ready or stopped tells of the run before.
-    let settled = instance.phase == "ready" || instance.phase == "stopped";
+    let settled = matches!(instance.known_phase(), Some(Phase::Ready | Phase::Stopped));
     if !settled && !instance.reason.is_empty() {
         words += &format!(": {}", instance.reason);
     }
@@ -122,7 +122,11 @@ mod tests {
         assert_eq!(outcome(&ready("storage")), "storage-0 ready (pid 1002)");
         let line = "ledger-0 failed: exit code 1\\n5 restarts in 1m";
         assert_eq!(outcome(&failed("ledger")), line);
-        let stopped = InstanceStatus { phase: "stopped".to_owned(), ..failed("ledger") };
+        let stopped = InstanceStatus {
+            phase: "stopped".to_owned(),
+            instance_phase: Phase::Stopped.into(),
+            ..failed("ledger")
+        };
         assert_eq!(outcome(&stopped), "ledger-0 stopped");
     }
 

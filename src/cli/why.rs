@@ -8,7 +8,7 @@ use super::error::Error;
 use super::exit::ExitCode;
 use super::status;
 use crate::control::client::Client;
-use crate::rpc::pb::node::{Happening, InstanceHistory, InstanceStatus};
+use crate::rpc::pb::node::{Happening, InstanceHistory, InstancePhase as Phase, InstanceStatus};
 
 /// Asks and shows the answer.
 pub async fn show(
@@ -37,7 +37,7 @@ pub async fn show(
 fn screen(history: &InstanceHistory, lines: &str, paint: Paint) -> String {
     let none = InstanceStatus::default();
     let now = history.status.as_ref().unwrap_or(&none);
-    let phase = paint.apply(status::colour(&now.phase), &printable(&now.phase));
+    let phase = paint.apply(status::colour(now.known_phase()), &printable(&now.phase));
     let mut text = format!("{} is {phase}", printable(&now.instance));
     if !now.reason.is_empty() {
         text += &format!(": {}", printable(&now.reason));
@@ -55,13 +55,20 @@ fn screen(history: &InstanceHistory, lines: &str, paint: Paint) -> String {
 
 /// What an operator can do about it.
 fn advice(now: &InstanceStatus) -> Option<String> {
-    match now.phase.as_str() {
-        "failed" => Some(format!(
+    match now.known_phase()? {
+        Phase::Failed => Some(format!(
             "when the cause is mended: blackhole-node start {}",
             printable(&now.service)
         )),
-        "stopped" => Some(format!("to run it: blackhole-node start {}", printable(&now.service))),
-        _ => None,
+        Phase::Stopped => {
+            Some(format!("to run it: blackhole-node start {}", printable(&now.service)))
+        }
+        Phase::Unspecified
+        | Phase::Waiting
+        | Phase::Starting
+        | Phase::Ready
+        | Phase::Stopping
+        | Phase::Backoff => None,
     }
 }
 

@@ -17,10 +17,10 @@ use tonic::{Request, Response, Status};
 use crate::control::SOCKET;
 use crate::rpc::pb::node::control_server::{Control, ControlServer};
 use crate::rpc::pb::node::{
-    Change, Happening, InstanceHistory, InstanceSecurity, InstanceStatus, LogRecord, LogsRequest,
-    NodeStatus, ReloadRequest, ReplanReply, ScaleRequest, SecurityReply, SecurityRequest,
-    SetLimitsRequest, ShutdownReply, ShutdownRequest, StatusRequest, UpgradeReply, UpgradeRequest,
-    VerbReply, VerbRequest, WhyReply, WhyRequest,
+    Change, Happening, InstanceHistory, InstancePhase, InstanceSecurity, InstanceStatus, LogRecord,
+    LogsRequest, NodeStatus, ReloadRequest, ReplanReply, ScaleRequest, SecurityReply,
+    SecurityRequest, SetLimitsRequest, ShutdownReply, ShutdownRequest, StatusRequest, UpgradeReply,
+    UpgradeRequest, VerbReply, VerbRequest, WhyReply, WhyRequest,
 };
 
 /// What the fake node says.
@@ -119,7 +119,9 @@ impl Scripted {
                 let why = format!("{} failed: exit code 1", instance.instance);
                 return Err(Status::failed_precondition(why));
             }
+            let named = InstancePhase::ALL.into_iter().find(|one| one.word() == phase);
             instance.phase = phase.to_owned();
+            instance.instance_phase = named.unwrap_or_default().into();
         }
         Ok(Response::new(VerbReply { instances }))
     }

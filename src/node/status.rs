@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::host::Host;
 use crate::act::{Act, LimitInForce};
 use crate::config::NodeConfig;
-use crate::decide::{Instance, Memory, Node};
+use crate::decide::{Instance, Memory, Node, NodePhase, Phase};
 use crate::linux::cgroupfs::LimitEvents;
 use crate::linux::{process, procfs};
 use crate::observe::usage::{self, Usage};
@@ -73,6 +73,7 @@ impl View<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: pid.0,
             phase: self.node.phase().word().to_owned(),
+            node_phase: node_phase(self.node.phase()).into(),
             uptime_seconds: self.now.0.as_secs_f64(),
             degradations: self.degradations(),
             memory_bytes: own.map(|own| own.resident.0).unwrap_or_default(),
@@ -120,6 +121,7 @@ impl View<'_> {
             service: id.service.to_string(),
             instance: id.to_string(),
             phase: instance.phase.word().to_owned(),
+            instance_phase: instance_phase(&instance.phase).into(),
             pid: instance.pid().map_or(0, |pid| pid.0),
             restarts: instance.restarts,
             uptime_seconds: uptime.as_secs_f64(),
@@ -128,7 +130,8 @@ impl View<'_> {
             cpu_percent: self.cpu_percent(instance, usage, samples),
             socket: socket.unwrap_or_default(),
             reason: self.node.reason(id, self.now),
-            health: health_word(instance).to_owned(),
+            health: health(instance).word().to_owned(),
+            instance_health: health(instance).into(),
             last_health_check_unix_us: self.last_check(instance),
             status_text: instance.status_text.clone(),
             run: instance.run().map_or(0, |run| run.0),
@@ -210,11 +213,32 @@ fn percent(before: Option<CpuSample>, now: Tick, cpu: Duration, lifetime: Durati
     }
 }
 
-fn health_word(instance: &Instance) -> &'static str {
+fn health(instance: &Instance) -> pb::InstanceHealth {
     match (instance.run(), instance.last_check) {
-        (Some(_), Some((_, false))) => "unhealthy",
-        (Some(_), _) if instance.memory == Memory::Short => "degraded",
-        (Some(_), Some((_, true))) => "healthy",
-        (None, _) | (_, None) => "unknown",
+        (Some(_), Some((_, false))) => pb::InstanceHealth::Unhealthy,
+        (Some(_), _) if instance.memory == Memory::Short => pb::InstanceHealth::Degraded,
+        (Some(_), Some((_, true))) => pb::InstanceHealth::Healthy,
+        (None, _) | (_, None) => pb::InstanceHealth::Unknown,
+    }
+}
+
+fn instance_phase(phase: &Phase) -> pb::InstancePhase {
+    match phase {
+        Phase::Stopped => pb::InstancePhase::Stopped,
+        Phase::Waiting => pb::InstancePhase::Waiting,
+        Phase::Starting { .. } => pb::InstancePhase::Starting,
+        Phase::Ready { .. } => pb::InstancePhase::Ready,
+        Phase::Stopping { .. } | Phase::Clearing { .. } => pb::InstancePhase::Stopping,
+        Phase::Backoff { .. } => pb::InstancePhase::Backoff,
+        Phase::Failed(_) => pb::InstancePhase::Failed,
+    }
+}
+
+fn node_phase(phase: NodePhase) -> pb::NodePhase {
+    match phase {
+        NodePhase::Starting => pb::NodePhase::Starting,
+        NodePhase::Ready => pb::NodePhase::Ready,
+        NodePhase::Degraded => pb::NodePhase::Degraded,
+        NodePhase::Stopping => pb::NodePhase::Stopping,
     }
 }

@@ -16,6 +16,7 @@ mod reflection;
 mod serve;
 mod slow_client;
 mod sockets;
+mod status_words;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub fn render(instance: &InstanceStatus, paint: Paint) -> String {
         ("reason", printable(&instance.reason)),
         ("log lines dropped", dropped(instance)),
     ];
-    let phase = paint.apply(colour(&instance.phase), &printable(&instance.phase));
+    let phase = paint.apply(colour(instance.known_phase()), &printable(&instance.phase));
     let mut text = format!("{}  {phase}\n", printable(&instance.instance));
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
         text += &format!("{name:>19}: {value}\n");

@@ -20,7 +20,7 @@ use super::error::Error;
 use super::exit::ExitCode;
 use super::logs;
 use crate::control::client::Client;
-use crate::rpc::pb::node::{LogsRequest, NodeStatus};
+use crate::rpc::pb::node::{InstancePhase, LogsRequest, NodeStatus};
 
 /// How many log lines `status NAME` shows of each instance.
 const NEWEST_LINES: u32 = 10;
@@ -129,14 +129,19 @@ pub(super) async fn newest_lines(
 
 /// LSB: 0 when it runs, 3 when it does not. A service without an instance is a disabled one.
 fn readiness(status: &NodeStatus) -> ExitCode {
-    let all_ready = status.instances.iter().all(|instance| instance.phase == "ready");
+    let all_ready = status
+        .instances
+        .iter()
+        .all(|instance| instance.known_phase() == Some(InstancePhase::Ready));
     if all_ready && !status.instances.is_empty() { ExitCode::Ok } else { ExitCode::NotReady }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::rpc::pb::node::{Degradation, InstanceStatus, Limit, LimitEvents, NodeInfo};
+    use crate::rpc::pb::node::{
+        Degradation, InstanceHealth, InstanceStatus, Limit, LimitEvents, NodeInfo, NodePhase,
+    };
 
     /// A node in trouble: every kind of line has something to say.
     pub(crate) fn troubled() -> NodeStatus {
@@ -150,6 +155,7 @@ pub(super) mod tests {
             version: "0.1.0".to_owned(),
             pid: 4242,
             phase: "degraded".to_owned(),
+            node_phase: NodePhase::Degraded.into(),
             uptime_seconds: 88_500.7,
             degradations: vec![degradation],
             memory_bytes: 125 << 20,
@@ -171,6 +177,7 @@ pub(super) mod tests {
             service: service.to_owned(),
             instance: format!("{service}-0"),
             phase: "ready".to_owned(),
+            instance_phase: InstancePhase::Ready.into(),
             pid: 1002,
             restarts: 1,
             uptime_seconds: 88_499.0,
@@ -180,6 +187,7 @@ pub(super) mod tests {
             socket: format!("/run/blackhole/{service}-0.sock"),
             reason: "the run before ended with SIGKILL".to_owned(),
             health: "healthy".to_owned(),
+            instance_health: InstanceHealth::Healthy.into(),
             last_health_check_unix_us: 1_705_314_600_000_000,
             status_text: "serving".to_owned(),
             run: 7,
@@ -217,6 +225,7 @@ pub(super) mod tests {
             service: service.to_owned(),
             instance: format!("{service}-0"),
             phase: "waiting".to_owned(),
+            instance_phase: InstancePhase::Waiting.into(),
             reason: "waits for identity".to_owned(),
             health: "unknown".to_owned(),
             memory_limit_bytes: 2 << 30,
@@ -227,6 +236,7 @@ pub(super) mod tests {
     pub(crate) fn failed(service: &str) -> InstanceStatus {
         InstanceStatus {
             phase: "failed".to_owned(),
+            instance_phase: InstancePhase::Failed.into(),
             restarts: 5,
             reason: "exit code 1\n5 restarts in 1m".to_owned(),
             ..waiting(service)

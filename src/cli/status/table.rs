@@ -4,8 +4,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
 use super::super::console::{Paint, printable};
-use super::words::{colour, uptime};
-use crate::rpc::pb::node::{Degradation, InstanceStatus, NodeInfo, NodeStatus};
+use super::words::{colour, colour_of_node, uptime};
+use crate::rpc::pb::node::{Degradation, InstancePhase, InstanceStatus, NodeInfo, NodeStatus};
 use crate::units::ByteSize;
 
 const HEADER: [&str; 7] = ["SERVICE", "PHASE", "PID", "UPTIME", "RESTARTS", "MEMORY", "CPU"];
@@ -26,7 +26,7 @@ pub fn render(status: &NodeStatus, paint: Paint) -> String {
 fn head(node: &NodeInfo, paint: Paint) -> String {
     let mut parts = vec![
         format!("node {}", printable(&node.name)),
-        paint.apply(colour(&node.phase), &printable(&node.phase)),
+        paint.apply(colour_of_node(node.known_phase()), &printable(&node.phase)),
         printable(&node.version),
         format!("up {}", uptime(node.uptime_seconds)),
         format!("pid {}", node.pid),
@@ -88,7 +88,7 @@ fn painted(line: &str, instance: &InstanceStatus, paint: Paint) -> String {
     let name = printable(&instance.instance);
     match line.strip_prefix(&name) {
         Some(rest) if !phase.is_empty() => {
-            let coloured = paint.apply(colour(&phase), &phase);
+            let coloured = paint.apply(colour(instance.known_phase()), &phase);
             format!("{name}{}", rest.replacen(&phase, &coloured, 1))
         }
         Some(_) | None => line.to_owned(),
@@ -96,7 +96,8 @@ fn painted(line: &str, instance: &InstanceStatus, paint: Paint) -> String {
 }
 
 fn reasons(instances: &[InstanceStatus]) -> Vec<String> {
-    let unready = instances.iter().filter(|one| one.phase != "ready" && !one.reason.is_empty());
+    let is_ready = |one: &InstanceStatus| one.known_phase() == Some(InstancePhase::Ready);
+    let unready = instances.iter().filter(|one| !is_ready(one) && !one.reason.is_empty());
     unready.map(|one| format!("  {}: {}", one.instance, printable(&one.reason))).collect()
 }
 

@@ -3,15 +3,30 @@
 use std::time::Duration;
 
 use super::super::console::Colour;
+use crate::rpc::pb::node::{InstancePhase, NodePhase};
 use crate::units::human_duration;
 
-/// The colour of a node's or an instance's phase.
-pub(in crate::cli) fn colour(phase: &str) -> Colour {
+/// The colour of an instance's phase.
+pub(in crate::cli) fn colour(phase: Option<InstancePhase>) -> Colour {
     match phase {
-        "ready" => Colour::Good,
-        "starting" | "backoff" | "waiting" | "stopping" | "degraded" => Colour::Changing,
-        "failed" => Colour::Bad,
-        _ => Colour::None,
+        Some(InstancePhase::Ready) => Colour::Good,
+        Some(
+            InstancePhase::Starting
+            | InstancePhase::Backoff
+            | InstancePhase::Waiting
+            | InstancePhase::Stopping,
+        ) => Colour::Changing,
+        Some(InstancePhase::Failed) => Colour::Bad,
+        Some(InstancePhase::Stopped | InstancePhase::Unspecified) | None => Colour::None,
+    }
+}
+
+/// The colour of the node's phase.
+pub(super) fn colour_of_node(phase: Option<NodePhase>) -> Colour {
+    match phase {
+        Some(NodePhase::Ready) => Colour::Good,
+        Some(NodePhase::Starting | NodePhase::Stopping | NodePhase::Degraded) => Colour::Changing,
+        Some(NodePhase::Unspecified) | None => Colour::None,
     }
 }
 

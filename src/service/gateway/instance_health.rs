@@ -2,48 +2,7 @@
 
 use serde::Serialize;
 
-use crate::rpc::pb::node::InstanceStatus;
-
-/// Where an instance is in its life, in the orchestrator's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    Stopped,
-    Waiting,
-    Starting,
-    Ready,
-    Stopping,
-    Backoff,
-    Failed,
-}
-
-impl Phase {
-    pub const ALL: [Self; 7] = [
-        Self::Stopped,
-        Self::Waiting,
-        Self::Starting,
-        Self::Ready,
-        Self::Stopping,
-        Self::Backoff,
-        Self::Failed,
-    ];
-
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Waiting => "waiting",
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Stopping => "stopping",
-            Self::Backoff => "backoff",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// None: a word of an orchestrator that is newer than this process.
-    pub fn of(instance: &InstanceStatus) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.word() == instance.phase)
-    }
-}
+use crate::rpc::pb::node::{InstanceHealth as Checked, InstancePhase as Phase, InstanceStatus};
 
 /// The `status` of an instance or of a service, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -63,16 +22,20 @@ pub enum InstanceHealth {
 
 impl InstanceHealth {
     pub fn of(instance: &InstanceStatus) -> Self {
-        match Phase::of(instance) {
-            Some(Phase::Ready) if instance.health == "unhealthy" => Self::Unhealthy,
-            Some(Phase::Ready) if instance.health == "degraded" => Self::Degraded,
-            Some(Phase::Ready) => Self::Healthy,
+        match instance.known_phase() {
+            Some(Phase::Ready) => match instance.known_health() {
+                Some(Checked::Unhealthy) => Self::Unhealthy,
+                Some(Checked::Degraded) => Self::Degraded,
+                Some(Checked::Healthy | Checked::Unknown | Checked::Unspecified) | None => {
+                    Self::Healthy
+                }
+            },
             Some(Phase::Stopped) => Self::Stopped,
             Some(Phase::Waiting | Phase::Starting) => Self::Starting,
             Some(Phase::Stopping) => Self::Stopping,
             Some(Phase::Backoff) => Self::Restarting,
             Some(Phase::Failed) => Self::Failed,
-            None => Self::Unhealthy,
+            Some(Phase::Unspecified) | None => Self::Unhealthy,
         }
     }
 
@@ -90,7 +53,7 @@ impl InstanceHealth {
     pub fn reason(self, instance: &InstanceStatus) -> Option<String> {
         let plain = match self {
             Self::Healthy => return None,
-            Self::Unhealthy if Phase::of(instance).is_none() => {
+            Self::Unhealthy if instance.known_phase().is_none() => {
                 return Some(format!("this gateway does not know the phase {:?}", instance.phase));
             }
             Self::Degraded => "its limits slow it down",

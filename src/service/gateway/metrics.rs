@@ -12,9 +12,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::instance_health::{InstanceHealth, Phase};
+use super::instance_health::InstanceHealth;
 use super::status_feed::Snapshot;
-use crate::rpc::pb::node::InstanceStatus;
+use crate::rpc::pb::node::{InstancePhase, InstanceStatus, NodePhase};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -196,7 +196,11 @@ fn node(lines: &mut Lines<'_>, snapshot: &Snapshot) -> fmt::Result {
     let help = "Time since the node started";
     lines.one("node_uptime_seconds", help, ConstGauge::new(node.uptime_seconds))?;
     let help = "1 while the node is in its phase ready";
-    lines.one("node_ready", help, ConstGauge::new(one_if(node.phase == "ready")))
+    lines.one(
+        "node_ready",
+        help,
+        ConstGauge::new(one_if(node.known_phase() == Some(NodePhase::Ready))),
+    )
 }
 
 fn instances(lines: &mut Lines<'_>, instances: &[InstanceStatus]) -> fmt::Result {
@@ -215,9 +219,9 @@ fn instances(lines: &mut Lines<'_>, instances: &[InstanceStatus]) -> fmt::Result
         lines.family(name, help, MetricType::Gauge, values)?;
     }
     let phases = instances.iter().flat_map(|instance| {
-        Phase::ALL.map(|phase| {
+        InstancePhase::ALL.map(|phase| {
             let [service, name] = labels(instance);
-            let is = Phase::of(instance) == Some(phase);
+            let is = instance.known_phase() == Some(phase);
             ([service, name, ("phase", phase.word())], ConstGauge::new(one_if(is)))
         })
     });
