@@ -101,8 +101,22 @@ pub enum Profile {
     /// This binary: its libraries, its own folders, the sockets it is handed and Unix sockets.
     /// Neither other programs nor sockets of the internet.
     Own,
+    /// As `Own`, and who speaks to the internet: sockets of IPv4 and IPv6, and what tells the names
+    /// of hosts and whose certificates to trust.
+    Internet,
     /// Any program: what is installed on the system, read-only, its own folders, and sockets.
     Program,
+}
+
+impl Profile {
+    /// As `status --security` says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Internet => "internet",
+            Self::Program => "program",
+        }
+    }
 }
 
 impl Builtin {

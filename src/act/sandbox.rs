@@ -67,6 +67,7 @@ impl Sandboxes {
         };
         let families = match plan.profile {
             Profile::Own => Families::Unix,
+            Profile::Internet => Families::Internet,
             Profile::Program => Families::Common,
         };
         let rules = FilterRules { families, allowed: given_back.clone() };
@@ -140,15 +141,39 @@ const LIBRARIES: [&str; 6] = ["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib3
 const OWN_FACTS: [&str; 3] = ["/proc", "/sys/fs/cgroup", "/etc/ld.so.cache"];
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
+/// How names of hosts are resolved (resolv.conf(5), nsswitch.conf(5), gai.conf(5)). A file that is
+/// replaced while the service runs is another one, except below a folder that is named here.
+const NAMES_OF_HOSTS: [&str; 9] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/run/NetworkManager/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+];
+/// Whose certificates are trusted: Debian's and Arch's, Red Hat's, Alpine's and SUSE's places.
+const AUTHORITIES: [&str; 6] = [
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/usr/share/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/var/lib/ca-certificates",
+];
+
 type Rule<'a> = (&'a Path, Access, Required);
 
 fn file_rules(launch: &LaunchPlan) -> Result<Option<FileRules>, ActError> {
     let mut all = match launch.sandbox.profile {
         Profile::Own => own_rules(),
+        Profile::Internet => own_rules().into_iter().chain(internet_rules()).collect(),
         Profile::Program => program_rules(launch),
     };
     let folders = match launch.sandbox.profile {
-        Profile::Own => Access::Write,
+        Profile::Own | Profile::Internet => Access::Write,
         Profile::Program => Access::WriteAndExecute,
     };
     let own = [&launch.data_dir, &launch.sandbox.runtime_folder].map(PathBuf::as_path);
@@ -179,6 +204,10 @@ fn own_rules<'a>() -> Vec<Rule<'a>> {
     libraries.chain(facts).chain(devices).collect()
 }
 
+fn internet_rules<'a>() -> impl Iterator<Item = Rule<'a>> {
+    NAMES_OF_HOSTS.iter().chain(&AUTHORITIES).map(|path| optional(path, Access::Read))
+}
+
 fn program_rules(launch: &LaunchPlan) -> Vec<Rule<'_>> {
     let programs = PROGRAMS.iter().map(|path| optional(path, Access::ReadAndExecute));
     let facts = FACTS.iter().map(|path| optional(path, Access::Read));
@@ -205,17 +234,5 @@ impl From<&User> for Owner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_service_can_replace_by_a_link_gives_it_nothing_more() {
-        let writable = ["/data/web", "/srv/web"].map(Path::new);
-        for path in ["/data/web/script", "/srv/web/a/b"] {
-            assert!(is_in_its_hands(Path::new(path), &writable), "{path}");
-        }
-        for path in ["/data/web", "/srv/web", "/srv", "/data/web-2", "/usr/bin/python3"] {
-            assert!(!is_in_its_hands(Path::new(path), &writable), "{path}");
-        }
-    }
-}
+#[path = "sandbox_tests.rs"]
+mod tests;

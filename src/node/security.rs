@@ -2,7 +2,6 @@
 //! configuration asks for.
 
 use crate::act::Act;
-use crate::catalog::Profile;
 use crate::config::SystemCallFilter;
 use crate::linux::procfs::{self, Rights, SystemCalls};
 use crate::linux::sandbox::Support;
@@ -48,12 +47,8 @@ pub(super) fn in_words(plan: &SandboxPlan) -> String {
 }
 
 fn planned(plan: &SandboxPlan) -> pb::InstanceSecurity {
-    let profile = match plan.profile {
-        Profile::Own => "own",
-        Profile::Program => "program",
-    };
     pb::InstanceSecurity {
-        profile: profile.to_owned(),
+        profile: plan.profile.word().to_owned(),
         given_back: plan.rules.given_back(),
         ..pb::InstanceSecurity::default()
     }
@@ -96,6 +91,7 @@ fn missing(plan: &SandboxPlan, support: Support, rights: Rights) -> Vec<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Profile;
     use crate::config::Sandbox;
 
     fn plan() -> SandboxPlan {

@@ -17,6 +17,8 @@ pub struct FilterRules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Families {
     Unix,
+    /// Unix, IPv4 and IPv6.
+    Internet,
     /// Unix, IPv4, IPv6 and netlink.
     Common,
 }
@@ -85,6 +87,7 @@ impl Families {
     fn numbers(self) -> &'static [i32] {
         match self {
             Self::Unix => &[libc::AF_UNIX],
+            Self::Internet => &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6],
             Self::Common => &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK],
         }
     }
