@@ -7,6 +7,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -79,6 +80,81 @@ fn services_outlive_the_orchestrator_with_their_processes_sockets_and_states() {
     node.stop();
     let left = node.console.line("kept at the end");
     assert!(left.ends_with("[]"), "{left}");
+}
+
+/// A port of the loopback interface that nobody has, for TCP and for UDP.
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        if UdpSocket::bind(address).is_ok() {
+            return address.port();
+        }
+    }
+}
+
+/// How a puppet reads the datagram that waits for it, and answers it.
+const DATAGRAMS: &str = r#"
+names = os.environ["LISTEN_FDNAMES"].split(":")
+def given(name): return socket.socket(fileno=os.dup(3 + names.index(name)))
+def waiting():
+    data, sender = given("udp-port").recvfrom(100, socket.MSG_DONTWAIT)
+    given("udp-port").sendto(data.upper(), sender)
+    return data.decode()
+"#;
+
+#[test]
+fn ports_of_tcp_and_udp_outlive_the_service_and_the_orchestrator_with_what_waits_in_them() {
+    let lab = Lab::new();
+    let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let port = at.port();
+    let more = format!("readiness = \"notify\"\nport = {port}\nudp_port = {port}");
+    let mut node = managed(&lab, lab.node(&service("web", &lab.ready_puppet(), &more))).up();
+    let read = || {
+        lab.tell("web-0", DATAGRAMS);
+        lab.tell("web-0", "waiting()")
+    };
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let answered = |expected: &[u8]| {
+        let mut answer = [0; 100];
+        let length = client.recv(&mut answer).unwrap();
+        assert_eq!(answer[..length], *expected);
+    };
+    client.connect(at).unwrap();
+    client.send(b"running").unwrap();
+    assert_eq!(read(), "running");
+    assert_eq!(lab.tell("web-0", "names"), serde_json::json!(["socket", "port", "udp-port"]));
+    answered(b"RUNNING");
+
+    lab.done(&["stop", "web"]);
+    client.send(b"stopped").unwrap();
+    let caller = TcpStream::connect(at).unwrap();
+    lab.done(&["start", "web"]);
+    assert_eq!(read(), "stopped");
+    answered(b"STOPPED");
+    let accepted = lab.tell("web-0", "given('port').accept()[1][1]");
+    assert_eq!(accepted, caller.local_addr().unwrap().port());
+
+    // The next orchestrator hands the same socket to the next run.
+    succeed(&lab, &node);
+    client.send(b"adopted").unwrap();
+    lab.done(&["restart", "web"]);
+    assert_eq!(read(), "adopted");
+    answered(b"ADOPTED");
+    node.stop();
+    UdpSocket::bind(at).unwrap();
+}
+
+#[test]
+fn a_udp_port_that_somebody_has_is_named_with_its_holder_and_its_key() {
+    let lab = Lab::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let more = format!("udp_port = {port}");
+    let node = lab.node(&service("web", &idle(), &more)).start();
+    let told = node.console.line(&format!("cannot listen on 127.0.0.1:{port}"));
+    assert!(told.contains(&format!("(pid {})", std::process::id())), "{told}");
+    assert!(told.contains("services.web.udp_port"), "{told}");
 }
 
 /// Reliability 25: what ended while nobody watched is noticed, and how it ended is known where the

@@ -2,7 +2,7 @@
 //! instead of being refused. Knows where they stand, not whose they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use super::error::ActError;
 use super::fd_names::FdName;
 use super::service_manager::ServiceManager;
+use crate::linux::Error;
 use crate::linux::fds::{self, ListensAt, SocketAccess};
-use crate::linux::procfs;
+use crate::linux::procfs::{self, Transport};
 use crate::plan::{SocketId, SocketPlace};
 
 #[derive(Debug, Default)]
@@ -32,6 +33,7 @@ struct Bound {
 enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
+    Udp(UdpSocket),
 }
 
 impl Sockets {
@@ -65,6 +67,7 @@ impl Sockets {
                     let listener = match place {
                         SocketPlace::Unix(_) => Listener::Unix(fd.into()),
                         SocketPlace::Tcp(_) => Listener::Tcp(fd.into()),
+                        SocketPlace::Udp(_) => Listener::Udp(fd.into()),
                     };
                     self.bound.insert(place, Bound { number, listener });
                 }
@@ -80,7 +83,7 @@ impl Sockets {
             let SocketPlace::Tcp(any) = place else { continue };
             let fits = |bound: &SocketPlace| match bound {
                 SocketPlace::Tcp(at) => at.ip() == any.ip() && !planned.contains(bound),
-                SocketPlace::Unix(_) => false,
+                SocketPlace::Unix(_) | SocketPlace::Udp(_) => false,
             };
             let found = self.bound.keys().find(|bound| fits(bound)).cloned();
             if let (0, Some(found)) = (any.port(), found)
@@ -102,7 +105,7 @@ impl Sockets {
 
     pub(super) fn tcp_address(&self, place: &SocketPlace) -> Option<SocketAddr> {
         match &self.bound.get(place)?.listener {
-            Listener::Unix(_) => None,
+            Listener::Unix(_) | Listener::Udp(_) => None,
             Listener::Tcp(listener) => listener.local_addr().ok(),
         }
     }
@@ -134,6 +137,7 @@ impl AsFd for Listener {
         match self {
             Self::Unix(listener) => listener.as_fd(),
             Self::Tcp(listener) => listener.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
         }
     }
 }
@@ -143,6 +147,7 @@ fn place_of(fd: &OwnedFd) -> Option<SocketPlace> {
     match fds::listens_at(fd)? {
         ListensAt::Unix(path) => is_socket(&path).then_some(SocketPlace::Unix(path)),
         ListensAt::Tcp(address) => Some(SocketPlace::Tcp(address)),
+        ListensAt::Udp(address) => Some(SocketPlace::Udp(address)),
     }
 }
 
@@ -150,7 +155,7 @@ fn place_of(fd: &OwnedFd) -> Option<SocketPlace> {
 pub(super) fn file_of(fd: &OwnedFd) -> Option<PathBuf> {
     match place_of(fd)? {
         SocketPlace::Unix(path) => Some(path),
-        SocketPlace::Tcp(_) => None,
+        SocketPlace::Tcp(_) | SocketPlace::Udp(_) => None,
     }
 }
 
@@ -166,13 +171,21 @@ fn bind(id: &SocketId, place: &SocketPlace) -> Result<Listener, ActError> {
             Ok(Listener::Unix(listener))
         }
         SocketPlace::Tcp(address) => {
-            let listener = fds::tcp_listener(*address).map_err(|reason| ActError::Port {
-                address: *address,
-                key: id.key().unwrap_or_default(),
-                reason: Box::new(reason),
-                holder: procfs::port_holder(address.port()).ok().flatten(),
-            })?;
-            Ok(Listener::Tcp(listener))
+            let taken = |reason| taken(id, *address, Transport::Tcp, reason);
+            Ok(Listener::Tcp(fds::tcp_listener(*address).map_err(taken)?))
         }
+        SocketPlace::Udp(address) => {
+            let taken = |reason| taken(id, *address, Transport::Udp, reason);
+            Ok(Listener::Udp(fds::udp_socket(*address).map_err(taken)?))
+        }
+    }
+}
+
+fn taken(id: &SocketId, address: SocketAddr, transport: Transport, reason: Error) -> ActError {
+    ActError::Port {
+        address,
+        key: id.key().unwrap_or_default(),
+        reason: Box::new(reason),
+        holder: procfs::port_holder(transport, address.port()).ok().flatten(),
     }
 }

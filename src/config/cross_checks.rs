@@ -9,7 +9,7 @@ use multiaddr::Protocol;
 
 use super::addresses::SOCKET_PATH_MAX;
 use super::capacity;
-use super::model::{NodeConfig, Readiness};
+use super::model::{NodeConfig, Readiness, Service};
 use super::problem::{Place, Problem};
 use super::report::Report;
 use super::sources::HostDefaults;
@@ -23,6 +23,7 @@ const RUN_DIGITS: usize = 20;
 pub(super) fn check(config: &NodeConfig, tree: &Table, host: &HostDefaults, report: &Report) {
     let ports = ports_in_use(config).into_iter();
     no_two_alike(ports, "port", tree, report);
+    no_two_alike(udp_ports_in_use(config).into_iter(), "UDP port", tree, report);
     let files = socket_files(config).map(|(name, path)| (path, unix_socket_key(name)));
     no_two_alike(files.map(|(path, key)| (Shown(path), key)), "path", tree, report);
     own_sockets(config, tree, report);
@@ -66,6 +67,20 @@ impl Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0.display().to_string())
     }
+}
+
+/// With the paths of their keys.
+fn udp_ports_in_use(config: &NodeConfig) -> Vec<(u16, String)> {
+    let enabled = config.services.iter().filter(|(_, service)| service.enabled);
+    let of_service = |(name, service): (&ServiceName, &Service)| {
+        service.udp_port.map(|port| (port, format!("services.{name}.udp_port")))
+    };
+    let listening = config.network.listen_addrs.iter().flat_map(|address| address.iter());
+    let of_network = listening.filter_map(|part| match part {
+        Protocol::Udp(port) if port != 0 => Some((port, "network.listen_addrs".to_owned())),
+        _ => None,
+    });
+    enabled.filter_map(of_service).chain(of_network).collect()
 }
 
 /// With the paths of their keys.

@@ -50,6 +50,19 @@ fn every_port_is_used_once_whatever_listens_on_it() {
     assert!(load_text(disabled).is_ok());
 }
 
+#[test]
+fn a_port_of_udp_is_another_than_the_same_of_tcp() {
+    let web = "[services.web]\ncommand = ['x']\nport = 7000\nudp_port = 7000\n";
+    assert!(load_text(web).is_ok());
+    let other = format!("{web}[services.other]\ncommand = ['x']\nudp_port = 7000\n");
+    let refused = refusal(&other);
+    let said = "services.other.udp_port = 7000: services.web.udp_port (node.toml:4:12) has the \
+                same UDP port";
+    assert!(refused.contains(said), "{refused}");
+    let listen = format!("network.listen_addrs = ['/ip4/0.0.0.0/udp/7000/quic-v1']\n{web}");
+    assert!(refusal(&listen).contains("same UDP port"));
+}
+
 /// Reliability 80: duplicate sockets.
 #[test]
 fn every_socket_file_is_used_once_and_the_nodes_own_are_left_to_it() {

@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 
+use super::addresses::port;
 use super::form::Form;
 use super::model::{Command, Foreign, NotifyAccess, Readiness, Service};
 use super::report::path;
 use super::section::Section;
 use super::spellings::NOTIFY_ACCESS;
 use super::tree::{Node, Value};
-use super::values::{SOME_TIME, Wrong, absolute_path, choice, duration, flag, text, whole};
+use super::values::{
+    SOME_TIME, Wrong, absolute_path, choice, duration, flag, or_none, text, whole,
+};
 
 /// Every key that this module reads. A test holds it.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "command",
     "environment",
     "working_directory",
@@ -22,6 +25,7 @@ pub(super) const KEYS: [&str; 9] = [
     "notify_access",
     "fd_store_max",
     "shared_socket",
+    "udp_port",
 ];
 
 /// How many descriptors are kept for a service that does not say.
@@ -157,6 +161,7 @@ pub(super) fn conventions(section: &mut Section<'_>, service: &mut Service) {
     service.notify_access = section.or("notify_access", NotifyAccess::All, choice(&NOTIFY_ACCESS));
     service.fd_store_max = section.or("fd_store_max", FD_STORE_MAX, whole(0..=64));
     service.shared_socket = shared_socket(section, service.unix_socket.is_some());
+    service.udp_port = section.or("udp_port", None, or_none(port()));
 }
 
 /// To say where the shared socket is implies that it is wanted.

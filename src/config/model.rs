@@ -239,6 +239,8 @@ pub struct Service {
     pub unix_socket: Option<PathBuf>,
     /// A TCP port of 127.0.0.1 that all instances share.
     pub port: Option<u16>,
+    /// A UDP port of 127.0.0.1 that all instances of a foreign service share.
+    pub udp_port: Option<u16>,
     pub tier: Tier,
     pub resources: Resources,
     /// The same with what an operator set while the node runs (`set-limits`); none: nothing.

@@ -222,6 +222,7 @@ fn common(
         shared_socket: false,
         unix_socket: None,
         port: None,
+        udp_port: None,
         tier: section.or("tier", Tier::Standard, choice(&TIERS)),
         resources,
         operator_resources: None,

@@ -194,6 +194,7 @@ fn foreign(page: &mut Page, program: &Foreign, service: &Service) {
     page.text("notify_access", word(&NOTIFY_ACCESS, service.notify_access));
     page.line("fd_store_max", service.fd_store_max);
     page.line("shared_socket", service.shared_socket);
+    page.limit("udp_port", service.udp_port);
 }
 
 fn resources(page: &mut Page, resources: &Resources) {

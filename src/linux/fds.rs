@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -205,19 +205,36 @@ pub fn tcp_listener(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(socket.into())
 }
 
+/// A UDP socket at a port, which nobody else can take at the same time. It blocks, for the same
+/// reason as `unix_listener`.
+pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket, Error> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_err(failed("make a socket for", address))?;
+    rustix::net::bind(&socket, &address).map_err(failed("bind a socket to", address))?;
+    Ok(socket.into())
+}
+
 /// Where a socket listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListensAt {
     Unix(PathBuf),
     Tcp(SocketAddr),
+    Udp(SocketAddr),
 }
 
-/// `None`: it is no stream socket that listens at a path or on a port.
+/// `None`: it is neither a stream socket that listens at a path or on a port, nor a UDP socket that
+/// is bound to a port and connected to nobody.
 pub fn listens_at(fd: impl AsFd) -> Option<ListensAt> {
+    let address = rustix::net::getsockname(&fd).ok()?;
+    if sockopt::socket_type(&fd) == Ok(SocketType::DGRAM) {
+        let bound = SocketAddr::try_from(address).ok().filter(|bound| bound.port() != 0);
+        let is_connected = rustix::net::getpeername(&fd).is_ok();
+        return bound.filter(|_| !is_connected).map(ListensAt::Udp);
+    }
     if !sockopt::socket_acceptconn(&fd).is_ok_and(|listens| listens) {
         return None;
     }
-    let address = rustix::net::getsockname(&fd).ok()?;
     if let Ok(unix) = SocketAddrUnix::try_from(address.clone()) {
         let path = OsStr::from_bytes(unix.path()?.to_bytes()).into();
         return Some(ListensAt::Unix(path));
@@ -308,6 +325,15 @@ mod tests {
         assert_eq!(listens_at(&unix), Some(ListensAt::Unix(path.clone())));
         let tcp = tcp_listener(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         assert_eq!(listens_at(&tcp), Some(ListensAt::Tcp(tcp.local_addr().unwrap())));
+        let udp = udp_socket(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let at = udp.local_addr().unwrap();
+        assert_eq!(listens_at(&udp), Some(ListensAt::Udp(at)));
+        let taken = udp_socket(at).unwrap_err();
+        assert_eq!(taken.errno(), Some(libc::EADDRINUSE), "{taken}");
+        let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
+        connected.connect(at).unwrap();
+        assert_eq!(listens_at(&connected), None);
+        assert_eq!(listens_at(std::os::unix::net::UnixDatagram::unbound().unwrap()), None);
         assert_eq!(listens_at(UnixStream::connect(&path).unwrap()), None);
         assert_eq!(listens_at(pipe().unwrap().0), None);
     }

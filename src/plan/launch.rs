@@ -261,6 +261,8 @@ fn passed_to_foreign(service: &Service, id: &InstanceId) -> Vec<Passed> {
         passed.push(listener("shared", SocketId::Shared(id.service.clone())));
     }
     passed.extend(port(service, id));
+    let udp = service.udp_port.map(|_| SocketId::UdpPort(id.service.clone()));
+    passed.extend(udp.map(|udp| listener("udp-port", udp)));
     passed
 }
 

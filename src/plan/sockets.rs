@@ -13,6 +13,8 @@ pub enum SocketId {
     Shared(ServiceName),
     /// A TCP port of the loopback interface.
     Port(ServiceName),
+    /// A UDP port of the loopback interface.
+    UdpPort(ServiceName),
     Api,
     FurtherApi(ApiPort),
 }
@@ -44,6 +46,7 @@ impl SocketId {
             Self::Instance(_) => None,
             Self::Shared(service) => Some(format!("services.{service}.unix_socket")),
             Self::Port(service) => Some(format!("services.{service}.port")),
+            Self::UdpPort(service) => Some(format!("services.{service}.udp_port")),
             Self::Api => Some("api.http_port".to_owned()),
             Self::FurtherApi(ApiPort::Grpc) => Some("api.grpc_port".to_owned()),
             Self::FurtherApi(ApiPort::WebSocket) => Some("api.ws_port".to_owned()),
@@ -56,6 +59,8 @@ impl SocketId {
 pub enum SocketPlace {
     Unix(PathBuf),
     Tcp(SocketAddr),
+    /// Bound, and connected to nobody.
+    Udp(SocketAddr),
 }
 
 /// None: the configuration has no such listener.
@@ -71,6 +76,10 @@ pub(super) fn place(config: &NodeConfig, id: &SocketId) -> Option<SocketPlace> {
         SocketId::Port(service) => {
             let port = config.services.get(service)?.port?;
             SocketPlace::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        }
+        SocketId::UdpPort(service) => {
+            let port = config.services.get(service)?.udp_port?;
+            SocketPlace::Udp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         }
         SocketId::Api => api(config.api.http_port),
         SocketId::FurtherApi(further) => api(further.of(config)?),

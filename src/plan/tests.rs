@@ -63,11 +63,11 @@ fn processor_time_is_limited_softly_and_open_files_are_limited_hard() {
 fn further_listeners_are_passed_only_where_they_were_written() {
     let written = plan(
         "services.identity = { port = 8081, unix_socket = '/srv/identity.sock' }\n\
-         services.web = { command = ['x'], port = 8082, instances = 2 }\n\
+         services.web = { command = ['x'], port = 8082, udp_port = 8082, instances = 2 }\n\
          api = { grpc_port = 9090, ws_port = 9091 }\nmonitoring.metrics_port = 9092\n",
     );
     assert_eq!(names(&written, "identity-0"), ["grpc", "shared", "port", "sheet"]);
-    assert_eq!(names(&written, "web-1"), ["socket", "port"]);
+    assert_eq!(names(&written, "web-1"), ["socket", "port", "udp-port"]);
     let api = ["grpc", "shared", "http", "http-grpc", "http-ws", "http-metrics", "status", "sheet"];
     assert_eq!(names(&written, "gateway-0"), api);
     let identity = "identity".parse().unwrap();
@@ -76,6 +76,8 @@ fn further_listeners_are_passed_only_where_they_were_written() {
     assert_eq!(at(&SocketId::Shared(identity)), file);
     let port = SocketPlace::Tcp("127.0.0.1:8082".parse().unwrap());
     assert_eq!(at(&SocketId::Port("web".parse().unwrap())), port);
+    let udp = SocketPlace::Udp("127.0.0.1:8082".parse().unwrap());
+    assert_eq!(at(&SocketId::UdpPort("web".parse().unwrap())), udp);
     let metrics = SocketPlace::Tcp("127.0.0.1:9092".parse().unwrap());
     assert_eq!(at(&SocketId::FurtherApi(ApiPort::Metrics)), metrics);
     let plain = plan("");

@@ -11,7 +11,7 @@ use std::io;
 use std::ops::Add;
 use std::time::Duration;
 
-pub use ports::port_holder;
+pub use ports::{Transport, port_holder};
 pub use rights::{Rights, SystemCalls, rights};
 pub use stat::{ProcessState, Stat, stat};
 

@@ -1,4 +1,4 @@
-//! Who listens on a TCP port, for the message when it is taken. Source: `proc_pid_net(5)`.
+//! Who has a port, for the message when it is taken. Source: `proc_pid_net(5)`.
 
 use std::fs;
 
@@ -6,16 +6,39 @@ use super::{numbered_entries, processes, read_optional, stat};
 use crate::linux::error::Error;
 use crate::units::Pid;
 
-/// `TCP_LISTEN` in hexadecimal.
-const LISTEN: &str = "0A";
+/// Whose ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl Transport {
+    /// `TCP_LISTEN`, or what a UDP socket is that is connected to nobody (`TCP_CLOSE`), in
+    /// hexadecimal.
+    fn listening(self) -> &'static str {
+        match self {
+            Self::Tcp => "0A",
+            Self::Udp => "07",
+        }
+    }
+
+    fn tables(self) -> [&'static str; 2] {
+        match self {
+            Self::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+            Self::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        }
+    }
+}
 
 /// A process that listens on this port at any address, and its name. `None` when nobody does or
 /// when we may not look into the process that does.
-pub fn port_holder(port: u16) -> Result<Option<(Pid, String)>, Error> {
+pub fn port_holder(transport: Transport, port: u16) -> Result<Option<(Pid, String)>, Error> {
     let mut sockets = Vec::new();
-    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    for file in transport.tables() {
         let table = read_optional(file)?.unwrap_or_default();
-        sockets.extend(listening_inodes(&String::from_utf8_lossy(&table), port));
+        let table = String::from_utf8_lossy(&table);
+        sockets.extend(listening_inodes(&table, transport.listening(), port));
     }
     if sockets.is_empty() {
         return Ok(None);
@@ -32,12 +55,12 @@ pub fn port_holder(port: u16) -> Result<Option<(Pid, String)>, Error> {
 }
 
 /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`
-fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
+fn listening_inodes(table: &str, listening: &str, port: u16) -> Vec<u64> {
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
         let is_ours = u16::from_str_radix(local_port, 16).ok()? == port;
-        let listens = *fields.get(3)? == LISTEN;
+        let listens = *fields.get(3)? == listening;
         let inode = fields.get(9)?.parse().ok()?;
         (is_ours && listens).then_some(inode)
     };
@@ -55,7 +78,7 @@ fn has_open(pid: Pid, links: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
     use crate::linux::process::own_pid;
@@ -64,16 +87,21 @@ mod tests {
     fn a_listener_is_found_with_the_name_of_its_process() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (pid, name) = port_holder(port).unwrap().unwrap();
+        let (pid, name) = port_holder(Transport::Tcp, port).unwrap().unwrap();
         assert_eq!(pid, own_pid());
         assert_eq!(name, stat(pid).unwrap().unwrap().name);
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr();
+        assert_eq!(port_holder(Transport::Udp, udp.unwrap().port()).unwrap(), None);
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = udp.local_addr().unwrap().port();
+        assert_eq!(port_holder(Transport::Udp, port).unwrap().unwrap().0, own_pid());
     }
 
     #[test]
     fn a_connection_from_a_port_does_not_hold_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(port_holder(client.local_addr().unwrap().port()).unwrap(), None);
+        assert_eq!(port_holder(Transport::Tcp, client.local_addr().unwrap().port()).unwrap(), None);
     }
 
     #[test]
@@ -84,6 +112,6 @@ mod tests {
    1: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0
    2: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 333 1 0
 ";
-        assert_eq!(listening_inodes(table, 8080), [111]);
+        assert_eq!(listening_inodes(table, Transport::Tcp.listening(), 8080), [111]);
     }
 }
