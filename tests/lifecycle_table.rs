@@ -293,9 +293,9 @@ fn changes(before: &Instance, after: &Instance, now: Tick) -> Vec<String> {
     if before.phase.deadline() != after.phase.deadline() {
         change("due in", [None, due(after)]);
     }
-    let strikes = |instance: &Instance| match instance.phase {
-        Phase::Ready { strikes, .. } => Some(strikes),
-        _ => None,
+    let strikes = |instance: &Instance| {
+        let Phase::Ready { strikes, .. } = instance.phase else { return None };
+        Some(strikes)
     };
     if let [Some(before), Some(after)] = both.map(strikes) {
         change("strikes", [before, after].map(|strikes| Some(strikes.to_string())));

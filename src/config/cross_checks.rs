@@ -76,9 +76,9 @@ fn udp_ports_in_use(config: &NodeConfig) -> Vec<(u16, String)> {
         service.udp_port.map(|port| (port, format!("services.{name}.udp_port")))
     };
     let listening = config.network.listen_addrs.iter().flat_map(|address| address.iter());
-    let of_network = listening.filter_map(|part| match part {
-        Protocol::Udp(port) if port != 0 => Some((port, "network.listen_addrs".to_owned())),
-        _ => None,
+    let of_network = listening.filter_map(|part| {
+        let Protocol::Udp(port) = part else { return None };
+        (port != 0).then(|| (port, "network.listen_addrs".to_owned()))
     });
     enabled.filter_map(of_service).chain(of_network).collect()
 }

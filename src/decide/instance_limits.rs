@@ -18,8 +18,8 @@ pub struct InstanceLimits {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct UnderWay {
     pub(super) change: ChangeId,
-    /// What the kernel holds it to meanwhile: `memory.max` and `memory.high`.
-    pub(super) former: MemoryLimits,
+    /// What the kernel held it to before anything was changed; none: not measured yet.
+    pub(super) former: Option<MemoryLimits>,
     pub(super) step: Step,
     pub(super) deadline: Tick,
 }

@@ -125,6 +125,7 @@ fn follow(
 
 /// An instance without a process needs nothing: its next run begins with its limits.
 fn begin(node: &mut Node, id: &InstanceId, change: ChangeId, now: Tick, out: &mut Effects) {
+    let former = lowered_from(node, id);
     leave_change(node, id);
     let Some(instance) = node.instances.get_mut(id) else { return };
     let Some(run) = run_with_process(instance) else { return };
@@ -136,11 +137,18 @@ fn begin(node: &mut Node, id: &InstanceId, change: ChangeId, now: Tick, out: &mu
         out.push(Effect::SetLimits { run, change, limits });
         Step::Setting { refusal: None }
     };
-    let (former, deadline) = (MemoryLimits::default(), now + STEP_TIMEOUT);
+    let deadline = now + STEP_TIMEOUT;
     instance.limits.under_way = Some(UnderWay { change, former, step, deadline });
     if let Some(change) = node.limit_changes.get_mut(&change) {
         change.pending.insert(id.clone());
     }
+}
+
+/// The memory limits before the change that is under way lowered them, if it has: the next change
+/// finds them so.
+fn lowered_from(node: &Node, id: &InstanceId) -> Option<MemoryLimits> {
+    let under_way = node.instances.get(id)?.limits.under_way.as_ref()?;
+    under_way.former
 }
 
 fn run_with_process(instance: &Instance) -> Option<RunId> {
@@ -195,7 +203,8 @@ pub(super) fn on_usage(
     let (Some(run), Some(under_way)) = (run, under_way) else { return };
     let tries = match under_way.step {
         Step::Measuring => {
-            under_way.former = MemoryLimits { max: usage.memory_max, high: usage.memory_high };
+            let measured = MemoryLimits { max: usage.memory_max, high: usage.memory_high };
+            under_way.former.get_or_insert(measured);
             0
         }
         Step::Reclaiming { tries } => tries,
@@ -219,7 +228,7 @@ pub(super) fn on_usage(
         }
         (_, _) => {
             let used = usage.memory.unwrap_or(ByteSize(0));
-            let limit = under_way.former.max;
+            let limit = under_way.former.unwrap_or_default().max;
             let refusal = LimitsRefusal::MemoryStays { target, used, limit };
             keep_memory_limits(run, limits, under_way, refusal, now, out);
         }
@@ -235,7 +244,7 @@ fn keep_memory_limits(
     now: Tick,
     out: &mut Effects,
 ) {
-    let MemoryLimits { max, high } = under_way.former;
+    let MemoryLimits { max, high } = under_way.former.unwrap_or_default();
     let limits = GroupLimits { memory: max, memory_high: high, ..limits };
     out.push(Effect::SetLimits { run, change: under_way.change, limits });
     under_way.step = Step::Setting { refusal: Some(refusal) };

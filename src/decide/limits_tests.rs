@@ -189,3 +189,22 @@ fn a_kernel_that_does_not_answer_is_told_of_and_undone() {
     assert_eq!(refusals(&undone).len(), 1, "the other one follows the undo: {undone:?}");
     assert_eq!((scene.in_force("web-0"), scene.in_force("web-1")), (None, None));
 }
+
+#[test]
+fn a_change_that_takes_the_place_of_another_knows_what_that_one_lowered() {
+    let mut scene = Scene::new();
+    let measure = |scene: &mut Scene, high: Option<ByteSize>| {
+        let change = scene.node.instance(&id("web-0")).unwrap().limits.change().unwrap();
+        let usage = Usage { memory: Some(MIB(100)), memory_max: None, memory_high: high };
+        scene.news("web-0", News::Usage { change, usage })
+    };
+    scene.set(MIB(64));
+    measure(&mut scene, Some(MIB(90)));
+    scene.set(MIB(32));
+    measure(&mut scene, Some(MIB(60)));
+    let change = scene.node.instance(&id("web-0")).unwrap().limits.change().unwrap();
+    let refusal = LimitsRefusal::Kernel("EIO".to_owned());
+    let kept = scene.news("web-0", News::LimitsRefused { change, refusal });
+    let [Effect::SetLimits { limits, .. }] = &kept[..] else { panic!("{kept:?}") };
+    assert_eq!(limits.memory_high, Some(MIB(90)));
+}

@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn replan_to(node: &mut Node, rules: BTreeMap<InstanceId, Rules>) {
-        let replan = Replan { rules, relaunch: BTreeSet::new() };
+        let replan = Replan { rules, limits: BTreeMap::new(), relaunch: BTreeSet::new() };
         step(node, Tick::ZERO, Event::Command(Command::Replan(replan)));
     }
 
@@ -299,7 +299,8 @@ mod tests {
         };
         let adopted: BTreeMap<_, _> = node.instances().map(adopted).collect();
         let rules = plan_of(true, &["d-0", "r-0", "x-0"]);
-        let (mut node, _) = resume(node.saved(), &rules, &adopted, Tick::ZERO);
+        let planned = rules.into_iter().map(|(id, rules)| (id, rules.into())).collect();
+        let (mut node, _) = resume(node.saved(), &planned, &adopted, Tick::ZERO);
         assert_eq!(all_that_stop(&mut node), ["x-0", "d-0", "r-1"]);
     }
 }
