@@ -13,7 +13,7 @@ use crate::decide::SavedNode;
 use crate::linux::{fds, process};
 use crate::units::{Pid, RunId};
 
-/// Of what is written here. An orchestrator that reads another takes over nothing.
+/// Of what is written here. Fields that are called otherwise by now keep their names in it. An orchestrator that reads another takes over nothing.
 const FORM: u32 = 1;
 /// The largest checkpoint that is read, in bytes.
 const SIZE_MOST: u64 = 64 << 20;
@@ -39,6 +39,7 @@ pub struct State {
     /// The configuration in force, as text that gives it again.
     pub config: String,
     /// What an operator asked for, and the configuration does not have.
+    #[serde(rename = "beside")]
     pub overrides: RuntimeOverrides,
     pub node: SavedNode,
 }

@@ -44,6 +44,7 @@ pub enum Wanted {
     Up,
     /// Up, and the run that is ending is followed by another whatever its policy says: an operator
     /// or a new plan asked for it.
+    #[serde(rename = "Anew")]
     Restart,
     Down,
 }

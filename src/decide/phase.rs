@@ -35,6 +35,7 @@ pub enum Phase {
         spawned: Tick,
         /// When it had become ready, if it had.
         ready: Option<Tick>,
+        #[serde(rename = "rung")]
         stop_step: StopStep,
         reason: StopReason,
         deadline: Tick,

@@ -34,6 +34,7 @@ const UNSAVED_RUNS: u64 = 1000;
 pub struct SavedNode {
     instances: BTreeMap<InstanceId, SavedInstance>,
     next_run: RunId,
+    #[serde(rename = "chance")]
     rng: Rng,
     goal: Goal,
 }
@@ -42,6 +43,7 @@ pub struct SavedNode {
 struct SavedInstance {
     rules: Rules,
     wanted: Wanted,
+    #[serde(rename = "tenure")]
     membership: Membership,
     phase: Phase,
     attempt: u32,
