@@ -1,7 +1,7 @@
 //! What one decision costs in a node of 10, 100 and 1,000 services. A round is a crash, its
 //! immediate restart and the readiness of the new run; the ratio is to the smallest node. Then the
-//! start and the orderly stop of 1,024 services in 64 layers, each of which needs all 16 services of
-//! the layer before its own.
+//! start and the orderly stop of 1,024 services in 64 layers, each of which needs all 16 services
+//! of the layer before its own.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

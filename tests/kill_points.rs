@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use blackhole_node::rpc::client::channel_to;
 use blackhole_node::rpc::pb::identity::identity_client::IdentityClient;
@@ -27,21 +28,26 @@ const INSTANCES: [&str; 4] = ["deaf-0", "forks-0", "identity-0", "once-0"];
 
 /// One that keeps state, one that ignores SIGTERM, one with daemons, and one that crashes once and
 /// leaves a process behind.
-fn services() -> String {
+fn services(life: u64) -> String {
     let forks =
         sh("(setsid sleep 1000000 &) ; (setsid sleep 1000000 </dev/null >/dev/null 2>&1 &)\n\
                     exec sleep 1000000");
     let deaf = sh("trap '' TERM; while :; do sleep 1000000; done");
-    // A mark for each orchestrator: a shell that outlived the one before may still make its own.
-    let once = sh("[ -e crashed.$PPID ] && exec sleep 1000000\n\
-                   touch crashed.$PPID; sleep 1000000 & exit 1");
+    // A mark for each life: a shell that outlived the orchestrator before may still make its own.
+    let once = sh(&format!(
+        "[ -e crashed.{life} ] && exec sleep 1000000\n\
+         touch crashed.{life}; sleep 1000000 & exit 1"
+    ));
     service("forks", &forks, "depends_on = [\"once\"]")
         + &service("deaf", &deaf, "stop_timeout = \"20ms\"")
         + &service("once", &once, "")
 }
 
+/// One more life.
 fn node(lab: &Lab) -> Setup<'_> {
-    lab.node(&services()).set("services.identity.enabled=true")
+    static LIVES: AtomicU64 = AtomicU64::new(0);
+    let life = LIVES.fetch_add(1, Ordering::Relaxed);
+    lab.node(&services(life)).set("services.identity.enabled=true")
 }
 
 /// A start, a crash of a service, a reload that adds one and changes another, an orderly stop, as
@@ -56,8 +62,10 @@ fn live(lab: &Lab, setup: Setup<'_>) -> bool {
     });
     // It may be dead by the time of a signal; nobody has collected it yet.
     let changed = up.and_then(|()| {
-        let more = services().replace("20ms", "30ms") + &service("extra", &idle(), "");
-        let _only_its_file = lab.node(&more);
+        let file = lab.path("node.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let changed = text.replace("stop_timeout = \"20ms\"", "stop_timeout = \"30ms\"");
+        fs::write(&file, changed + &service("extra", &idle(), "")).unwrap();
         node.signal(Signal::HUP);
         node.console.wait_or_end("the reload", |line| line.contains("extra-0 ready").then_some(()))
     });

@@ -13,7 +13,8 @@ use crate::decide::SavedNode;
 use crate::linux::{fds, process};
 use crate::units::{Pid, RunId};
 
-/// Of what is written here. Fields that are called otherwise by now keep their names in it. An orchestrator that reads another takes over nothing.
+/// Of what is written here. Fields that are called otherwise by now keep their names in it.
+/// An orchestrator that reads another takes over nothing.
 const FORM: u32 = 1;
 /// The largest checkpoint that is read, in bytes.
 const SIZE_MOST: u64 = 64 << 20;

@@ -1,5 +1,5 @@
 //! Who gets a place in the service manager's fd store when there is not one for everybody. A pure
-//! function of what is claimed; holds no descriptor and sends nothing (docs/decisions/0017).
+//! function of what is claimed; holds no descriptor and sends nothing (docs/decisions/0019).
 
 use std::ops::{AddAssign, SubAssign};
 
