@@ -21,6 +21,8 @@ pub mod ring;
 pub mod sink;
 pub mod split;
 pub mod spool;
+#[cfg(test)]
+mod spool_golden;
 pub mod stream_writer;
 
 pub use clock::{Clock, SystemClock};
