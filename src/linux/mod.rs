@@ -13,6 +13,7 @@ pub mod die_by_signal;
 pub mod exec_handover;
 pub mod fds;
 pub mod journal;
+pub mod kept_memory;
 pub mod listen_fds;
 pub mod manager;
 pub mod members;
