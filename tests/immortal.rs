@@ -11,41 +11,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use common::managed::{managed, orchestrator, pids, succeed};
 use common::processes::{ends, eventually, kill_dead, signal};
-use common::{Background, Lab, Node, Pid, Setup, http, idle, service, sh};
+use common::{Background, Lab, http, idle, service, sh};
 use rustix::process::Signal;
 use serde_json::Value;
-
-const MANAGER: &str = include_str!("common/manager.py");
-
-/// The node below a manager.
-fn managed<'a>(lab: &'a Lab, setup: Setup<'a>) -> Setup<'a> {
-    let manager = lab.file("manager.py", MANAGER, 0o644);
-    let address = lab.path("manager.sock");
-    setup.under("/usr/bin/python3", ["-IS", manager.to_str().unwrap(), address.to_str().unwrap()])
-}
-
-fn orchestrator(lab: &Lab) -> Pid {
-    Pid::try_from(lab.status()["node"]["pid"].as_i64().unwrap()).unwrap()
-}
-
-fn pids(lab: &Lab) -> BTreeMap<String, i64> {
-    let status = lab.status();
-    let all = status["instances"].as_array().unwrap().iter();
-    all.filter_map(|one| Some((one["instance"].as_str()?.to_owned(), one["pid"].as_i64()?)))
-        .collect()
-}
-
-/// Kills the orchestrator and waits for the next one, which is another process.
-fn succeed(lab: &Lab, node: &Node<'_>) -> Pid {
-    let former = orchestrator(lab);
-    let came = node.console.count("after the start");
-    kill_dead(former);
-    eventually("the next one came up", || node.console.count("after the start") > came);
-    let next = orchestrator(lab);
-    assert_ne!(next, former);
-    next
-}
 
 fn call(lab: &Lab, instance: &str) -> Value {
     lab.tell(instance, "os.getpid()")
@@ -291,8 +261,8 @@ fn what_has_no_place_in_a_small_store_is_named_and_what_has_one_is_adopted() {
     let lab = Lab::new();
     let names = ["a", "b", "c", "d", "e"];
     let services = names.map(|name| service(name, &idle(), "")).concat();
-    // Less four that are reserved: 5 listeners, and 4 for each run without the spools of its logs.
-    let mut node = managed(&lab, lab.node(&services).env("FDSTORE", "20")).up();
+    // Less six that are reserved: 5 listeners, and 4 for each run without the spools of its logs.
+    let mut node = managed(&lab, lab.node(&services).env("FDSTORE", "22")).up();
     let missing = degradation(&lab, "fd-store").unwrap();
     assert!(missing.contains("room for 13 of 35 descriptors"), "{missing}");
     assert!(missing.ends_with("the log spools of 5 runs, 3 whole runs"), "{missing}");

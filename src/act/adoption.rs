@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Act;
-use super::checkpoint::{Checkpoint, SavedRun, State};
+use super::checkpoint::{Former, SavedRun, State};
 use super::error::ActError;
-use super::fd_names::{CheckpointSlot, FdName, InheritedFds, RunFd};
+use super::fd_names::{FdName, InheritedFds, RunFd};
 use super::run::{GroupUse, MainProcess, Pipe, RunOrigin, StartedRun};
 use super::sockets::file_of;
 use super::spawn::{notify_path, oom_kills};
@@ -35,19 +35,17 @@ pub struct Unread {
 impl InheritedFds {
     /// The newest run of each instance that can be adopted: there is its process, alive or not, and
     /// the pipes into which it writes.
-    pub fn adoptable(&self, checkpoint: &Checkpoint) -> BTreeMap<InstanceId, AdoptedRun> {
-        let mut adopted = BTreeMap::new();
-        for ((id, run), parts) in &self.runs {
-            let whole = [RunFd::Stdout, RunFd::Stderr].iter().all(|part| parts.contains_key(part));
-            let pid = parts.get(&RunFd::Pidfd).and_then(|fd| {
-                let known = checkpoint.runs.get(run).map(|saved| saved.pid);
-                pid_of(fd).or(known)
-            });
-            if let (true, Some(pid)) = (whole, pid) {
-                adopted.insert(id.clone(), AdoptedRun { run: *run, pid });
-            }
-        }
-        adopted
+    pub fn adoptable(&self, former: &Former) -> BTreeMap<InstanceId, AdoptedRun> {
+        let pid = |run: &RunId, pidfd: &OwnedFd| {
+            let known = former.runs.get(run).map(|saved| saved.pid);
+            pid_of(pidfd).or(known)
+        };
+        self.whole_runs()
+            .filter_map(|(id, run, pidfd)| {
+                let pid = pid(&run, pidfd)?;
+                Some((id.clone(), AdoptedRun { run, pid }))
+            })
+            .collect()
     }
 
     /// What is not to be swept when `runs` go on.
@@ -181,14 +179,19 @@ impl Act {
         state: State,
         pipes: impl Iterator<Item = (RunFd, &'a InstanceId, RunId, &'a Pipe)>,
     ) -> Result<Vec<(String, OwnedFd)>, ActError> {
+        let runs = self.saved_runs();
+        let saved = self.checkpoint_writer.save(state, runs, &mut self.service_manager);
+        saved.map_err(ActError::State)?;
         let mut all = Vec::new();
-        let checkpoint = self.write_checkpoint(state).map_err(ActError::State)?;
-        all.push((FdName::Checkpoint(CheckpointSlot::Zero).to_string(), checkpoint));
         let mut add = |fd_name: FdName, fd: BorrowedFd<'_>| {
             let ours = fd.try_clone_to_owned().map_err(ActError::Duplicate)?;
             all.push((fd_name.to_string(), ours));
             Ok::<(), ActError>(())
         };
+        for (name, memory) in self.checkpoint_writer.memories() {
+            add(name, memory.as_fd())?;
+        }
+        add(FdName::History, self.history_log.as_fd())?;
         let not_stored: Vec<String> = self.service_manager.not_stored().into_iter().collect();
         if !not_stored.is_empty() {
             let list = fds::sealed_memory("not-stored", not_stored.join("\n").as_bytes());

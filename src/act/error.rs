@@ -24,6 +24,8 @@ pub enum ActError {
     Folder { path: PathBuf, reason: io::Error },
     #[error("cannot prepare to keep our state: {0}")]
     Checkpoint(Error),
+    #[error("cannot write down what happened: {0}")]
+    History(Error),
     #[error("{program:?} is not in {path}; give its absolute path")]
     NotInPath { program: String, path: String },
     #[error("{what} holds a NUL byte")]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::linux::fds;
+use crate::rpc::pb::node::HistoryRecord;
 use crate::units::{InstanceId, RunId};
 
 /// The longest name that a service manager takes (`FDNAME=`, sd_notify(3)).
@@ -17,7 +18,9 @@ const LIST_MOST: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FdName {
     /// The checkpoint. Two slots take turns, so that there is always a whole one.
-    Checkpoint(CheckpointSlot),
+    Checkpoint(CheckpointForm, CheckpointSlot),
+    /// What happened to the instances.
+    History,
     /// The listener of the control socket.
     Control,
     /// A listener; which one its address tells. The number makes its name its own.
@@ -30,9 +33,8 @@ pub(super) enum FdName {
     NotStored,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CheckpointSlot {
-    #[default]
     Zero,
     One,
 }
@@ -44,6 +46,27 @@ impl CheckpointSlot {
             Self::One => Self::Zero,
         }
     }
+}
+
+/// How it is written, by which it is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckpointForm {
+    /// That of the version before. It looks for it by this name.
+    Json,
+    /// That of `checkpoint.proto`.
+    Proto,
+}
+
+impl CheckpointForm {
+    pub const ALL: [Self; 2] = [Self::Proto, Self::Json];
+}
+
+/// A checkpoint that was kept.
+#[derive(Debug)]
+pub(super) struct KeptCheckpoint {
+    pub(super) form: CheckpointForm,
+    pub(super) slot: CheckpointSlot,
+    pub(super) fd: OwnedFd,
 }
 
 /// A descriptor of which every run has one.
@@ -97,8 +120,18 @@ impl RunFd {
 impl fmt::Display for FdName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Checkpoint(CheckpointSlot::Zero) => f.write_str("checkpoint.0"),
-            Self::Checkpoint(CheckpointSlot::One) => f.write_str("checkpoint.1"),
+            Self::Checkpoint(form, slot) => {
+                let word = match form {
+                    CheckpointForm::Json => "checkpoint",
+                    CheckpointForm::Proto => "state",
+                };
+                let number = match slot {
+                    CheckpointSlot::Zero => 0,
+                    CheckpointSlot::One => 1,
+                };
+                write!(f, "{word}.{number}")
+            }
+            Self::History => f.write_str("history"),
             Self::Control => f.write_str("control"),
             Self::NotStored => f.write_str("not-stored"),
             Self::Listener(number) => write!(f, "listener.{number}"),
@@ -116,8 +149,9 @@ impl FdName {
     fn parse(name: &str) -> Option<Self> {
         let (kind, rest) = name.split_once('.').unwrap_or((name, ""));
         match (kind, rest) {
-            ("checkpoint", "0") => return Some(Self::Checkpoint(CheckpointSlot::Zero)),
-            ("checkpoint", "1") => return Some(Self::Checkpoint(CheckpointSlot::One)),
+            ("checkpoint", slot) => return Self::checkpoint(CheckpointForm::Json, slot),
+            ("state", slot) => return Self::checkpoint(CheckpointForm::Proto, slot),
+            ("history", "") => return Some(Self::History),
             ("control", "") => return Some(Self::Control),
             ("not-stored", "") => return Some(Self::NotStored),
             ("listener", number) => return number.parse().ok().map(Self::Listener),
@@ -132,6 +166,14 @@ impl FdName {
         Some(Self::Run(part, id, RunId(rest.parse().ok()?)))
     }
 
+    fn checkpoint(form: CheckpointForm, slot: &str) -> Option<Self> {
+        match slot {
+            "0" => Some(Self::Checkpoint(form, CheckpointSlot::Zero)),
+            "1" => Some(Self::Checkpoint(form, CheckpointSlot::One)),
+            _ => None,
+        }
+    }
+
     /// Whether its name is one that a service manager keeps.
     pub(super) fn is_valid(&self) -> bool {
         let name = self.to_string();
@@ -142,7 +184,10 @@ impl FdName {
 /// The descriptors that a former orchestrator left to us, sorted by what they are.
 #[derive(Debug, Default)]
 pub struct InheritedFds {
-    pub(super) checkpoints: Vec<OwnedFd>,
+    pub(super) checkpoints: Vec<KeptCheckpoint>,
+    pub(super) history: Option<OwnedFd>,
+    /// What was in it.
+    pub recorded: Vec<HistoryRecord>,
     pub control: Option<OwnedFd>,
     pub(super) listeners: Vec<(u64, OwnedFd)>,
     pub(super) runs: BTreeMap<(InstanceId, RunId), BTreeMap<RunFd, OwnedFd>>,
@@ -158,7 +203,10 @@ impl InheritedFds {
         let mut all = Self::default();
         for (name, fd) in kept {
             match FdName::parse(&name) {
-                Some(FdName::Checkpoint(_)) => all.checkpoints.push(fd),
+                Some(FdName::Checkpoint(form, slot)) => {
+                    all.checkpoints.push(KeptCheckpoint { form, slot, fd });
+                }
+                Some(FdName::History) => all.history = Some(fd),
                 Some(FdName::Control) => all.control = Some(fd),
                 Some(FdName::Listener(number)) => all.listeners.push((number, fd)),
                 Some(FdName::Run(part, id, run)) => {
@@ -172,7 +220,28 @@ impl InheritedFds {
         all
     }
 
-    /// What a service manager keeps, but for checkpoints and the control socket.
+    /// Those of which there is all that an adoption needs, later ones of an instance behind earlier
+    /// ones, with their pidfds.
+    pub(super) fn whole_runs(&self) -> impl Iterator<Item = (&InstanceId, RunId, &OwnedFd)> {
+        self.runs.iter().filter_map(|((id, run), parts)| {
+            let whole = [RunFd::Stdout, RunFd::Stderr].iter().all(|part| parts.contains_key(part));
+            Some((id, *run, parts.get(&RunFd::Pidfd).filter(|_| whole)?))
+        })
+    }
+
+    /// The checkpoints that the service manager has.
+    pub(super) fn take_checkpoints(&mut self) -> Vec<KeptCheckpoint> {
+        let mut all = std::mem::take(&mut self.checkpoints);
+        all.retain(|kept| !self.not_stored.contains(&FdName::Checkpoint(kept.form, kept.slot)));
+        all
+    }
+
+    /// What happened to the instances, if the service manager has it.
+    pub(super) fn take_history(&mut self) -> Option<OwnedFd> {
+        self.history.take().filter(|_| !self.not_stored.contains(&FdName::History))
+    }
+
+    /// What a service manager keeps, but for what has a place reserved.
     pub(super) fn named(&self) -> impl Iterator<Item = (FdName, BorrowedFd<'_>)> {
         let listeners = self.listeners.iter().map(|(n, fd)| (FdName::Listener(*n), fd.as_fd()));
         let runs = self.runs.iter().flat_map(|((id, run), parts)| {
@@ -199,8 +268,11 @@ mod tests {
     fn every_name_is_read_as_it_was_written() {
         let id: InstanceId = "my-web-12".parse().unwrap();
         let mut all = vec![
-            FdName::Checkpoint(CheckpointSlot::Zero),
-            FdName::Checkpoint(CheckpointSlot::One),
+            FdName::Checkpoint(CheckpointForm::Json, CheckpointSlot::Zero),
+            FdName::Checkpoint(CheckpointForm::Json, CheckpointSlot::One),
+            FdName::Checkpoint(CheckpointForm::Proto, CheckpointSlot::Zero),
+            FdName::Checkpoint(CheckpointForm::Proto, CheckpointSlot::One),
+            FdName::History,
             FdName::Control,
             FdName::NotStored,
             FdName::Listener(7),
@@ -211,7 +283,9 @@ mod tests {
             assert_eq!(FdName::parse(&one.to_string()), Some(one.clone()));
             assert!(one.is_valid(), "{one}");
         }
-        for strange in ["", "out", "out.web-0", "out.web-0.x", "x.web-0.1", "checkpoint.2", "a:b"] {
+        for strange in
+            ["", "out", "out.web-0", "out.web-0.x", "x.web-0.1", "checkpoint.2", "a:b", "state"]
+        {
             assert_eq!(FdName::parse(strange), None, "{strange}");
         }
     }

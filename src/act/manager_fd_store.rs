@@ -64,7 +64,7 @@ pub(super) struct Shortage {
 /// None: it has a place reserved, or is never kept.
 fn claim_of(name: &FdName) -> Option<Claim> {
     match name {
-        FdName::Checkpoint(_) | FdName::Control | FdName::NotStored => None,
+        FdName::Checkpoint(..) | FdName::History | FdName::Control | FdName::NotStored => None,
         FdName::Listener(number) => Some(Claim::Listener(*number)),
         FdName::Stored(id, name) => Some(Claim::Stored(id.clone(), name.clone())),
         FdName::Run(part, _, run) => match part {

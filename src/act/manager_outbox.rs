@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::fd_names::{CheckpointSlot, FdName};
 use crate::linux::Error;
 use crate::linux::manager::{ManagerSocket, Sent};
 
@@ -23,8 +22,6 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(super) struct Outbox {
     socket: Option<ManagerSocket>,
     waiting: VecDeque<Message>,
-    /// Where the last checkpoint that was sent is.
-    slot: CheckpointSlot,
     retry_at: Option<Instant>,
     lost: u64,
 }
@@ -36,8 +33,6 @@ enum Message {
     /// gone is what it is kept for.
     Store(String, OwnedFd),
     Remove(String),
-    /// At most one waits: the newest.
-    Checkpoint(OwnedFd),
 }
 
 /// Whether a message was sent or waits.
@@ -97,30 +92,10 @@ impl Outbox {
         let _counted_if_lost = self.send(Message::Remove(name));
     }
 
-    /// Has this checkpoint kept. The one before goes when this one is there.
-    pub(super) fn store_checkpoint(&mut self, file: OwnedFd) {
-        if !self.is_connected() {
-            return;
-        }
-        let waits = self.waiting.iter_mut().find_map(|message| match message {
-            Message::Checkpoint(older) => Some(older),
-            Message::Words(_) | Message::Store(..) | Message::Remove(_) => None,
-        });
-        match waits {
-            Some(older) => *older = file,
-            None => {
-                self.waiting.push_back(Message::Checkpoint(file));
-                if self.waiting.len() == 1 {
-                    self.send_waiting();
-                }
-            }
-        }
-    }
-
     fn send(&mut self, message: Message) -> Accepted {
         let Some(socket) = &self.socket else { return Accepted::No };
         if self.waiting.is_empty() {
-            match deliver(socket, &message, self.slot) {
+            match deliver(socket, &message) {
                 Ok(Sent::Delivered) => return Accepted::Yes,
                 Ok(Sent::Full) => {}
                 Err(_) => {
@@ -151,15 +126,9 @@ impl Outbox {
         let Some(socket) = &self.socket else { return };
         let mut stuck = true;
         while let Some(message) = self.waiting.front() {
-            match deliver(socket, message, self.slot) {
+            match deliver(socket, message) {
                 Ok(Sent::Full) => break,
-                Ok(Sent::Delivered) => {
-                    if let Some(Message::Checkpoint(_)) = self.waiting.pop_front() {
-                        let former = FdName::Checkpoint(self.slot).to_string();
-                        self.slot = self.slot.other();
-                        self.waiting.push_front(Message::Remove(former));
-                    }
-                }
+                Ok(Sent::Delivered) => drop(self.waiting.pop_front()),
                 Err(_) => {
                     self.waiting.pop_front();
                     self.lost += 1;
@@ -174,30 +143,26 @@ impl Outbox {
     pub(super) fn unsent(&self) -> impl Iterator<Item = &str> {
         self.waiting.iter().filter_map(|message| match message {
             Message::Store(name, _) => Some(name.as_str()),
-            Message::Words(_) | Message::Remove(_) | Message::Checkpoint(_) => None,
+            Message::Words(_) | Message::Remove(_) => None,
         })
     }
 }
 
-fn deliver(socket: &ManagerSocket, message: &Message, at: CheckpointSlot) -> Result<Sent, Error> {
-    let store = |name: &str, fd: &OwnedFd| {
-        let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
-        socket.send(text.as_bytes(), Some(fd.as_fd()))
-    };
+fn deliver(socket: &ManagerSocket, message: &Message) -> Result<Sent, Error> {
     match message {
         Message::Words(words) => socket.send(words.as_bytes(), None),
-        Message::Store(name, fd) => store(name, fd),
+        Message::Store(name, fd) => {
+            let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+            socket.send(text.as_bytes(), Some(fd.as_fd()))
+        }
         Message::Remove(name) => {
             socket.send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes(), None)
         }
-        Message::Checkpoint(file) => store(&FdName::Checkpoint(at.other()).to_string(), file),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::linux::fds::{self, SocketAccess};
     use crate::linux::notify::NotifySocket;
@@ -275,44 +240,6 @@ mod tests {
             removed += usize::from(text.starts_with("FDSTOREREMOVE=1"));
         }
         assert_eq!(removed, accepted);
-    }
-
-    /// Of many the newest arrives, and at no time is there none.
-    #[tokio::test]
-    async fn of_checkpoints_that_wait_the_newest_is_sent_and_the_former_one_goes_after_it() {
-        let (manager, mut outbox) = SlowReader::new();
-        let checkpoint = |n: usize| fds::sealed_memory("c", n.to_string().as_bytes()).unwrap();
-        let mut number = 0;
-        let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        // What a former orchestrator left, which died between two messages.
-        kept.insert("checkpoint.0".to_owned(), vec!["x".to_owned()]);
-        kept.insert("checkpoint.1".to_owned(), vec!["y".to_owned()]);
-        for burst in [1, 2, 3, 1000, 1] {
-            for _ in 0..burst {
-                outbox.store_checkpoint(checkpoint(number));
-                number += 1;
-            }
-            outbox.say("STATUS=end".to_owned());
-            loop {
-                let (text, fds) = manager.hear(&mut outbox).await;
-                if text == "STATUS=end" {
-                    break;
-                }
-                let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap();
-                if text.starts_with("FDSTOREREMOVE=1") {
-                    kept.remove(name);
-                } else {
-                    let content = fds::read_whole(fds.first().unwrap(), 100).unwrap();
-                    let content = String::from_utf8(content).unwrap();
-                    kept.entry(name.to_owned()).or_default().push(content);
-                }
-                let count = kept.values().map(Vec::len).sum::<usize>();
-                assert!((1..=3).contains(&count), "{kept:?}");
-            }
-            let newest = (number - 1).to_string();
-            assert!(kept.values().flatten().any(|content| *content == newest), "{kept:?}");
-        }
-        assert_eq!(kept.values().map(Vec::len).sum::<usize>(), 1, "{kept:?}");
     }
 
     #[test]

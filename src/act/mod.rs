@@ -10,6 +10,7 @@ mod fd_budget;
 mod fd_names;
 mod fd_store;
 mod folders;
+mod history_log;
 mod limits;
 mod manager_fd_store;
 mod manager_outbox;
@@ -30,9 +31,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 pub use adoption::Unread;
-pub use checkpoint::{Checkpoint, CheckpointError, SavedRun, State};
+pub use checkpoint::{Checkpoint, CheckpointError, Former, Known, SavedRun, State, frame};
 pub use error::ActError;
-pub use fd_names::{InheritedFds, RunFd};
+pub use fd_names::{CheckpointForm, InheritedFds, RunFd};
+pub use history_log::HistoryRoom;
 pub use limits::{LimitInForce, LimitThreads};
 pub use rehearsal::{ABLE, REHEARSAL, Rehearsal, RehearsalFailure};
 pub use run::{LiveRun, Pipe, RunOrigin, StartedRun};
@@ -53,6 +55,7 @@ use crate::units::{InstanceId, Pid, RunId, Signal};
 use checkpoint::CheckpointWriter;
 use fd_names::FdName;
 use fd_store::{FdStore, Kept};
+use history_log::HistoryLog;
 use run::{GroupUse, MainProcess};
 use sandbox::Sandboxes;
 use sockets::Sockets;
@@ -74,6 +77,7 @@ pub struct Act {
     past_events: BTreeMap<InstanceId, LimitEvents>,
     pub service_manager: ServiceManager,
     checkpoint_writer: CheckpointWriter,
+    history_log: HistoryLog,
     /// A child that is no run.
     rehearsing: Option<Pid>,
     pub limit_threads: LimitThreads,
@@ -99,22 +103,28 @@ impl ServicesCgroup {
 
 impl Act {
     /// Takes what is left for us, and binds what else can be bound; what cannot is tried again by
-    /// each spawn that needs it. `after` is the state that is gone on from.
+    /// each spawn that needs it. `former` is what is gone on from.
     pub fn new(
         config: &NodeConfig,
         plan: Plan,
         services_cgroup: Option<ServicesCgroup>,
         mut service_manager: ServiceManager,
-        (inherited_fds, after): (&mut InheritedFds, Option<&Checkpoint>),
+        (inherited_fds, former): (&mut InheritedFds, Option<&Former>),
     ) -> Result<Self, ActError> {
         sandbox::check_users(&plan)?;
         let executable = fds::own_executable().map_err(ActError::Executable)?;
-        let checkpoint_writer = CheckpointWriter::new(after).map_err(ActError::Checkpoint)?;
+        let kept = inherited_fds.take_checkpoints();
+        let checkpoint_writer =
+            CheckpointWriter::new(former, kept).map_err(ActError::Checkpoint)?;
+        let kept = inherited_fds.take_history().filter(|_| former.is_some());
+        let (mut history_log, recorded) = HistoryLog::open(kept).map_err(ActError::Checkpoint)?;
         if let Some(ServicesCgroup { services, .. }) = &services_cgroup {
             limits::protect(services, &plan)?;
         }
         // From here on nothing fails.
         service_manager.inherit(inherited_fds);
+        history_log.keep(&mut service_manager);
+        inherited_fds.recorded = recorded;
         let mut sockets = Sockets::default();
         sockets.take_over(std::mem::take(&mut inherited_fds.listeners), &mut service_manager);
         let planned: BTreeSet<&SocketPlace> = plan.sockets.values().collect();
@@ -136,6 +146,7 @@ impl Act {
             past_events: BTreeMap::new(),
             service_manager,
             checkpoint_writer,
+            history_log,
             rehearsing: None,
             limit_threads: LimitThreads::default(),
         })
@@ -365,14 +376,21 @@ impl Act {
         if !self.service_manager.is_connected() {
             return Ok(());
         }
-        let file = self.write_checkpoint(state)?;
-        self.service_manager.store_checkpoint(file);
-        Ok(())
+        let runs = self.saved_runs();
+        self.checkpoint_writer.save(state, runs, &mut self.service_manager)
     }
 
-    fn write_checkpoint(&mut self, state: State) -> Result<OwnedFd, CheckpointError> {
-        let runs = self.saved_runs();
-        self.checkpoint_writer.write(state, runs)
+    /// Writes down what happened, for whoever follows us.
+    pub fn record(&mut self, record: &pb::HistoryRecord) -> Result<HistoryRoom, ActError> {
+        self.history_log.append(record).map_err(ActError::History)
+    }
+
+    /// From now on this is all that is written down.
+    pub fn record_anew<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = &'a pb::HistoryRecord>,
+    ) -> Result<(), ActError> {
+        self.history_log.replace(records).map_err(ActError::History)
     }
 
     fn saved_runs(&self) -> BTreeMap<RunId, SavedRun> {
@@ -405,7 +423,8 @@ impl Act {
                 self.service_manager.remove_fd(FdName::Stored(id.clone(), name.clone()));
             }
         }
-        self.service_manager.remove_reserved();
+        CheckpointWriter::remove(&mut self.service_manager);
+        self.service_manager.remove_reserved([FdName::History, FdName::Control]);
         folders::clean_up(&self.plan.runtime_dir);
         for group in std::mem::take(&mut self.groups).into_values() {
             let _left_for_the_next_sweep = group.remove();

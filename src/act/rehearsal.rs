@@ -15,7 +15,6 @@ use tokio::time::timeout;
 use super::Act;
 use super::checkpoint::State;
 use super::error::ActError;
-use super::fd_names::{CheckpointSlot, FdName};
 use super::spawn::c_string;
 use crate::linux::fds;
 use crate::linux::pidfd::{Pidfd, Reaped};
@@ -53,19 +52,20 @@ pub enum RehearsalFailure {
 impl Act {
     /// Starts `program` for a rehearsal.
     pub fn rehearse(&mut self, program: &Path, state: State) -> Result<Rehearsal, ActError> {
-        let checkpoint = self.write_checkpoint(state).map_err(ActError::State)?;
+        let runs = self.saved_runs();
+        let kept = self.checkpoint_writer.rehearsed(state, runs).map_err(ActError::State)?;
         let (stdout, stdout_end) = fds::pipe().map_err(ActError::Channel)?;
         let (stderr, stderr_end) = fds::pipe().map_err(ActError::Channel)?;
         let arguments = std::env::args_os().map(|word| c_string(word, "our arguments"));
         let child = kernel::spawn(&Launch {
             program: Program::Path(c_string(program, "its path")?),
             arguments: arguments.collect::<Result<_, _>>()?,
-            environment: environment()?,
+            environment: environment(&kept)?,
             pid_variables: vec!["LISTEN_PID"],
             working_directory: None,
             stdout: stdout_end.as_fd(),
             stderr: stderr_end.as_fd(),
-            passed: vec![checkpoint.as_fd()],
+            passed: kept.iter().map(|(_, fd)| fd.as_fd()).collect(),
             limits: Vec::new(),
             group: None,
             sandbox: crate::linux::sandbox::Sandbox::default(),
@@ -82,17 +82,15 @@ impl Act {
 }
 
 /// Ours, and what a rehearsal is told.
-fn environment() -> Result<Vec<CString>, ActError> {
+fn environment(kept: &[(String, OwnedFd)]) -> Result<Vec<CString>, ActError> {
     let mut all: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     for ours in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_PIDFDID"] {
         all.remove(&OsString::from(ours));
     }
     all.insert(REHEARSAL.into(), "1".into());
-    all.insert("LISTEN_FDS".into(), "1".into());
-    all.insert(
-        "LISTEN_FDNAMES".into(),
-        FdName::Checkpoint(CheckpointSlot::Zero).to_string().into(),
-    );
+    all.insert("LISTEN_FDS".into(), kept.len().to_string().into());
+    let names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
+    all.insert("LISTEN_FDNAMES".into(), names.join(":").into());
     let entry = |(mut name, value): (OsString, OsString)| {
         name.push("=");
         name.push(value);

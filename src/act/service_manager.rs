@@ -2,14 +2,14 @@
 //! store keeps for the orchestrator that follows us. Never waits for it.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 use super::fd_budget::Room;
-use super::fd_names::{CheckpointSlot, FdName, InheritedFds};
+use super::fd_names::{FdName, InheritedFds};
 use super::manager_fd_store::{Change, ManagerFdStore, Place, Shortage};
 use super::manager_outbox::{Accepted, Outbox};
 use crate::linux::manager::ManagerSocket;
@@ -25,6 +25,15 @@ pub struct ServiceManager {
     last_status: String,
     /// Whether it was logged that its store is full.
     is_shortage_logged: bool,
+}
+
+/// Whether what has a place reserved is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// Or nobody is there who keeps anything.
+    Kept,
+    /// It was not sent, and is not going to be.
+    Lost,
 }
 
 impl ServiceManager {
@@ -105,22 +114,23 @@ impl ServiceManager {
         }
     }
 
-    /// Has the control socket's listener kept, so that operators wait and are not refused, and
-    /// drops the one that is kept by its name.
+    /// Has the control socket's listener kept, so that operators wait and are not refused.
     pub fn store_control(&mut self, listener: &UnixListener) {
-        self.outbox.remove(FdName::Control.to_string());
-        let _counted_if_lost = self.outbox.store(FdName::Control.to_string(), listener.as_fd());
+        let _counted_if_lost = self.store_reserved(FdName::Control, listener.as_fd());
     }
 
-    /// Has this checkpoint kept. The one before goes when this one is there.
-    pub(super) fn store_checkpoint(&mut self, file: OwnedFd) {
-        self.outbox.store_checkpoint(file);
+    /// Has one kept that has a place reserved, in the place of what is kept by its name.
+    pub(super) fn store_reserved(&mut self, name: FdName, fd: BorrowedFd<'_>) -> Reserved {
+        self.outbox.remove(name.to_string());
+        match self.outbox.store(name.to_string(), fd) {
+            Accepted::No if self.is_connected() => Reserved::Lost,
+            Accepted::Yes | Accepted::No => Reserved::Kept,
+        }
     }
 
-    /// Has the checkpoints and the control socket's listener dropped.
-    pub(super) fn remove_reserved(&mut self) {
-        let slots = [CheckpointSlot::Zero, CheckpointSlot::One].map(FdName::Checkpoint);
-        for name in slots.into_iter().chain([FdName::Control]) {
+    /// Has those dropped that have a place reserved.
+    pub(super) fn remove_reserved(&mut self, names: impl IntoIterator<Item = FdName>) {
+        for name in names {
             self.outbox.remove(name.to_string());
         }
     }

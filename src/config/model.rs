@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiaddr::Multiaddr;
-use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Builtin, INSTANCES, Need};
 use crate::units::{ByteSize, Capability, CpuShare, Level, ServiceName, SystemCall};
@@ -157,7 +156,7 @@ pub enum LogFormat {
 }
 
 /// When a service that ended is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartPolicy {
     Always,
     /// Not after a success: exit code 0, or SIGHUP, SIGINT, SIGTERM or SIGPIPE.
@@ -308,7 +307,7 @@ pub struct Command {
 }
 
 /// How the node knows that a service may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// The program was executed.
     Started,

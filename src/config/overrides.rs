@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::model::NodeConfig;
 use super::set_limits::{LimitSettings, LimitsError};
 use crate::units::ServiceName;
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuntimeOverrides {
     pub scaled: BTreeMap<ServiceName, u16>,
     pub limited: BTreeMap<ServiceName, LimitSettings>,
@@ -68,16 +66,6 @@ mod tests {
             scaled: BTreeMap::from([(storage.clone(), 3)]),
             limited: BTreeMap::from([(storage, memory)]),
         }
-    }
-
-    #[test]
-    fn it_is_kept_as_text_and_read_again() {
-        let text = serde_json::to_string(&overrides()).unwrap();
-        assert_eq!(text, r#"{"scaled":{"storage":3},"limited":{"storage":["memory=1GiB"]}}"#);
-        assert_eq!(serde_json::from_str::<RuntimeOverrides>(&text).unwrap(), overrides());
-        assert!(
-            serde_json::from_str::<RuntimeOverrides>(&text.replace("memory=", "memori=")).is_err()
-        );
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::model::{Kind, NodeConfig, Resources, Service};
 use super::problem::{ConfigErrors, Place, nearest};
 use super::report::Report;
@@ -55,8 +53,7 @@ pub enum LimitsError {
 }
 
 /// Values by their keys, as they were written. As text: `KEY=VALUE` each.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LimitSettings(BTreeMap<&'static str, String>);
 
 impl LimitSettings {

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::plan::{LimitLayers, Rules};
 use crate::units::{ByteSize, ExitStatus, InstanceId, Pid, RunId, Signal};
 
@@ -97,7 +95,7 @@ pub enum News {
 }
 
 /// Why nothing was started, in words for the operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnFailure(pub String);
 
 /// The outcome of one health check.
@@ -157,7 +155,7 @@ pub enum Notice {
 }
 
 /// What the kernel tells at the end of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitFacts {
     pub status: ExitStatus,
     /// How many processes of the run the kernel killed for want of memory.

@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
-
 use super::event::Memory;
 use super::instance_limits::InstanceLimits;
 use super::phase::{Ended, Phase};
@@ -32,19 +30,18 @@ pub struct Instance {
 }
 
 /// Whether the instance is part of the plan in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Membership {
     Planned,
     /// It is stopped, and removed as soon as it rests. Nobody waits for it.
     Retiring,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     Up,
     /// Up, and the run that is ending is followed by another whatever its policy says: an operator
     /// or a new plan asked for it.
-    #[serde(rename = "Anew")]
     Restart,
     Down,
 }

@@ -11,7 +11,7 @@ use crate::units::{InstanceId, Tick};
 
 /// The longest a phase may last without the core doing something about it. `EXTEND_TIMEOUT_USEC`
 /// and configured timeouts stay below it.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The first invariant that does not hold, in words.
 pub fn broken_invariant(node: &Node, now: Tick) -> Option<String> {

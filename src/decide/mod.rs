@@ -1,9 +1,9 @@
 //! The pure core: `step` takes the state, the time and one event, and answers with effects.
 //!
-//! No I/O, no clock, no randomness of its own, no locks; no outside crate but `serde`, whose
-//! derives tell how the state is saved. The same function runs in production, in the simulator
-//! (`tests/sim.rs`) and in the transition table (`docs/lifecycle.md`). Every piece of news names
-//! the run it is about; news about a run that has ended is dropped in exactly one place, [`step`].
+//! No I/O, no clock, no randomness of its own, no locks, no outside crate. The same function runs
+//! in production, in the simulator (`tests/sim.rs`) and in the transition table
+//! (`docs/lifecycle.md`). Every piece of news names the run it is about; news about a run that has
+//! ended is dropped in exactly one place, [`step`].
 //!
 //! ```text
 //!            needs met          ready             exit, group empty
@@ -51,7 +51,7 @@ pub use instance_limits::InstanceLimits;
 pub use invariants::broken_invariant;
 pub use node::{Goal, Instance, Membership, Node, Planned, Wanted};
 pub use phase::{Blame, Ended, Ending, GiveUpReason, Phase, StopReason, StopStep};
-pub use resume::{AdoptedRun, SavedNode, resume};
+pub use resume::{AdoptedRun, Recency, SavedInstance, SavedNode, resume};
 pub use rng::Rng;
 pub use step::step;
 pub use view::{Hold, NodePhase};

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::effect::{Effect, Remark, RemarkKind};
 use super::event::ChangeId;
 use super::instance_limits::LimitsChange;
@@ -28,7 +26,7 @@ pub struct Node {
     pub(super) announced: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     Run,
     Shutdown,

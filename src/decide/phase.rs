@@ -3,12 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::event::{ExitFacts, SpawnFailure};
 use crate::units::{ExitStatus, Pid, RunId, ServiceName, Signal, Tick, human_duration};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     /// No run, and none is wanted or due.
     Stopped,
@@ -35,7 +33,6 @@ pub enum Phase {
         spawned: Tick,
         /// When it had become ready, if it had.
         ready: Option<Tick>,
-        #[serde(rename = "rung")]
         stop_step: StopStep,
         reason: StopReason,
         deadline: Tick,
@@ -54,7 +51,7 @@ pub enum Phase {
 }
 
 /// How far a stop has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopStep {
     /// It said `STOPPING=1` itself.
     OwnAccord,
@@ -67,7 +64,7 @@ pub enum StopStep {
 }
 
 /// Who or what asked for the end of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopReason {
     Operator,
     Shutdown,
@@ -103,7 +100,7 @@ impl StopReason {
 }
 
 /// A run that is over.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
     pub run: RunId,
     pub pid: Option<Pid>,
@@ -116,14 +113,14 @@ pub struct Ended {
     pub ready_for: Option<Duration>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     Exited(ExitFacts),
     NeverStarted(SpawnFailure),
 }
 
 /// Why no further start is tried.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum GiveUpReason {
     TooManyRestarts {
         restarts: u32,

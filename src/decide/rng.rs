@@ -1,14 +1,17 @@
 //! Randomness as a value: seeded once, part of the state, so a history is (seed, events).
 
-use serde::{Deserialize, Serialize};
-
 /// SplitMix64 (Steele, Lea, Flood 2014). Good enough to spread restarts; not for secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rng(u64);
 
 impl Rng {
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// What it is seeded with to go on as this one does.
+    pub fn state(&self) -> u64 {
+        self.0
     }
 
     pub fn draw(&mut self) -> u64 {

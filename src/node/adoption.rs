@@ -8,20 +8,26 @@ use super::error::BootError;
 use super::host::Arrival;
 use super::in_force::{ConfigFile, InForce};
 use super::loader::{Configured, Loader};
-use crate::act::{Act, Checkpoint, InheritedFds, Spared, StartedRun, Unread};
-use crate::config::RuntimeOverrides;
+use crate::act::{Act, Former, InheritedFds, Known, Spared, StartedRun, Unread};
+use crate::config::{NodeConfig, RuntimeOverrides};
 use crate::decide::{AdoptedRun, Effect, Node, resume};
 use crate::linux::{exec_handover, listen_fds};
+use crate::rpc::pb::node::{Degradation, HistoryRecord};
 use crate::telemetry::LogStore;
 use crate::units::{InstanceId, Level, RunId, Tick};
+
+/// What is missing when the former orchestrator's state is not as it was saved.
+const CHECKPOINT: &str = "checkpoint";
+/// How much of what is wrong with it is told.
+const REMARKS_MOST: usize = 8;
 
 /// Everything that was kept for us.
 #[derive(Debug, Default)]
 pub(super) struct Adoption {
     pub(super) arrival: Arrival,
     pub(super) inherited_fds: InheritedFds,
-    /// The state that is gone on from; none: there is nothing to go on from.
-    pub(super) former: Option<Checkpoint>,
+    /// What is gone on from; none: there is nothing to go on from.
+    pub(super) former: Option<Former>,
     /// Why what was kept is of no use, in words.
     remarks: Vec<String>,
 }
@@ -39,15 +45,15 @@ pub(super) fn take() -> Result<Adoption, BootError> {
         .iter()
         .map(|name| format!("a descriptor named {name:?} was passed to us and is closed"))
         .collect();
-    let former = match inherited_fds.checkpoint() {
+    let former = match inherited_fds.former() {
         // Its orderly end had begun: nothing of it was to live on.
-        Some(Ok(checkpoint)) if checkpoint.state.node.is_ending() => None,
-        Some(Ok(checkpoint)) => Some(checkpoint),
-        Some(Err(error)) => {
-            remarks.push(format!("{error}; its services are ended and started anew"));
+        Ok(former) => former.filter(|former| !former.node.is_ending()),
+        Err(error) => {
+            remarks.push(format!(
+                "the former orchestrator's state: {error}; its services are ended and started anew"
+            ));
             None
         }
-        None => None,
     };
     Ok(Adoption { arrival, inherited_fds, former, remarks })
 }
@@ -55,10 +61,10 @@ pub(super) fn take() -> Result<Adoption, BootError> {
 impl Adoption {
     /// The configuration by which the former one lived; else that of the file.
     pub(super) fn configuration(&mut self, loader: &Loader) -> Result<Configured, BootError> {
-        let Some(former) = &self.former else {
+        let Some(text) = self.former.as_ref().and_then(|former| former.config.as_ref()) else {
             return loader.load().map_err(BootError::Configuration);
         };
-        match loader.load_text(&former.state.config) {
+        match loader.load_text(text) {
             Ok(configured) => Ok(configured),
             Err(why) => {
                 self.remarks.push(format!("the configuration that was in force: {why}"));
@@ -70,17 +76,37 @@ impl Adoption {
     /// The configuration with what an operator had changed beside it, as far as that still fits.
     pub(super) fn in_force(&mut self, configured: &Configured) -> Result<InForce, BootError> {
         let file = ConfigFile::new(configured.config.clone(), configured.text.clone());
-        let former = self.former.as_ref().map(|former| former.state.overrides.clone());
-        if let Some(overrides) = former {
-            match InForce::new(file.clone(), overrides) {
+        if let Some(overrides) = self.overrides(&configured.config) {
+            let why = match InForce::new(file.clone(), overrides.clone()) {
                 Ok(in_force) => return Ok(in_force),
-                Err(why) => {
-                    self.remarks.push(format!("what was changed beside the configuration: {why}"))
-                }
+                Err(why) => why,
+            };
+            self.remarks.push(format!("what was changed beside the configuration: {why}"));
+            // How many instances there are holds in any case: what runs is to go on.
+            let scaled = RuntimeOverrides { scaled: overrides.scaled, ..Default::default() };
+            if let Ok(in_force) = InForce::new(file.clone(), scaled) {
+                return Ok(in_force);
             }
         }
         let without = InForce::new(file, RuntimeOverrides::default());
         without.map_err(|error| BootError::Configuration(error.to_string()))
+    }
+
+    /// What an operator had changed. Where nothing but descriptors tells how many instances a
+    /// service has, it has all that run.
+    fn overrides(&self, file: &NodeConfig) -> Option<RuntimeOverrides> {
+        let former = self.former.as_ref()?;
+        let mut overrides = former.overrides.clone();
+        let unknown = former.node.instances.keys().filter(|_| former.known == Known::Descriptors);
+        for id in unknown {
+            let Some(service) = file.services.get(&id.service) else { continue };
+            let known = overrides.scaled.get(&id.service).copied().unwrap_or(service.instances);
+            let needed = id.index.saturating_add(1);
+            if needed > known {
+                overrides.scaled.insert(id.service.clone(), needed);
+            }
+        }
+        Some(overrides)
     }
 
     /// Something else that is to be told.
@@ -90,14 +116,35 @@ impl Adoption {
 
     /// For a rehearsal: there is something to go on from.
     pub(super) fn must_go_on(&self) -> Result<(), BootError> {
-        match self.former {
+        match &self.former {
+            Some(former) if former.known == Known::Descriptors => {
+                Err(BootError::NotUnderstood(former.remarks.join("; ")))
+            }
             Some(_) => Ok(()),
             None => Err(BootError::NotUnderstood(self.remarks.join("; "))),
         }
     }
 
+    /// What of the former one's state is not as it was saved.
+    pub(super) fn degradation(&self) -> Option<Degradation> {
+        let former = self.former.as_ref()?;
+        let instead = match former.known {
+            Known::Instances | Known::SomeInstances => {
+                "runs go on; what is not known of them is what harms none"
+            }
+            Known::Descriptors => {
+                "runs go on by their descriptors, as ready, with the configuration of the file"
+            }
+        };
+        in_short(&former.remarks).map(|missing| Degradation {
+            name: CHECKPOINT.to_owned(),
+            missing,
+            instead: instead.to_owned(),
+        })
+    }
+
     pub(super) fn generation(&self) -> u32 {
-        self.former.as_ref().map_or(1, |former| former.state.generation.saturating_add(1))
+        self.former.as_ref().map_or(1, |former| former.generation.saturating_add(1))
     }
 
     pub(super) fn tell(&self, log_store: &LogStore) {
@@ -110,7 +157,7 @@ impl Adoption {
     pub(super) fn resume(&self, in_force: &InForce, now: Tick) -> Option<Resumed> {
         let former = self.former.as_ref()?;
         let adopted = self.inherited_fds.adoptable(former);
-        let (node, effects) = resume(former.state.node.clone(), &in_force.planned(), &adopted, now);
+        let (node, effects) = resume(former.node.clone(), &in_force.planned(), &adopted, now);
         let goes_on =
             |(id, adopted): &(InstanceId, AdoptedRun)| node.owner(adopted.run) == Some(id);
         let runs = adopted.into_iter().filter(goes_on).collect();
@@ -131,6 +178,8 @@ pub(super) struct Resumed {
 pub(super) struct AdoptedRuns {
     pub(super) started_runs: Vec<(InstanceId, RunId, StartedRun)>,
     pub(super) unread: Vec<Unread>,
+    /// What was recorded of the instances, oldest first.
+    pub(super) recorded: Vec<HistoryRecord>,
 }
 
 impl Resumed {
@@ -152,7 +201,16 @@ impl Adoption {
                 Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
             }
         }
+        let recorded = std::mem::take(&mut inherited_fds.recorded);
         let unread = act.settle_unadopted(inherited_fds);
-        AdoptedRuns { started_runs, unread }
+        AdoptedRuns { started_runs, unread, recorded }
     }
+}
+
+/// The first of them, and how many more there are; none: there are none.
+fn in_short(remarks: &[String]) -> Option<String> {
+    let (shown, more) = remarks.split_at(remarks.len().min(REMARKS_MOST));
+    let more = (!more.is_empty()).then(|| format!("{} more", more.len()));
+    let words: Vec<&str> = shown.iter().chain(&more).map(String::as_str).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }

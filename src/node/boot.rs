@@ -52,7 +52,7 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     let (config, plan) = (&in_force.config, &in_force.plan);
     let generation = adoption.generation();
     let clock = match &adoption.former {
-        Some(former) => Clock::begun_at(former.state.began_at),
+        Some(former) => former.began_at.map_or(clock, Clock::begun_at),
         None => clock,
     };
     let (runtime_dir, data_dir) = (&config.node.runtime_dir, &config.node.data_dir);
@@ -71,7 +71,8 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     // Where it cannot be taken off, our crash will be taken for a wanted stop.
     let _ends_services_then = RuntimeFlag::Stopping.clear(runtime_dir);
     process::become_subreaper()?;
-    let host = host::look(runtime_dir, plan, adoption.arrival, without_journal);
+    let mut host = host::look(runtime_dir, plan, adoption.arrival, without_journal);
+    host.degradations.extend(adoption.degradation());
     if config.node.resource_limits == ResourceLimits::Required
         && let Some(without) = host.without_limits()
     {

@@ -1,10 +1,11 @@
 //! What happened to each instance, for `why`: the newest remarks of the core, with their times.
+//! They are written down as they come, for the orchestrator that follows us.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::remarks;
 use crate::decide::Remark;
-use crate::rpc::pb::node::Happening;
+use crate::rpc::pb::node::{Happening, HistoryEvent, HistoryRecord};
 use crate::units::InstanceId;
 
 /// How much is kept of one instance: some ten restarts.
@@ -16,24 +17,57 @@ pub(super) struct History {
 }
 
 impl History {
-    /// `unix_us` is the wall clock now.
-    pub(super) fn keep(&mut self, remark: &Remark, unix_us: i64) {
-        let Some((level, what)) = remarks::words(&remark.kind) else { return };
-        let kept = self.kept.entry(remark.instance.clone()).or_default();
+    /// `unix_us` is the wall clock now. Gives what is to be written down of it, if anything is.
+    pub(super) fn keep(&mut self, remark: &Remark, unix_us: i64) -> Option<HistoryRecord> {
+        let (level, what) = remarks::words(&remark.kind)?;
+        let run = remark.run.map_or(0, |run| run.0);
+        let happening = Happening { unix_us, run, level: level.to_string(), what };
+        let record = record(&remark.instance, &happening);
+        self.push(remark.instance.clone(), happening);
+        Some(record)
+    }
+
+    fn push(&mut self, id: InstanceId, happening: Happening) {
+        let kept = self.kept.entry(id).or_default();
         if kept.len() == KEPT {
             kept.pop_front();
         }
-        let run = remark.run.map_or(0, |run| run.0);
-        kept.push_back(Happening { unix_us, run, level: level.to_string(), what });
+        kept.push_back(happening);
     }
 
-    /// Nobody can ask for it any more.
-    pub(super) fn drop_all_of(&mut self, id: &InstanceId) {
+    /// Nobody can ask for it any more. Gives what is to be written down of that.
+    pub(super) fn forget(&mut self, id: &InstanceId) -> HistoryRecord {
         self.kept.remove(id);
+        HistoryRecord { instance: id.to_string(), event: None }
+    }
+
+    /// What a former orchestrator wrote down, oldest first.
+    pub(super) fn restore(&mut self, recorded: Vec<HistoryRecord>) {
+        for HistoryRecord { instance, event } in recorded {
+            let Ok(id) = instance.parse::<InstanceId>() else { continue };
+            match event {
+                Some(HistoryEvent { unix_us, run, level, what }) => {
+                    self.push(id, Happening { unix_us, run, level, what });
+                }
+                None => drop(self.kept.remove(&id)),
+            }
+        }
     }
 
     /// Oldest first.
     pub(super) fn of(&self, id: &InstanceId) -> Vec<Happening> {
         self.kept.get(id).into_iter().flatten().cloned().collect()
     }
+
+    /// All of it, as it is written down.
+    pub(super) fn records(&self) -> Vec<HistoryRecord> {
+        let all = self.kept.iter();
+        all.flat_map(|(id, kept)| kept.iter().map(|happening| record(id, happening))).collect()
+    }
+}
+
+fn record(id: &InstanceId, happening: &Happening) -> HistoryRecord {
+    let Happening { unix_us, run, level, what } = happening.clone();
+    let event = HistoryEvent { unix_us, run, level, what };
+    HistoryRecord { instance: id.to_string(), event: Some(event) }
 }

@@ -4,8 +4,9 @@
 use super::adoption::AdoptedRuns;
 use super::reload_queue::ReloadRequest;
 use super::supervisor::Supervisor;
-use crate::act::{State, Unread};
+use crate::act::{HistoryRoom, State, Unread};
 use crate::decide::Effect;
+use crate::rpc::pb::node::HistoryRecord;
 use crate::units::{Level, Pid};
 
 impl Supervisor {
@@ -13,7 +14,8 @@ impl Supervisor {
     /// nobody read is read, and what was still to be done is done. Then the configuration is read:
     /// it may have changed meanwhile.
     pub(super) fn go_on(&mut self, adopted_runs: AdoptedRuns, effects: Vec<Effect>) {
-        let AdoptedRuns { started_runs, unread } = adopted_runs;
+        let AdoptedRuns { started_runs, unread, recorded } = adopted_runs;
+        self.facts.history.restore(recorded);
         let count = started_runs.len();
         self.say(Level::Info, &format!("goes on where the former one stopped, with {count} runs"));
         for (id, run, started_run) in started_runs {
@@ -34,7 +36,22 @@ impl Supervisor {
         self.timers.unsaved = 0;
         let state = self.state();
         if let Err(error) = self.act.save(state) {
-            self.say(Level::Error, &format!("a crash would end all services: {error}"));
+            self.say(
+                Level::Error,
+                &format!("the state is not saved; a crash loses what it is: {error}"),
+            );
+        }
+    }
+
+    /// One more thing that happened, for `why`.
+    pub(super) fn write_down(&mut self, record: &HistoryRecord) {
+        let written = match self.act.record(record) {
+            Ok(HistoryRoom::Full) => self.act.record_anew(&self.facts.history.records()),
+            Ok(HistoryRoom::Enough) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            self.say(Level::Warn, &error.to_string());
         }
     }
 

@@ -217,7 +217,8 @@ impl Supervisor {
 
     fn retire(&mut self, id: &InstanceId) {
         self.act.retire(id);
-        self.facts.history.drop_all_of(id);
+        let forgotten = self.facts.history.forget(id);
+        self.write_down(&forgotten);
         if self.in_force.config.services.contains_key(&id.service) {
             return;
         }
@@ -228,7 +229,9 @@ impl Supervisor {
 
     fn note(&mut self, remark: &Remark) {
         remarks::log(&self.observers.context.log_store, remark);
-        self.facts.history.keep(remark, clock::unix_us());
+        if let Some(record) = self.facts.history.keep(remark, clock::unix_us()) {
+            self.write_down(&record);
+        }
     }
 
     fn announce(&mut self, announcement: Announcement) {

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::units::ServiceName;
 
 pub use crate::config::{HealthChecks, NotifyAccess, Readiness, RestartPolicy};
 
 /// The rules one instance lives by.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     /// Services that must be ready before this one starts, and rest after it.
     pub needs: Vec<ServiceName>,
@@ -28,7 +26,7 @@ pub struct Rules {
 }
 
 /// When, how soon and how often a service is started again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RestartRules {
     pub policy: RestartPolicy,
     pub max_restarts: u32,

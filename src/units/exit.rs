@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 /// The two ways to end. They are kept apart: 137 is an exit code, SIGKILL is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExitStatus {
     Code(i32),
     Signal {
@@ -17,7 +15,7 @@ pub enum ExitStatus {
 }
 
 /// Whether the kernel wrote a core file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Core {
     Dumped,
     None,
@@ -35,7 +33,7 @@ impl fmt::Display for ExitStatus {
 }
 
 /// A signal number of this machine, 1..=64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Signal(pub i32);
 
 impl Signal {

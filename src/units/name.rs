@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 /// The longest service name, in bytes. With `-255` behind it an instance's socket name stays far
 /// below the 107 bytes that `sockaddr_un` holds.
 pub const NAME_MAX: usize = 48;
@@ -35,8 +33,7 @@ pub enum NameError {
 /// The name of a service: `[a-z][a-z0-9]*(-[a-z0-9]+)*`, at most 48 bytes, not reserved.
 ///
 /// It is used as a file name, as a cgroup name and in log fields; nothing in it needs escaping.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Box<str>);
 
 impl ServiceName {
@@ -101,8 +98,7 @@ impl fmt::Debug for ServiceName {
 }
 
 /// One of the equal processes of a service: `storage-0`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
     pub service: ServiceName,
     pub index: u16,

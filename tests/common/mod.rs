@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs and bound their waits")]
 
 pub mod http;
+pub mod managed;
 pub mod output;
 pub mod processes;
 

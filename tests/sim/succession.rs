@@ -1,7 +1,10 @@
 //! The orchestrator's death in the simulated world, and the one that goes on from what was saved.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use blackhole_node::act::{Checkpoint, CheckpointForm, State};
+use blackhole_node::config::RuntimeOverrides;
 use blackhole_node::decide::{
     AdoptedRun, Check, Event, ExitFacts, GroupState, Membership, News, Planned, SavedNode,
     broken_invariant, resume,
@@ -19,8 +22,7 @@ impl World {
         self.seen.insert("Succeeded");
         self.now = self.now + ms(self.rng.below(5_000));
         self.say(format!("{:>9}ms the orchestrator is succeeded", self.now.0.as_millis()));
-        let text = serde_json::to_string(&self.saved).unwrap();
-        let saved: SavedNode = serde_json::from_str(&text).unwrap();
+        let saved = as_read(&self.saved);
         let unseen = self.one_in(2);
         self.queue.retain(|_, event| keeps(event));
         if unseen {
@@ -70,6 +72,25 @@ impl World {
             Readiness::Port(_) => self.tell(run, 20, News::PortOpen),
         }
     }
+}
+
+/// What the next orchestrator reads, in whatever form it is written.
+fn as_read(node: &SavedNode) -> SavedNode {
+    let (boot, began_at) = ("boot".to_owned(), Duration::ZERO);
+    let state = State {
+        generation: 1,
+        began_at,
+        config: String::new(),
+        overrides: RuntimeOverrides::default(),
+        node: node.clone(),
+    };
+    let written = Checkpoint { sequence: 0, boot, state, runs: BTreeMap::new() };
+    for form in CheckpointForm::ALL {
+        let bytes = form.write(&written).unwrap();
+        let read = form.read(&bytes, (&written.boot, began_at)).unwrap();
+        assert_eq!((&read.node, read.remarks.as_slice()), (node, [].as_slice()), "{form:?}");
+    }
+    written.state.node
 }
 
 /// Whether the news is still to be had when the orchestrator that would have heard it is gone.

@@ -1,0 +1,114 @@
+//! What is saved, what is known when it was read, and why it may be of no use.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::frame::FrameError;
+use crate::act::fd_names::CheckpointSlot;
+use crate::config::RuntimeOverrides;
+use crate::decide::SavedNode;
+use crate::plan::{Readiness, RestartPolicy, RestartRules, Rules};
+use crate::units::{Pid, RunId};
+
+/// What the next orchestrator has to know and cannot find out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Of two of the same node, the one with the higher number is newer.
+    pub sequence: u64,
+    pub boot: String,
+    pub state: State,
+    pub runs: BTreeMap<RunId, SavedRun>,
+}
+
+/// What the loop knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// How many orchestrators there were, with the one that wrote it.
+    pub generation: u32,
+    /// The reading of the monotonic clock at `Tick::ZERO`.
+    pub began_at: Duration,
+    /// The configuration in force, as text that gives it again.
+    pub config: String,
+    /// What an operator asked for, and the configuration does not have.
+    pub overrides: RuntimeOverrides,
+    pub node: SavedNode,
+}
+
+/// What is known of a run beside its descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SavedRun {
+    pub pid: Pid,
+    pub cpu_before: Duration,
+    pub oom_kills_before: u64,
+}
+
+/// What is known of a former orchestrator, as far as it could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Former {
+    pub(in crate::act) sequence: u64,
+    /// Where it was.
+    pub(in crate::act) slot: Option<CheckpointSlot>,
+    pub generation: u32,
+    /// None: it is not known, and the ticks of `node` are all but zero: its clock begins now.
+    pub began_at: Option<Duration>,
+    /// None: it is not known; the file tells.
+    pub config: Option<String>,
+    pub overrides: RuntimeOverrides,
+    pub node: SavedNode,
+    pub runs: BTreeMap<RunId, SavedRun>,
+    pub known: Known,
+    /// What was not as it should be, in words; empty: all is known.
+    pub remarks: Vec<String>,
+}
+
+/// How much a former orchestrator says of its instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    Instances,
+    /// There may be runs of others.
+    SomeInstances,
+    /// Its descriptors are all that there is.
+    Descriptors,
+}
+
+/// Why a checkpoint is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("it cannot be read: {0}")]
+    Read(#[from] crate::linux::Error),
+    #[error("it is damaged: {0}")]
+    Frame(#[from] FrameError),
+    #[error("it is not understood: {0}")]
+    Content(#[from] prost::DecodeError),
+    #[error("it is not understood: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("it is not understood: {0}")]
+    Name(#[from] crate::units::NameError),
+    #[error("it is in form {found}, which this version does not read")]
+    Form { found: u32 },
+    #[error("it is of another boot")]
+    Boot,
+}
+
+/// Those of a configuration that says nothing of them. They are for what is on its way out: what
+/// stays has its rules from the configuration.
+pub fn default_rules() -> Rules {
+    Rules {
+        needs: Vec::new(),
+        restart_with: Vec::new(),
+        readiness: Readiness::Started,
+        restart: RestartRules {
+            policy: RestartPolicy::Always,
+            max_restarts: 5,
+            window: Duration::from_secs(300),
+            backoff_initial: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            stable_after: Duration::from_secs(30),
+        },
+        start_timeout: Duration::from_secs(30),
+        stop_timeout: Duration::from_secs(10),
+        drain: Duration::ZERO,
+        watchdog: None,
+        unhealthy_threshold: 3,
+    }
+}
