@@ -4,21 +4,15 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use common::managed::{managed, pids, succeed};
+use common::previous::PREVIOUS;
 use common::processes::{descriptors, eventually};
-use common::{BINARY, Lab, idle, service, sh};
+use common::{BINARY, Lab, Node, Output, idle, service, sh};
 use serde_json::Value;
-
-fn pids(lab: &Lab) -> BTreeMap<String, i64> {
-    let status = lab.status();
-    let all = status["instances"].as_array().unwrap().iter();
-    all.filter_map(|one| Some((one["instance"].as_str()?.to_owned(), one["pid"].as_i64()?)))
-        .collect()
-}
 
 fn generation(lab: &Lab) -> Value {
     lab.status()["node"]["generation"].clone()
@@ -27,13 +21,13 @@ fn generation(lab: &Lab) -> Value {
 /// A file of the binary that can be replaced, as a package does it.
 fn copy(lab: &Lab) -> PathBuf {
     let path = lab.path("blackhole-node");
-    replace(&path);
+    replace(&path, Path::new(BINARY));
     path
 }
 
-fn replace(path: &Path) {
+fn replace(path: &Path, by: &Path) {
     let fresh = path.with_extension("new");
-    fs::copy(BINARY, &fresh).unwrap();
+    fs::copy(by, &fresh).unwrap();
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(fresh, path).unwrap();
 }
@@ -41,10 +35,7 @@ fn replace(path: &Path) {
 #[test]
 fn services_sockets_and_logs_do_not_notice_an_upgrade() {
     let lab = Lab::new();
-    // Half of each line is written before an upgrade may come, half after.
-    let counts = sh("i=0; while :; do i=$((i+1)); printf 'count '; sleep 0.001; echo $i; done");
-    let services = service("puppet", &lab.ready_puppet(), "readiness = \"notify\"")
-        + &service("counts", &counts, "logs = { rate = 0 }");
+    let services = service("puppet", &lab.ready_puppet(), "readiness = \"notify\"") + &counts();
     let node = lab.node(&services).up();
     let before = pids(&lab);
     for upgrade in 2..=11 {
@@ -57,12 +48,22 @@ fn services_sockets_and_logs_do_not_notice_an_upgrade() {
     lab.done(&["upgrade"]);
     eventually("no descriptor is left over", || descriptors(node.pid()).len() <= open);
     lab.done(&["stop", "counts"]);
-    let numbers: Vec<u64> = node
-        .console
-        .lines()
-        .iter()
-        .filter_map(|line| line.rsplit_once("count ")?.1.split_whitespace().next()?.parse().ok())
-        .collect();
+    assert_counted(&node.console);
+}
+
+/// Counts to itself on its standard output; half of each line is written before something may
+/// happen, half after.
+fn counts() -> String {
+    let script = "i=0; while :; do i=$((i+1)); printf 'count '; sleep 0.001; echo $i; done";
+    service("counts", &sh(script), "logs = { rate = 0 }")
+}
+
+/// Every line of `counts` came, once and in order.
+fn assert_counted(console: &Output) {
+    let lines = console.lines();
+    let number =
+        |line: &String| line.rsplit_once("count ")?.1.split_whitespace().next()?.parse().ok();
+    let numbers: Vec<u64> = lines.iter().filter_map(number).collect();
     let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
     assert!(numbers.len() > 10);
     assert_eq!(numbers, expected);
@@ -110,7 +111,7 @@ fn a_reload_after_the_binary_was_replaced_upgrades_and_reads_the_configuration()
     let before = pids(&lab);
     lab.done(&["reload"]);
     assert_eq!(generation(&lab), 1);
-    replace(&binary);
+    replace(&binary, Path::new(BINARY));
     let file = fs::read_to_string(lab.path("node.toml")).unwrap();
     fs::write(lab.path("node.toml"), "[node\n").unwrap();
     let refused = lab.verb(&["reload"]);
@@ -132,4 +133,93 @@ fn a_reload_after_the_binary_was_replaced_upgrades_and_reads_the_configuration()
     // Nothing was replaced since: a reload is a reload.
     lab.done(&["reload"]);
     assert_eq!(generation(&lab), 2);
+}
+
+/// What of an instance two versions have to agree about.
+fn standing(lab: &Lab) -> Vec<Value> {
+    let mut status = lab.status();
+    let all = status["instances"].as_array_mut().unwrap();
+    let told = ["instance", "phase", "pid", "run", "restarts", "limits", "socket"];
+    all.iter_mut().map(|one| told.iter().map(|key| one[*key].take()).collect()).collect()
+}
+
+fn services_of_all_kinds(lab: &Lab) -> String {
+    let more = "readiness = \"notify\"\nfd_store_max = 4";
+    service("puppet", &lab.ready_puppet(), more)
+        + &service("plain", &idle(), "depends_on = [\"puppet\"]")
+        + &service("many", &idle(), "instances = 3")
+        + &service("rests", &sh("exit 0"), "restart_policy = \"on_failure\"")
+        + &service("fails", &sh("exit 3"), "restart_policy = \"never\"")
+}
+
+/// What an operator and a service did before.
+fn furnish(lab: &Lab) {
+    lab.done(&["set-limits", "plain", "memory=64MiB", "tasks=70"]);
+    lab.done(&["scale", "many", "4"]);
+    lab.done(&["stop", "many-1"]);
+    let store = "(ours := os.pipe(), os.write(ours[1], b'kept'), \
+                 notify('FDSTORE=1', 'FDNAME=state', fds=[ours[0]]), sync())[1]";
+    assert_eq!(lab.tell("puppet-0", store), 4);
+    eventually("what ends has ended", || {
+        lab.phase("rests-0") == "stopped" && lab.phase("fails-0") == "failed"
+    });
+}
+
+fn assert_nothing_was_lost(lab: &Lab, node: &Node<'_>, before: &[Value]) {
+    let now = standing(lab);
+    assert_eq!(now, before, "{}", node.console.text());
+    assert_eq!(lab.tell("puppet-0", "os.getpid()"), lab.pid("puppet-0"));
+    assert_eq!(node.console.count("not understood"), 0);
+    let degradations = lab.status()["node"]["degradations"].to_string();
+    assert!(!degradations.contains("\"checkpoint\""), "{degradations}");
+}
+
+/// It has what it stored, in another process.
+fn assert_stored(lab: &Lab) {
+    lab.done(&["restart", "puppet"]);
+    assert_eq!(lab.tell("puppet-0", "os.environ['LISTEN_FDNAMES']"), "socket:state");
+    assert_eq!(lab.tell("puppet-0", "os.read(4, 9).decode()"), "kept");
+}
+
+#[test]
+fn this_version_and_the_one_before_become_each_other_in_place() {
+    let lab = Lab::new();
+    let services = services_of_all_kinds(&lab) + &counts();
+    let node = lab.node(&services).from(&PREVIOUS).up();
+    furnish(&lab);
+    let mut before = standing(&lab);
+    for (number, next) in [Path::new(BINARY), &PREVIOUS].iter().cycle().take(5).enumerate() {
+        lab.done(&["upgrade", "--binary", next.to_str().unwrap()]);
+        assert_eq!(generation(&lab), number + 2);
+        assert_nothing_was_lost(&lab, &node, &before);
+        // What the next one is told is not what was told before.
+        lab.done(&["restart", "plain"]);
+        before = standing(&lab);
+    }
+    assert_stored(&lab);
+    lab.done(&["stop", "counts"]);
+    assert_counted(&node.console);
+}
+
+/// What the service manager keeps of the one, the other goes on from.
+#[test]
+fn this_version_and_the_one_before_follow_each_other_after_a_crash() {
+    let lab = Lab::new();
+    let binary = lab.path("blackhole-node");
+    replace(&binary, &PREVIOUS);
+    let services = services_of_all_kinds(&lab);
+    let mut node = managed(&lab, lab.node(&services).from(&binary)).up();
+    furnish(&lab);
+    let mut before = standing(&lab);
+    for next in [Path::new(BINARY), Path::new(BINARY), &PREVIOUS, &PREVIOUS, Path::new(BINARY)] {
+        replace(&binary, next);
+        succeed(&lab, &node);
+        assert_nothing_was_lost(&lab, &node, &before);
+        lab.done(&["restart", "plain"]);
+        before = standing(&lab);
+    }
+    assert_stored(&lab);
+    node.stop();
+    let left = node.console.line("kept at the end");
+    assert!(left.ends_with("[]"), "{left}");
 }

@@ -7,6 +7,7 @@
 pub mod http;
 pub mod managed;
 pub mod output;
+pub mod previous;
 pub mod processes;
 
 use std::fs;

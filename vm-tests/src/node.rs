@@ -214,29 +214,51 @@ pub fn json(text: &str) -> Value {
 }
 
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
+static PREVIOUS: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 
 /// What cargo builds of the sources as they are.
 pub fn built() -> Result<&'static [u8], Error> {
-    match BINARY.get_or_init(build) {
+    made(&BINARY, build)
+}
+
+/// The version before that one, of the same profile, for machines in which one takes over from the
+/// other: `machine.put` it beside the installed one.
+pub fn previous() -> Result<&'static [u8], Error> {
+    made(&PREVIOUS, find_previous)
+}
+
+fn made(
+    binary: &'static OnceLock<Result<Vec<u8>, Error>>,
+    make: fn() -> Result<Vec<u8>, Error>,
+) -> Result<&'static [u8], Error> {
+    match binary.get_or_init(make) {
         Ok(binary) => Ok(binary),
         Err(error) => Err(Error::Boot(format!("no binary: {error}"))),
     }
 }
 
 fn build() -> Result<Vec<u8>, Error> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let build = ["build", "--quiet", "--profile", "machine", "--package", "blackhole-node"];
-    run(Command::new(cargo).args(build).current_dir(root))?;
+    cargo(&["build", "--quiet", "--profile", "machine", "--package", "blackhole-node"])?;
     let built = target().join("machine/blackhole-node");
     fs::read(&built).map_err(Error::io("read", &built))
 }
 
-fn run(command: &mut Command) -> Result<(), Error> {
+fn find_previous() -> Result<Vec<u8>, Error> {
+    let told = cargo(&["xtask", "previous"])?;
+    let built = Path::new(told.lines().last().unwrap_or_default());
+    fs::read(built).map_err(Error::io("read", built))
+}
+
+/// Runs it at the root of the workspace; gives what it writes on stdout.
+fn cargo(arguments: &[&str]) -> Result<String, Error> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root);
     let program = command.get_program().display().to_string();
     let output = command.output().map_err(Error::io("run", Path::new(&program)))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(Error::Program { program, said })

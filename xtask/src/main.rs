@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tools")]
 
 mod bench;
+mod previous;
 mod setup;
 mod supervise;
 mod test;
@@ -21,7 +22,8 @@ usage: cargo xtask VERB
                   race the release build against runit and s6; --help tells the options
   vm build        make the machines that tests boot, and the node that they put on them
   vm shell [MACHINE]
-                  a root shell in one of them: bookworm or trixie";
+                  a root shell in one of them: bookworm or trixie
+  previous        build the version before this one, once, and print the path of its binary";
 
 /// The exit code of a command line that makes no sense, as in clap and the shells.
 const USAGE: u8 = 2;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::run_all(),
         ["bench", "supervise", options @ ..] => supervise::run(options),
         ["vm", rest @ ..] => vm::run(rest),
+        ["previous"] => previous::run(),
         ["race-floor", rest @ ..] => supervise::floor(rest),
         ["bench", name] => bench::run_one(name),
         other => {
@@ -51,11 +54,14 @@ fn main() -> ExitCode {
 /// The cargo that runs this, at the root of the workspace.
 fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(arguments);
-    if let Some(xtask) = std::env::var_os("CARGO_MANIFEST_DIR") {
-        cargo.current_dir(PathBuf::from(xtask).join(".."));
-    }
+    cargo.args(arguments).current_dir(root());
     cargo
+}
+
+/// That of the workspace, where cargo tells it; else where we are.
+fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    xtask.map_or_else(|| ".".into(), |xtask| xtask.join(".."))
 }
 
 /// Whether the command ran and succeeded; why it did not run is told.

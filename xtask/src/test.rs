@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ExitCode, Stdio};
 
-use crate::{cargo, setup, succeeds, vm};
+use crate::{cargo, previous, setup, succeeds, vm};
 
 const HERE: [&str; 5] = ["test", "--workspace", "--exclude", "vm-tests", "--no-fail-fast"];
 const IN_MACHINES: [&str; 4] = ["test", "--package", "vm-tests", "--no-fail-fast"];
@@ -53,6 +53,8 @@ fn checks(filter: Option<&str>) -> Tally {
             Tally::of(false)
         })
     };
+    // Built before the tests, for it takes longer than a test waits.
+    tally.add(Tally::of(previous::binary().inspect_err(|why| eprintln!("xtask: {why}")).is_ok()));
     tally.add(test(&HERE, &[]));
     // One that is filtered may need none: then those that it needs are made by the tests.
     if filter.is_none() {
