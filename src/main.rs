@@ -10,6 +10,7 @@ use blackhole_node::observe::clock::Clock;
 use blackhole_node::service;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let clock = Clock::start();
     match cli::parse() {
         Life::Run(options) => run(&options, clock),
@@ -17,6 +18,16 @@ fn main() -> ExitCode {
         Life::AfterStop(options) => after_stop(&options),
         Life::Verb(verb, options) => cli::execute(&verb, &options, load::ask).into(),
     }
+}
+
+/// A panic in any thread ends the process, in every profile (`panic = "abort"` in one would have
+/// every crate built twice): nobody goes on with half a state, and whoever supervises is told.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn run(options: &Options, clock: Clock) -> ExitCode {
