@@ -221,7 +221,7 @@ pub fn built() -> Result<&'static [u8], Error> {
     made(&BINARY, build)
 }
 
-/// The version before that one, of the same profile, for machines in which one takes over from the
+/// The version before that one, for machines in which one takes over from the
 /// other: `machine.put` it beside the installed one.
 pub fn previous() -> Result<&'static [u8], Error> {
     made(&PREVIOUS, find_previous)
@@ -238,15 +238,27 @@ fn made(
 }
 
 fn build() -> Result<Vec<u8>, Error> {
-    cargo(&["build", "--quiet", "--profile", "machine", "--package", "blackhole-node"])?;
-    let built = target().join("machine/blackhole-node");
-    fs::read(&built).map_err(Error::io("read", &built))
+    // The packages of the plain tests, and an example for the features that tests give to crates:
+    // so it is the binary that those tests have, and no crate is built again for it.
+    let packages = ["build", "--quiet", "--package", "blackhole-node", "--package", "xtask"];
+    cargo(&[&packages[..], &["--bin", "blackhole-node", "--example", "race"]].concat())?;
+    stripped(&target().join("debug/blackhole-node"))
 }
 
 fn find_previous() -> Result<Vec<u8>, Error> {
     let told = cargo(&["xtask", "previous"])?;
     let built = Path::new(told.lines().last().unwrap_or_default());
-    fs::read(built).map_err(Error::io("read", built))
+    stripped(built)
+}
+
+/// Without what only a debugger reads, which is most of it and would be sent into every machine.
+fn stripped(binary: &Path) -> Result<Vec<u8>, Error> {
+    let folder = tempfile::tempdir().map_err(Error::io("make", &std::env::temp_dir()))?;
+    let small = folder.path().join("blackhole-node");
+    let mut strip = Command::new("strip");
+    strip.arg("-o").arg(&small).arg(binary);
+    output(strip)?;
+    fs::read(&small).map_err(Error::io("read", &small))
 }
 
 /// Runs it at the root of the workspace; gives what it writes on stdout.
@@ -255,6 +267,11 @@ fn cargo(arguments: &[&str]) -> Result<String, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root);
+    output(command)
+}
+
+/// What it writes on stdout.
+fn output(mut command: Command) -> Result<String, Error> {
     let program = command.get_program().display().to_string();
     let output = command.output().map_err(Error::io("run", Path::new(&program)))?;
     if output.status.success() {

@@ -19,7 +19,7 @@ usage: cargo xtask VERB
                   those whose name contains FILTER; the last line is `N passed, N failed`
   bench [NAME]    run one benchmark, or all of them but this:
   bench supervise [OPTION...]
-                  race the release build against runit and s6; --help tells the options
+                  race what is shipped against runit and s6; --help tells the options
   vm build        make the machines that tests boot, and the node that they put on them
   vm shell [MACHINE]
                   a root shell in one of them: bookworm or trixie

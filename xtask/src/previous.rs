@@ -10,8 +10,18 @@ use crate::root;
 
 /// The commit of that version. With a release it becomes the released one.
 const PREVIOUS: &str = "5286a20489486d822bf86aee767233ec488d83a0";
-/// That of the binaries that tests put into machines: they are this one's counterpart.
-const PROFILE: &str = "machine";
+/// Its profile is made that of this version, so that the crates that both need are built once.
+const PROFILE: [&str; 9] = [
+    "profile.dev.opt-level=1",
+    "profile.dev.panic='unwind'",
+    "profile.dev.package.'*'.debug=false",
+    "profile.dev.package.curve25519-dalek.opt-level=1",
+    "profile.dev.package.sha2.opt-level=1",
+    "profile.dev.package.toml.opt-level=1",
+    "profile.dev.package.toml_parser.opt-level=1",
+    "profile.dev.package.saphyr-parser.opt-level=1",
+    "profile.dev.package.strsim.opt-level=1",
+];
 
 pub fn run() -> ExitCode {
     match binary() {
@@ -28,9 +38,7 @@ pub fn run() -> ExitCode {
 
 /// Takes it from where it was built, or builds it, which takes minutes. Others who want it wait.
 pub fn binary() -> Result<PathBuf, String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| root().join("target"));
-    let folder = target.join("previous").join(PREVIOUS);
+    let folder = target().join("previous").join(PREVIOUS);
     let failed = |error| format!("{}: {error}", folder.display());
     fs::create_dir_all(&folder).map_err(failed)?;
     let folder = folder.canonicalize().map_err(failed)?;
@@ -42,6 +50,11 @@ pub fn binary() -> Result<PathBuf, String> {
     Ok(binary)
 }
 
+fn target() -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    named.unwrap_or_else(|| root().join("target"))
+}
+
 /// Held until it is dropped.
 fn lock(path: &Path) -> Result<File, String> {
     let lock = File::create(path).and_then(|file| file.lock().map(|()| file));
@@ -49,22 +62,27 @@ fn lock(path: &Path) -> Result<File, String> {
 }
 
 fn build(folder: &Path, binary: &Path) -> Result<(), String> {
-    let (sources, target) = (folder.join("source"), folder.join("build"));
+    let (sources, binaries) = (folder.join("source"), folder.join("build"));
     check_out(&sources)?;
+    let crates = target();
+    let crates = crates.canonicalize().map_err(|why| format!("{}: {why}", crates.display()))?;
     eprintln!("building the version before this one, {PREVIOUS}");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(&sources).env("CARGO_TARGET_DIR", &target);
-    command.args(["build", "--quiet", "--locked", "--profile", PROFILE]);
-    command.args(["--package", "blackhole-node", "--bin", "blackhole-node"]);
+    command.current_dir(&sources);
+    command.env("CARGO_TARGET_DIR", &binaries).env("CARGO_BUILD_BUILD_DIR", crates);
+    // What is selected decides the features of crates: these are those of the tests.
+    command.args(["build", "--quiet", "--locked", "--workspace"]);
+    command.args(["--bin", "blackhole-node", "--example", "race"]);
+    command.args(PROFILE.iter().flat_map(|setting| ["--config", *setting]));
     done(command)?;
-    let built = target.join(PROFILE).join("blackhole-node");
+    let built = binaries.join("debug/blackhole-node");
     let failed = |error: std::io::Error| format!("{}: {error}", built.display());
     // What is at the last name is whole, and what it was built of is not needed any more.
     let fresh = folder.join("new");
     fs::copy(&built, &fresh).map_err(failed)?;
     fs::rename(&fresh, binary).map_err(failed)?;
-    fs::remove_dir_all(&target).and_then(|()| fs::remove_dir_all(&sources)).map_err(failed)
+    fs::remove_dir_all(&binaries).and_then(|()| fs::remove_dir_all(&sources)).map_err(failed)
 }
 
 fn check_out(sources: &Path) -> Result<(), String> {

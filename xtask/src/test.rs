@@ -5,8 +5,10 @@ use std::process::{ExitCode, Stdio};
 
 use crate::{cargo, previous, setup, succeeds, vm};
 
-const HERE: [&str; 5] = ["test", "--workspace", "--exclude", "vm-tests", "--no-fail-fast"];
-const IN_MACHINES: [&str; 4] = ["test", "--package", "vm-tests", "--no-fail-fast"];
+/// What is built as one decides the features of crates, so the lints, the tests and the version
+/// before are built of the same selections: no crate is compiled twice.
+const PLAIN: [&str; 3] = ["--workspace", "--exclude", "vm-tests"];
+const MACHINES: [&str; 2] = ["--package", "vm-tests"];
 
 /// More than machines run at a time: while one is held or idle, another test's runs.
 const THREADS: [&str; 2] = ["--", "--test-threads=8"];
@@ -45,22 +47,25 @@ pub fn run(filter: Option<&str>) -> ExitCode {
 
 fn checks(filter: Option<&str>) -> Tally {
     let mut tally = Tally::of(succeeds(cargo(&["fmt", "--all", "--check"])));
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    tally.add(Tally::of(succeeds(cargo(&clippy))));
-    let test = |tests: &[&str], options: &[&str]| {
-        counted(&[tests, filter.as_slice(), options].concat()).unwrap_or_else(|error| {
+    for packages in [&PLAIN[..], &MACHINES] {
+        let clippy = [&["clippy"], packages, &["--all-targets", "--", "-D", "warnings"]].concat();
+        tally.add(Tally::of(succeeds(cargo(&clippy))));
+    }
+    let test = |packages: &[&str], options: &[&str]| {
+        let test = [&["test", "--no-fail-fast"], packages, filter.as_slice(), options].concat();
+        counted(&test).unwrap_or_else(|error| {
             eprintln!("xtask: cargo test: {error}");
             Tally::of(false)
         })
     };
     // Built before the tests, for it takes longer than a test waits.
     tally.add(Tally::of(previous::binary().inspect_err(|why| eprintln!("xtask: {why}")).is_ok()));
-    tally.add(test(&HERE, &[]));
+    tally.add(test(&PLAIN, &[]));
     // One that is filtered may need none: then those that it needs are made by the tests.
     if filter.is_none() {
         tally.add(Tally::of(vm::build()));
     }
-    tally.add(test(&IN_MACHINES, &THREADS));
+    tally.add(test(&MACHINES, &THREADS));
     tally
 }
 

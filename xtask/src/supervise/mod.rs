@@ -1,4 +1,4 @@
-//! `cargo xtask bench supervise`: the race of our release build against runit, s6 and the least
+//! `cargo xtask bench supervise`: the race of what we ship against runit, s6 and the least
 //! that a supervisor can do. `docs/benchmarks.md` says how to read it.
 //!
 //! `contenders` sets up who races, `ears` hears the raced services, `arena` starts and ends all of
@@ -103,9 +103,9 @@ pub fn run(words: &[&str]) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    // The floor is part of this program, so this program has to be a release build too.
+    // The floor is part of this program, so this program has to be optimized as well.
     if cfg!(debug_assertions) {
-        let again = ["run", "--quiet", "--release", "--package", "xtask", "--", "bench"];
+        let again = ["run", "--quiet", "--profile", "dist", "--package", "xtask", "--", "bench"];
         let again: Vec<&str> = [&again, ["supervise"].as_slice(), words].concat();
         eprintln!("xtask: cannot run cargo: {}", cargo(&again).exec());
         return ExitCode::FAILURE;
@@ -211,14 +211,15 @@ fn target() -> PathBuf {
 
 fn build() -> Result<Programs, String> {
     for what in [["--bin", "blackhole-node"], ["--example", "race"]] {
-        if !succeeds(cargo(&[&["build", "--quiet", "--release"], what.as_slice()].concat())) {
-            return Err("the release build failed".to_owned());
+        if !succeeds(cargo(&[&["build", "--quiet", "--profile", "dist"], what.as_slice()].concat()))
+        {
+            return Err("the build failed".to_owned());
         }
     }
-    let release = target().join("release");
+    let dist = target().join("dist");
     Ok(Programs {
-        node: release.join("blackhole-node"),
-        race: release.join("examples/race"),
+        node: dist.join("blackhole-node"),
+        race: dist.join("examples/race"),
         own: std::env::current_exe().map_err(|error| error.to_string())?,
         service: PathBuf::new(),
     })

@@ -39,7 +39,7 @@ are summed over all processes of supervision with their loggers, and without the
 - runit: `runsvdir -P DIR` (the folder aged, or it would wait 1 s), `svlogd -ttt` for each service
 - s6: `s6-svscan -t0 -c2000 DIR`, `s6-log n1 s268435455 T DIR` for each service; it waits 1 s after
   each death
-- ours: the release build, `log_format = \"json\"` into a file, `log_rate = 0`, all else at its
+- ours: the profile `dist`, `log_format = \"json\"` into a file, `log_rate = 0`, all else at its
   default
 - floor: posix_spawn, epoll over pidfds, respawn; no logs
 - systemd: quoted, not of this run (252.38, 2 cores, `chrt -r 5`, no log pipes; the log rows with
