@@ -7,9 +7,10 @@ mod common;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use common::processes::{self, environment, kill};
-use common::{Lab, Node, PATIENCE, idle, service};
+use common::{Lab, Node, PATIENCE, eventually, idle, service};
 use rustix::process::Signal;
 
 const NOTIFY: &str = "readiness = \"notify\"";
@@ -149,6 +150,23 @@ fn a_stopped_service_misses_its_watchdog_and_is_killed() {
     processes::signal(lab.pid("web-0"), Signal::STOP);
     node.console.line("web-0 did not end within its stop timeout and is killed");
     node.console.line("web-0 ended: SIGKILL (its watchdog message did not come)");
+}
+
+/// The node is given no processor while the deadline passes.
+#[test]
+fn a_message_that_came_before_a_deadline_counts_although_both_are_heard_late() {
+    let lab = Lab::new();
+    let node = ready(&lab, "watchdog = \"1h\"");
+    let pid = lab.pid("web-0");
+    lab.tell("web-0", "notify('WATCHDOG_USEC=3000000') or sync()");
+    let begun = Instant::now();
+    node.signal(Signal::STOP);
+    lab.tell("web-0", "notify('WATCHDOG=1', 'WATCHDOG_USEC=3600000000')");
+    eventually("the deadline is over", || begun.elapsed() > Duration::from_secs(4));
+    node.signal(Signal::CONT);
+    lab.tell("web-0", "sync()");
+    assert_eq!((lab.phase("web-0").as_str(), lab.pid("web-0")), ("ready", pid));
+    assert_eq!(node.console.count("watchdog"), 0, "{}", node.console.text());
 }
 
 #[test]

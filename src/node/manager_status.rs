@@ -39,7 +39,9 @@ impl Supervisor {
         }
         let summary = self.summary();
         self.act.service_manager.status(summary);
-        if self.timers.extend_at.is_none() {
+        if !self.is_waited_for() {
+            self.timers.extend_at = None;
+        } else if self.timers.extend_at.is_none() {
             self.extend_timeout();
         }
     }
@@ -70,16 +72,21 @@ impl Supervisor {
         format!("{phase}: {ready} of {total} instances ready{}", refused.collect::<String>())
     }
 
-    /// While something goes on that the service manager waits for. In small portions: that we hang
-    /// is noticed when they stop.
-    pub(super) fn extend_timeout(&mut self) {
-        let is_waited_for = match self.node.phase() {
+    /// Whether something goes on that the service manager waits for.
+    fn is_waited_for(&self) -> bool {
+        let is_expected = match self.node.phase() {
             NodePhase::Starting | NodePhase::Stopping => true,
             NodePhase::Ready | NodePhase::Degraded => {
                 self.pending.waiters.iter().any(|waiter| waiter.wait_for == WaitFor::Replanned)
             }
         };
-        self.timers.extend_at = (is_waited_for && self.node.is_moving()).then(|| {
+        is_expected && self.node.is_moving()
+    }
+
+    /// In small portions, from the moment at which it begins: that we hang is noticed when they
+    /// stop.
+    pub(super) fn extend_timeout(&mut self) {
+        self.timers.extend_at = self.is_waited_for().then(|| {
             self.act.service_manager.extend_timeout(3 * EXTEND_EVERY);
             Instant::now() + EXTEND_EVERY
         });

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::observers::PumpEnded;
@@ -33,6 +33,8 @@ const REAP_DELAY: Duration = Duration::from_millis(50);
 const UNSAVED_MOST: u32 = 64;
 /// How many observations are taken before anything else gets its turn.
 const HEARD_AT_ONCE: usize = 64;
+/// An observer reads in one turn, and may need another to report.
+const TURNS_OF_OBSERVERS: usize = 2;
 /// How long the last lines of services and the console may take at the end.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -77,6 +79,9 @@ impl Supervisor {
             self.take_waiting(&mut inbox.observations);
             if self.end.is_none() {
                 let wake = self.wait(inbox).await;
+                if matches!(wake, Wake::Due) {
+                    self.hear_before_judging(&mut inbox.observations).await;
+                }
                 self.on_wake(wake);
             }
         }
@@ -89,6 +94,22 @@ impl Supervisor {
             match waiting.try_recv() {
                 Ok(observation) => self.on_observation(observation),
                 Err(_) => return,
+            }
+        }
+    }
+
+    /// A deadline is judged by what was said before it: where the node had no processor for a while,
+    /// the deadline and the message that kept it are found at the same moment, and the message is
+    /// still in its socket. Yielding lets the observers look at their sockets first: the runtime
+    /// polls the kernel before it wakes who yielded, and those who have something to read are woken
+    /// before us.
+    async fn hear_before_judging(&mut self, waiting: &mut mpsc::Receiver<Observation>) {
+        for _ in 0..TURNS_OF_OBSERVERS {
+            yield_now().await;
+        }
+        for _ in 0..waiting.len() {
+            if let Ok(observation) = waiting.try_recv() {
+                self.on_observation(observation);
             }
         }
     }
