@@ -213,6 +213,12 @@ pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// The packages of the plain tests, and an example for the features that tests give to crates: so no
+/// crate is built again. The node itself is optimized, for it is emulated (decision 21).
+const BUILD: &str = "build --quiet --package blackhole-node --package xtask \
+                     --bin blackhole-node --example race \
+                     --config profile.dev.package.blackhole-node.opt-level=1";
+
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 static PREVIOUS: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 
@@ -221,8 +227,8 @@ pub fn built() -> Result<&'static [u8], Error> {
     made(&BINARY, build)
 }
 
-/// The version before that one, for machines in which one takes over from the
-/// other: `machine.put` it beside the installed one.
+/// The version before that one, for machines in which one takes over from the other: `machine.put`
+/// it beside the installed one.
 pub fn previous() -> Result<&'static [u8], Error> {
     made(&PREVIOUS, find_previous)
 }
@@ -238,15 +244,16 @@ fn made(
 }
 
 fn build() -> Result<Vec<u8>, Error> {
-    // The packages of the plain tests, and an example for the features that tests give to crates:
-    // so it is the binary that those tests have, and no crate is built again for it.
-    let packages = ["build", "--quiet", "--package", "blackhole-node", "--package", "xtask"];
-    cargo(&[&packages[..], &["--bin", "blackhole-node", "--example", "race"]].concat())?;
-    stripped(&target().join("debug/blackhole-node"))
+    let (crates, binaries) = (target(), target().join("machine"));
+    let words: Vec<&str> = BUILD.split_whitespace().collect();
+    let mut build = in_workspace(&words);
+    build.env("CARGO_TARGET_DIR", &binaries).env("CARGO_BUILD_BUILD_DIR", crates);
+    output(build)?;
+    stripped(&binaries.join("debug/blackhole-node"))
 }
 
 fn find_previous() -> Result<Vec<u8>, Error> {
-    let told = cargo(&["xtask", "previous"])?;
+    let told = output(in_workspace(&["xtask", "previous"]))?;
     let built = Path::new(told.lines().last().unwrap_or_default());
     stripped(built)
 }
@@ -261,13 +268,12 @@ fn stripped(binary: &Path) -> Result<Vec<u8>, Error> {
     fs::read(&small).map_err(Error::io("read", &small))
 }
 
-/// Runs it at the root of the workspace; gives what it writes on stdout.
-fn cargo(arguments: &[&str]) -> Result<String, Error> {
+/// Cargo at the root of the workspace.
+fn in_workspace(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(root);
-    output(command)
+    command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    command
 }
 
 /// What it writes on stdout.
