@@ -42,7 +42,6 @@ pub use service_manager::ServiceManager;
 pub use sweep::{Spared, Swept, sweep};
 
 use crate::config::NodeConfig;
-use crate::decide::SpawnFailure;
 use crate::linux::cgroupfs::{Group, LimitEvents};
 use crate::linux::fds;
 use crate::linux::members::{Marks, Members};
@@ -231,15 +230,6 @@ impl Act {
     /// Where the API listens, once it does.
     pub fn api(&self) -> Option<SocketAddr> {
         self.sockets.tcp_address(self.plan.sockets.get(&SocketId::Api)?)
-    }
-
-    pub fn spawn(
-        &mut self,
-        id: &InstanceId,
-        run: RunId,
-        limits: &GroupLimits,
-    ) -> Result<StartedRun, SpawnFailure> {
-        spawn::spawn(self, id, run, limits).map_err(|error| SpawnFailure(error.to_string()))
     }
 
     /// Takes a run among the live ones.

@@ -16,6 +16,7 @@ use super::fd_names::{FdName, RunFd};
 use super::run::{GroupUse, MainProcess, Pipe, RunOrigin, StartedRun};
 use super::sandbox::user_of;
 use super::{Act, folders, limits as group_limits};
+use crate::decide::SpawnFailure;
 use crate::linux::cgroupfs::Group;
 use crate::linux::chown::{self, Owner};
 use crate::linux::connection_broker::ConnectionBroker;
@@ -29,7 +30,19 @@ use crate::rpc::pb::node as pb;
 use crate::rpc::pb::node::setting::Value;
 use crate::units::{ByteSize, InstanceId, Pid, RunId};
 
-pub(super) fn spawn(
+impl Act {
+    /// Starts a run in its group, with `limits` set before the process exists.
+    pub fn spawn(
+        &mut self,
+        id: &InstanceId,
+        run: RunId,
+        limits: &GroupLimits,
+    ) -> Result<StartedRun, SpawnFailure> {
+        spawn(self, id, run, limits).map_err(|error| SpawnFailure(error.to_string()))
+    }
+}
+
+fn spawn(
     act: &mut Act,
     id: &InstanceId,
     run: RunId,

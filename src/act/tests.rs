@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 use super::service_manager::ServiceManager;
 use super::*;
 use crate::config::{HostDefaults, Sources, load};
-use crate::decide::AdoptedRun;
+use crate::decide::{AdoptedRun, SpawnFailure};
 use crate::linux::cgroupfs::Hierarchy;
 
 struct Lab {
