@@ -5,11 +5,19 @@ use std::str::FromStr;
 
 use ed25519_dalek::VerifyingKey;
 
-use super::error::LedgerError;
-use crate::service::did::{self, Did};
+use crate::service::did::{self, Did, DidError};
 
 /// Characters of a wrong author that an error repeats.
 const SHOWN_MOST: usize = 64;
+
+/// Why a text names no author.
+#[derive(Debug, thiserror::Error)]
+#[error("{text:?} is not an Ed25519 did:key: {why}")]
+pub struct AuthorError {
+    /// At most 64 characters of what was given.
+    text: String,
+    why: DidError,
+}
 
 /// The author's public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +41,10 @@ impl Author {
 }
 
 impl FromStr for Author {
-    type Err = LedgerError;
+    type Err = AuthorError;
 
-    fn from_str(text: &str) -> Result<Self, LedgerError> {
-        let refuse =
-            |why| LedgerError::Author { text: text.chars().take(SHOWN_MOST).collect(), why };
+    fn from_str(text: &str) -> Result<Self, AuthorError> {
+        let refuse = |why| AuthorError { text: text.chars().take(SHOWN_MOST).collect(), why };
         let did: Did = text.parse().map_err(refuse)?;
         Ok(Self(*did.public_key()))
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
+use super::author::AuthorError;
 use super::scan::Break;
-use crate::service::did::DidError;
 use crate::service::durable_file::FileError;
 use crate::service::error::ServiceError;
 use crate::units::ByteSize;
@@ -23,8 +23,8 @@ pub enum LedgerError {
     Header { path: PathBuf, problem: String },
     #[error("{path:?} is damaged: {found}; nothing was changed; restore the file from a copy")]
     Damaged { path: PathBuf, found: Break },
-    #[error("{text:?} is not an Ed25519 did:key: {why}")]
-    Author { text: String, why: DidError },
+    #[error(transparent)]
+    Author(#[from] AuthorError),
     #[error("the signature ({0} bytes) over the payload is not by its author")]
     Signature(usize),
     #[error("the payload has {have} bytes; at most {most} are allowed")]
@@ -48,7 +48,7 @@ impl LedgerError {
             Self::File(error) if is_full(error) => Code::ResourceExhausted,
             Self::File(_) => Code::Internal,
             Self::Damaged { .. } => Code::DataLoss,
-            Self::Author { .. } | Self::TooLarge { .. } => Code::InvalidArgument,
+            Self::Author(_) | Self::TooLarge { .. } => Code::InvalidArgument,
             Self::Signature(_) => Code::PermissionDenied,
             Self::Beyond { .. } => Code::NotFound,
             Self::Stopped(_) => Code::FailedPrecondition,

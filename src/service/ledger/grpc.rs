@@ -49,7 +49,7 @@ impl LedgerService {
     /// The request as a draft whose signature is its author's.
     async fn checked(&self, request: pb::AppendRequest) -> Result<Draft, Status> {
         let pb::AppendRequest { author, payload, signature } = request;
-        let author: Author = author.parse()?;
+        let author: Author = author.parse().map_err(LedgerError::from)?;
         let not_his = LedgerError::Signature(signature.len());
         let Ok(signature) = <[u8; 64]>::try_from(signature) else { return Err(not_his.into()) };
         let check = move || {
