@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
-use super::StorageError;
 use super::address::{Address, Digest, shard_of, shards};
+use super::error::StorageError;
 use super::usage::{Counts, Reservation, Usage};
 use crate::service::clock;
 use crate::service::durable_file::{self, Doing, FileError};

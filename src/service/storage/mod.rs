@@ -3,6 +3,7 @@
 
 mod address;
 mod blocks;
+mod error;
 mod usage;
 
 use std::path::Path;
@@ -12,15 +13,16 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::address::{Address, AddressError, Digest};
+use self::address::{Address, Digest};
 use self::blocks::{Blocks, Limits, Stored};
+use self::error::StorageError;
 use super::builtin::{Beside, BuiltinService};
 use super::disk_io::Disk;
 use super::durable_file::FileError;
 use super::error::ServiceError;
 use super::launch::{Launch, LaunchError};
 use super::page;
-use crate::catalog::{self, STORAGE_DISK, STORAGE_MAX_BLOCK};
+use crate::catalog::{STORAGE_DISK, STORAGE_MAX_BLOCK};
 use crate::rpc::limits;
 use crate::rpc::pb::storage::put_stream_request::Part;
 use crate::rpc::pb::storage::storage_server::{Storage as Api, StorageServer};
@@ -30,53 +32,12 @@ use crate::rpc::pb::storage::{
     StatRequest, StatResponse, UsageRequest, UsageResponse,
 };
 
-/// How many instances may share the folder.
-pub const INSTANCES: u16 = catalog::INSTANCES;
 /// The largest block that goes in one message; larger ones are streamed.
 const UNARY_MOST: u64 = 16 << 20;
 /// See [`Limits`].
 const NO_QUOTA: u64 = 0;
 /// What is around the data in a message.
 const AROUND: usize = 64 << 10;
-
-/// Why a block cannot be stored or given out.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    #[error("the data is that of {actual}, not of {expected}")]
-    OtherCid { expected: String, actual: String },
-    #[error("a block of {size} bytes is too large; at most {most} are allowed")]
-    TooLarge { size: u64, most: u64 },
-    #[error("{wanted} more bytes do not fit: {used} of the quota of {quota} are used")]
-    OverQuota { used: u64, wanted: u64, quota: u64 },
-    #[error("there is no block {0}")]
-    NotFound(String),
-    #[error("what is stored as {0} is damaged; put the block again to mend it")]
-    Damaged(String),
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl From<StorageError> for Status {
-    fn from(error: StorageError) -> Self {
-        let said = error.to_string();
-        match error {
-            StorageError::Address(_) | StorageError::OtherCid { .. } => {
-                Self::invalid_argument(said)
-            }
-            StorageError::TooLarge { .. } | StorageError::OverQuota { .. } => {
-                Self::resource_exhausted(said)
-            }
-            StorageError::NotFound(_) => Self::not_found(said),
-            StorageError::Damaged(_) => {
-                tracing::error!(error = said, "a stored block is damaged");
-                Self::data_loss(said)
-            }
-            StorageError::File(error) => error.into(),
-        }
-    }
-}
 
 /// The service over the blocks below `data_dir`, for the instance of that number (below 64).
 fn routes(data_dir: &Path, instance: u16, limits: Limits) -> Result<Routes, FileError> {

@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::StorageError;
+use super::error::StorageError;
+use crate::catalog::INSTANCES;
 use crate::service::durable_file::{Doing, FileError};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"BHUSE 1\n");
 /// As many as a service may have instances.
-const SLOTS: usize = super::INSTANCES as usize;
+const SLOTS: usize = INSTANCES as usize;
 const HEAD: usize = 4;
 const NUMBERS: usize = HEAD + SLOTS;
 
