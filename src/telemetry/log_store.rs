@@ -8,13 +8,11 @@ use tokio::sync::watch;
 use super::clock::{Clock, Stamp};
 use super::escape;
 use super::rate::Bucket;
-use super::reader::{AtEnd, Query, Reader};
 use super::recognise::Recogniser;
 use super::record::{NODE, Part, Source, Stream};
 use super::render::Frame;
 use super::ring::{Head, Ring};
 use super::sink::{Account, Chunk, Sent, Sink};
-use super::stream_writer::StreamWriter;
 use crate::units::{Level, Pid, ServiceName};
 
 /// Lines of the node itself that are kept.
@@ -149,25 +147,6 @@ impl LogStore {
         self.lock().node_level = level;
     }
 
-    /// The way in for one stream of one run of a registered service.
-    pub fn stream_writer(
-        &self,
-        source: Source,
-        stream: Stream,
-    ) -> Result<StreamWriter, LogStoreError> {
-        let log = self.lock();
-        let service_log =
-            log.services.iter().position(|service_log| service_log.service == source.service);
-        let Some(service_log) = service_log else {
-            return Err(LogStoreError::NotRegistered { service: source.service.into() });
-        };
-        let account = Arc::clone(&log.services[service_log].account);
-        drop(log);
-        let node_id = &self.0.settings.node_id;
-        let frame = self.0.sink.as_ref().map(|s| Frame::new(s.form(), node_id, &source, stream));
-        Ok(StreamWriter::new(self.clone(), service_log, source, stream, frame, account))
-    }
-
     /// Records something that the orchestrator has to say, and shows it. Never waits.
     pub fn node_line(&self, level: Level, message: &str, fields: &[(&str, serde_json::Value)]) {
         let line = structured_line(level, message, fields);
@@ -199,19 +178,6 @@ impl LogStore {
         }
     }
 
-    /// For tests: everything that `query` asks for, in the order in which it was read.
-    #[cfg(test)]
-    pub fn query(&self, query: Query) -> Vec<super::OwnedRecord> {
-        let mut reader = self.read(query, AtEnd::Stop);
-        std::iter::from_fn(|| reader.next_kept()).collect()
-    }
-
-    /// What `query` asks for, in the order in which it was read, a few records at a time;
-    /// `AtEnd::Follow` goes on with new ones.
-    pub fn read(&self, query: Query, at_end: AtEnd) -> Reader {
-        Reader::new(self.clone(), query, at_end, self.0.news.subscribe())
-    }
-
     /// How many lines of `service` were dropped by its rate limit or did not get out.
     pub fn dropped(&self, service: &ServiceName) -> u64 {
         let log = self.lock();
@@ -240,6 +206,17 @@ impl LogStore {
 
     pub(super) fn clock(&self) -> &dyn Clock {
         &*self.0.clock
+    }
+
+    /// For lines of `source`; none: there is no sink.
+    pub(super) fn frame(&self, source: &Source, stream: Stream) -> Option<Frame> {
+        let node_id = &self.0.settings.node_id;
+        self.sink().map(|sink| Frame::new(sink.form(), node_id, source, stream))
+    }
+
+    /// The number of the newest reading, whenever it changes.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.0.news.subscribe()
     }
 
     /// Wakes the readers that follow.
@@ -318,7 +295,8 @@ pub(super) fn structured_line(
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::clock::fixed::FixedClock;
-    use super::super::reader::Scope;
+    use super::super::reader::{Query, Scope};
+    use super::super::stream_writer::StreamWriter;
     use super::*;
     use crate::units::RunId;
     use std::time::Duration;

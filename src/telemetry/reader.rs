@@ -7,7 +7,6 @@ use std::str::FromStr;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
@@ -95,13 +94,24 @@ struct Cursor {
     skipped: u64,
 }
 
+impl LogStore {
+    /// What `query` asks for, in the order in which it was read, a few records at a time;
+    /// `AtEnd::Follow` goes on with new ones.
+    pub fn read(&self, query: Query, at_end: AtEnd) -> Reader {
+        Reader::new(self.clone(), query, at_end)
+    }
+
+    /// Everything that `query` asks for, in the order in which it was read.
+    #[cfg(test)]
+    pub fn query(&self, query: Query) -> Vec<OwnedRecord> {
+        let mut reader = self.read(query, AtEnd::Stop);
+        std::iter::from_fn(|| reader.next_kept()).collect()
+    }
+}
+
 impl Reader {
-    pub(super) fn new(
-        log_store: LogStore,
-        query: Query,
-        at_end: AtEnd,
-        news: watch::Receiver<u64>,
-    ) -> Self {
+    fn new(log_store: LogStore, query: Query, at_end: AtEnd) -> Self {
+        let news = log_store.news();
         let filter = Filter::new(&query);
         let (cursors, until) = {
             let log = log_store.lock();

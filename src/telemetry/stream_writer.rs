@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Stamp;
-use super::log_store::{LogStore, ServiceLog, structured_line};
+use super::log_store::{LogStore, LogStoreError, ServiceLog, structured_line};
 use super::rate::UntoldDrops;
 use super::recognise::Recogniser;
 use super::record::{Part, Source, Stream};
@@ -70,8 +70,28 @@ struct Reading<'a> {
     order: u64,
 }
 
+impl LogStore {
+    /// The way in for one stream of one run of a registered service.
+    pub fn stream_writer(
+        &self,
+        source: Source,
+        stream: Stream,
+    ) -> Result<StreamWriter, LogStoreError> {
+        let log = self.lock();
+        let service_log =
+            log.services.iter().position(|service_log| service_log.service == source.service);
+        let Some(service_log) = service_log else {
+            return Err(LogStoreError::NotRegistered { service: source.service.into() });
+        };
+        let account = Arc::clone(&log.services[service_log].account);
+        drop(log);
+        let frame = self.frame(&source, stream);
+        Ok(StreamWriter::new(self.clone(), service_log, source, stream, frame, account))
+    }
+}
+
 impl StreamWriter {
-    pub(super) fn new(
+    fn new(
         log_store: LogStore,
         service_log: usize,
         source: Source,
