@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod console;
+mod delivery_cursor;
 pub mod entry;
 pub mod escape;
 #[cfg(test)]

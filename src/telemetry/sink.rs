@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::delivery_cursor::DeliveryCursor;
 use super::render::Form;
-use super::spool::DeliveryCursor;
 
 /// Bytes that may wait to be written.
 pub const QUEUE_MAX: usize = 4 << 20;

@@ -6,12 +6,13 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicU64, fence};
+use std::sync::atomic::fence;
 
+use super::delivery_cursor::{DeliveryCursor, LAST_SHIFT, State, TAKING, WHICH, index, place};
 use super::record::Part;
 use super::sink::QUEUE_MAX;
 use super::split::{LINE_MAX, Rest};
-use crate::linux::shared_memory::{self, Bytes, Words};
+use crate::linux::shared_memory::{self, Bytes};
 use crate::linux::{self, pipe_peek};
 
 /// Bytes of records: as many as may wait in the sink, and what one read gives.
@@ -32,24 +33,6 @@ const SIZE: usize = RECORDS + ROOM;
 
 /// The layout; it changes with it. Memory that is new is all zero, which is a valid beginning.
 const LAYOUT: u64 = 0x5350_4f4f_4c00_0001;
-
-/// The places of the shared words.
-mod place {
-    pub const LAYOUT: usize = 0;
-    pub const PHASE: usize = 1;
-    /// Where the first record begins that has not got out yet.
-    pub const HEAD: usize = 2;
-    /// Lines that got into the spool and were lost by the sink.
-    pub const LATE: usize = 3;
-    /// Lost lines of which was told.
-    pub const TOLD: usize = 4;
-    pub const STATES: [usize; 2] = [8, 16];
-}
-
-/// Of the phase: which state holds; whether bytes are being taken from the pipe; the last of them.
-const WHICH: u64 = 1;
-const TAKING: u64 = 2;
-const LAST_SHIFT: u32 = 8;
 
 /// No count comes to this in a century.
 const COUNT_MAX: u64 = 1 << 56;
@@ -76,27 +59,6 @@ pub struct Spool {
     /// The end of what was written of the room since memory was given back.
     high: usize,
 }
-
-/// What changes at once, with what is taken from the pipe. Positions count bytes of records.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct State {
-    /// Records before it have got out.
-    start: u64,
-    /// The end of the records.
-    tail: u64,
-    /// Which of the two places has the rest of a line.
-    which_rest: u64,
-    rest: u64,
-    parts: u64,
-    /// Lines that the rate limit dropped and of which nobody was told.
-    unsaid: u64,
-    /// Lines for which there was no room in the sink.
-    lost: u64,
-}
-
-/// How far a stream's records have got out; for any thread.
-#[derive(Debug, Clone)]
-pub struct DeliveryCursor(Words);
 
 /// Records as they are written to the spool.
 #[derive(Debug, Default)]
@@ -144,7 +106,7 @@ impl Spool {
     /// Goes on from what is in `memory`, which may be new. Nobody else may have it open.
     pub fn open(memory: impl AsFd) -> Result<Self, SpoolError> {
         let (words, mut bytes) = shared_memory::map(memory, SIZE)?;
-        let cursor = DeliveryCursor(words);
+        let cursor = DeliveryCursor::new(words);
         match cursor.load(place::LAYOUT) {
             0 => cursor.word(place::LAYOUT).store(LAYOUT, SeqCst),
             LAYOUT => {}
@@ -295,78 +257,6 @@ impl Spool {
     }
 }
 
-impl State {
-    fn store(&self, cursor: &DeliveryCursor, which: u64) {
-        let Self { start, tail, which_rest, rest, parts, unsaid, lost } = *self;
-        let values = [start, tail, which_rest, rest, parts, unsaid, lost];
-        for (at, value) in (place::STATES[index(which)]..).zip(values) {
-            cursor.word(at).store(value, SeqCst);
-        }
-    }
-}
-
-impl DeliveryCursor {
-    fn word(&self, at: usize) -> &AtomicU64 {
-        &self.0.all()[at]
-    }
-
-    fn load(&self, at: usize) -> u64 {
-        self.word(at).load(SeqCst)
-    }
-
-    /// Which state holds, whenever it was left. The byte at the mark was another one before the
-    /// last byte came there.
-    fn which(&self, mark: u8) -> u64 {
-        let phase = self.load(place::PHASE);
-        let taken = phase & TAKING != 0 && phase >> LAST_SHIFT == u64::from(mark);
-        (phase & WHICH) ^ u64::from(taken)
-    }
-
-    fn state(&self, which: u64) -> State {
-        let mut at = place::STATES[index(which & WHICH)]..;
-        let mut next = || at.next().map_or(0, |at| self.load(at));
-        State {
-            start: next(),
-            tail: next(),
-            which_rest: next(),
-            rest: next(),
-            parts: next(),
-            unsaid: next(),
-            lost: next(),
-        }
-    }
-
-    fn untold(&self, state: &State) -> u64 {
-        let lost = state.lost.saturating_add(self.load(place::LATE));
-        lost.saturating_sub(self.load(place::TOLD))
-    }
-
-    /// Whether every record has got out.
-    pub fn is_settled(&self) -> bool {
-        let tail = self.state(self.load(place::PHASE)).tail;
-        self.load(place::HEAD) >= tail
-    }
-
-    /// The records up to `position` have got out, or are lost.
-    pub(super) fn settle(&self, position: u64) {
-        self.word(place::HEAD).store(position, SeqCst);
-    }
-
-    /// A record that waited is lost.
-    pub(super) fn lose_one(&self) {
-        self.word(place::LATE).fetch_add(1, SeqCst);
-    }
-
-    /// So many of the lost lines were told of.
-    pub(super) fn tell(&self, lines: u64) {
-        self.word(place::TOLD).fetch_add(lines, SeqCst);
-    }
-
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0.all(), other.0.all())
-    }
-}
-
 impl Records {
     pub(super) fn push(&mut self, line: &[u8], part: Part) {
         let length = u32::try_from(line.len()).unwrap_or(u32::MAX);
@@ -416,11 +306,6 @@ fn pieces(position: u64, length: usize) -> impl Iterator<Item = Range<usize>> {
     let of_first = RECORDS + from..RECORDS + from + first;
     let of_second = RECORDS..RECORDS + length - first;
     [of_first, of_second].into_iter().filter(|piece| !piece.is_empty())
-}
-
-/// A number that is known to be small enough for memory.
-fn index(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -1,0 +1,127 @@
+//! The words of a spool that are shared with whoever delivers its records: which state of the
+//! stream holds, and how far its records have got out. Knows neither the records nor a sink.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::linux::shared_memory::Words;
+
+/// The places of the shared words.
+pub(super) mod place {
+    pub const LAYOUT: usize = 0;
+    pub const PHASE: usize = 1;
+    /// Where the first record begins that has not got out yet.
+    pub const HEAD: usize = 2;
+    /// Lines that got into the spool and were lost by the sink.
+    pub const LATE: usize = 3;
+    /// Lost lines of which was told.
+    pub const TOLD: usize = 4;
+    pub const STATES: [usize; 2] = [8, 16];
+}
+
+/// Of the phase: which state holds; whether bytes are being taken from the pipe; the last of them.
+pub(super) const WHICH: u64 = 1;
+pub(super) const TAKING: u64 = 2;
+pub(super) const LAST_SHIFT: u32 = 8;
+
+/// What changes at once, with what is taken from the pipe. Positions count bytes of records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// Records before it have got out.
+    pub(super) start: u64,
+    /// The end of the records.
+    pub(super) tail: u64,
+    /// Which of the two places has the rest of a line.
+    pub(super) which_rest: u64,
+    pub(super) rest: u64,
+    pub(super) parts: u64,
+    /// Lines that the rate limit dropped and of which nobody was told.
+    pub(super) unsaid: u64,
+    /// Lines for which there was no room in the sink.
+    pub(super) lost: u64,
+}
+
+/// How far a stream's records have got out; for any thread.
+#[derive(Debug, Clone)]
+pub struct DeliveryCursor(Words);
+
+impl State {
+    pub(super) fn store(&self, cursor: &DeliveryCursor, which: u64) {
+        let Self { start, tail, which_rest, rest, parts, unsaid, lost } = *self;
+        let values = [start, tail, which_rest, rest, parts, unsaid, lost];
+        for (at, value) in (place::STATES[index(which)]..).zip(values) {
+            cursor.word(at).store(value, SeqCst);
+        }
+    }
+}
+
+impl DeliveryCursor {
+    pub(super) fn new(words: Words) -> Self {
+        Self(words)
+    }
+
+    pub(super) fn word(&self, at: usize) -> &AtomicU64 {
+        &self.0.all()[at]
+    }
+
+    pub(super) fn load(&self, at: usize) -> u64 {
+        self.word(at).load(SeqCst)
+    }
+
+    /// Which state holds, whenever it was left. The byte at the mark was another one before the
+    /// last byte came there.
+    pub(super) fn which(&self, mark: u8) -> u64 {
+        let phase = self.load(place::PHASE);
+        let taken = phase & TAKING != 0 && phase >> LAST_SHIFT == u64::from(mark);
+        (phase & WHICH) ^ u64::from(taken)
+    }
+
+    pub(super) fn state(&self, which: u64) -> State {
+        let mut at = place::STATES[index(which & WHICH)]..;
+        let mut next = || at.next().map_or(0, |at| self.load(at));
+        State {
+            start: next(),
+            tail: next(),
+            which_rest: next(),
+            rest: next(),
+            parts: next(),
+            unsaid: next(),
+            lost: next(),
+        }
+    }
+
+    pub(super) fn untold(&self, state: &State) -> u64 {
+        let lost = state.lost.saturating_add(self.load(place::LATE));
+        lost.saturating_sub(self.load(place::TOLD))
+    }
+
+    /// Whether every record has got out.
+    pub fn is_settled(&self) -> bool {
+        let tail = self.state(self.load(place::PHASE)).tail;
+        self.load(place::HEAD) >= tail
+    }
+
+    /// The records up to `position` have got out, or are lost.
+    pub(super) fn settle(&self, position: u64) {
+        self.word(place::HEAD).store(position, SeqCst);
+    }
+
+    /// A record that waited is lost.
+    pub(super) fn lose_one(&self) {
+        self.word(place::LATE).fetch_add(1, SeqCst);
+    }
+
+    /// So many of the lost lines were told of.
+    pub(super) fn tell(&self, lines: u64) {
+        self.word(place::TOLD).fetch_add(lines, SeqCst);
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0.all(), other.0.all())
+    }
+}
+
+/// A number that is known to be small enough for memory.
+pub(super) fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
