@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::linux::members::Members;
 use crate::linux::{Error, procfs};
+use crate::units::ByteSize;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -14,15 +15,26 @@ pub struct Usage {
     pub tasks: u64,
 }
 
-/// From the group's own counters where the host keeps them, else summed over its processes.
+/// From the group's own counters, a few files however many processes there are.
+///
+/// Tasks and processor time are counted by every cgroup v2 group (`pids.current` or
+/// `cgroup.threads`, `cpu.stat`). Memory takes the memory controller; without it, as on a host
+/// where version 1 has it, the resident memory of the group's processes is summed. Without groups
+/// the processes of a run are known by their environment alone, and all of `/proc` is looked
+/// through.
 pub fn of(members: &Members) -> Result<Usage, Error> {
-    let summed = procfs::total_usage(members.pids()?)?;
-    let group = members.group();
-    let memory = group.map(|group| group.memory_current()).transpose()?.flatten();
-    let cpu = group.map(|group| group.cpu_usage()).transpose()?.flatten();
-    Ok(Usage {
-        memory_bytes: memory.unwrap_or(summed.resident).0,
-        cpu: cpu.unwrap_or(summed.cpu),
-        tasks: summed.threads,
-    })
+    let Some(group) = members.group() else {
+        let summed = procfs::total_usage(members.pids()?)?;
+        return Ok(Usage {
+            memory_bytes: summed.resident.0,
+            cpu: summed.cpu,
+            tasks: summed.threads,
+        });
+    };
+    let (memory, cpu) = (group.memory_current()?, group.cpu_usage()?);
+    let ByteSize(memory_bytes) = match memory {
+        Some(memory) => memory,
+        None => procfs::total_usage(group.procs()?)?.resident,
+    };
+    Ok(Usage { memory_bytes, cpu: cpu.unwrap_or_default(), tasks: group.tasks()? })
 }

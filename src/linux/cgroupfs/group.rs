@@ -306,6 +306,25 @@ impl Group {
         }
     }
 
+    /// Processes and threads of the group and below it: the count of the pids controller, or
+    /// without it how many the group lists. Neither looks into `/proc`.
+    pub fn tasks(&self) -> Result<u64, Error> {
+        let file = "pids.current";
+        match self.read_if_there(file)? {
+            Some(text) => text.trim().parse().map_err(|_| self.strange(file, "a number", &text)),
+            None => self.listed_tasks(),
+        }
+    }
+
+    fn listed_tasks(&self) -> Result<u64, Error> {
+        let mut count = or_default_if_gone(self.read("cgroup.threads"))?.lines().count() as u64;
+        for name in or_default_if_gone(self.children())? {
+            let below = self.child(&name).and_then(|child| child.listed_tasks());
+            count += or_default_if_gone(below)?;
+        }
+        Ok(count)
+    }
+
     /// `None` without the memory controller.
     pub fn memory_current(&self) -> Result<Option<ByteSize>, Error> {
         let file = "memory.current";

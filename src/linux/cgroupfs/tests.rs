@@ -166,6 +166,49 @@ async fn usage_is_read_where_the_kernel_offers_it() {
 }
 
 #[tokio::test]
+async fn tasks_are_counted_here_and_below_with_and_without_the_pids_controller() {
+    let Some(group) = TestGroup::new() else { return };
+    assert_eq!(group.tasks().unwrap(), 0);
+    let below = group.create("below").unwrap();
+    let (mut ends, mut children) = (Vec::new(), Vec::new());
+    for place in [&*group, &below] {
+        let (child, output, write_end) = start(place, "read x <&3");
+        ends.push(write_end);
+        children.push((child, output));
+    }
+    // Each shell waits in a built-in: one process with one thread.
+    assert_eq!(group.tasks().unwrap(), 2);
+    assert_eq!(below.tasks().unwrap(), 1);
+    let threads = group.read("cgroup.threads").unwrap();
+    let with_threads = [threads, below.read("cgroup.threads").unwrap()].concat();
+    assert_eq!(with_threads.lines().count(), 2);
+    drop(ends);
+    for (child, output) in children {
+        output.finish(child).await;
+    }
+    assert_eq!(group.tasks().unwrap(), 0);
+    below.remove().unwrap();
+    assert_eq!(below.tasks().unwrap(), 0);
+}
+
+/// A folder stands for a group whose controllers this host may not give us.
+#[test]
+fn where_the_pids_controller_counts_its_word_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let own_path = folder.path().to_owned();
+    let controllers = std::collections::BTreeSet::new();
+    let hierarchy =
+        Hierarchy { mount: own_path.clone(), own_name: "/".to_owned(), own_path, controllers };
+    let group = Group::own(&hierarchy).unwrap();
+    std::fs::write(folder.path().join("cgroup.threads"), "11\n12\n").unwrap();
+    assert_eq!(group.tasks().unwrap(), 2);
+    std::fs::write(folder.path().join("pids.current"), "7\n").unwrap();
+    assert_eq!(group.tasks().unwrap(), 7);
+    std::fs::write(folder.path().join("pids.current"), "many\n").unwrap();
+    assert!(group.tasks().unwrap_err().to_string().contains("pids.current"));
+}
+
+#[tokio::test]
 async fn a_group_knows_a_process_that_nobody_of_ours_started() {
     let Some(group) = TestGroup::new() else { return };
     let (child, output, write_end) = start(&group, "(setsid sh -c 'echo $$; read x' <&3 &)");
