@@ -1,10 +1,13 @@
-//! Compiles `proto/` without protoc: protox parses, tonic-prost-build generates.
+//! Compiles `proto/` without protoc: protox parses, tonic-prost-build generates. Asks the linker for
+//! a build ID.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
+    // `status` tells builds apart by it; not every linker writes one unasked.
+    println!("cargo:rustc-link-arg-bins=-Wl,--build-id");
     let protos = protos_below(Path::new("proto"))?;
     let descriptors = protox::compile(&protos, ["proto"])?;
     let bytes = prost::Message::encode_to_vec(&descriptors);

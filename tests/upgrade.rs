@@ -12,7 +12,7 @@ use common::managed::{managed, pids, succeed};
 use common::previous::PREVIOUS;
 use common::processes::{descriptors, eventually};
 use common::{BINARY, Lab, Node, Output, idle, service, sh};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn generation(lab: &Lab) -> Value {
     lab.status()["node"]["generation"].clone()
@@ -133,6 +133,66 @@ fn a_reload_after_the_binary_was_replaced_upgrades_and_reads_the_configuration()
     // Nothing was replaced since: a reload is a reload.
     lab.done(&["reload"]);
     assert_eq!(generation(&lab), 2);
+}
+
+/// The same program as another build: nothing but the build ID in its file differs.
+fn other_build(lab: &Lab, build_id: &str) -> PathBuf {
+    let digits = build_id.as_bytes().chunks_exact(2).map(|two| str::from_utf8(two).unwrap());
+    let id: Vec<u8> = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
+    let mut program = fs::read(BINARY).unwrap();
+    let at = program.windows(id.len()).position(|bytes| *bytes == *id).unwrap();
+    program[at] ^= 0xff;
+    lab.file("other-build", program, 0o755)
+}
+
+/// Their number is the same, as that of two builds of one version is.
+#[test]
+fn status_tells_which_binary_a_built_in_service_runs() {
+    let lab = Lab::new();
+    let setup = lab.node(&service("plain", &idle(), "")).set("services.identity.enabled=true");
+    let node = setup.up();
+    let build_id = || lab.status()["node"]["build_id"].as_str().unwrap().to_owned();
+    let (ours, version) = (build_id(), lab.status()["node"]["version"].clone());
+    let binary = |build_id: &str, current: bool| {
+        let expected =
+            json!({ "version": version.clone(), "build_id": build_id, "current": current });
+        assert_eq!(lab.instance("identity-0")["binary"], expected);
+    };
+    binary(&ours, true);
+    assert_eq!(lab.instance("plain-0")["binary"], Value::Null);
+    let other = other_build(&lab, &ours);
+    let upgrade = |to: &Path| lab.done(&["upgrade", "--binary", to.to_str().unwrap()]);
+    upgrade(&other);
+    let theirs = build_id();
+    assert_ne!(theirs, ours);
+    binary(&ours, false);
+    let told = lab.done(&["status"]);
+    assert!(told.contains("another binary than the node's, until a restart: identity-0"), "{told}");
+    let told = lab.done(&["status", "identity"]);
+    assert!(told.contains(&format!("build {}; not that of the node", &ours[..12])), "{told}");
+    // It is saved again by each that takes over.
+    upgrade(Path::new(BINARY));
+    binary(&ours, true);
+    upgrade(&other);
+    binary(&ours, false);
+    lab.done(&["restart", "identity"]);
+    binary(&theirs, true);
+    assert!(!lab.done(&["status"]).contains("another binary"));
+    assert_eq!(node.console.count("not understood"), 0);
+}
+
+#[test]
+fn what_the_version_before_started_runs_a_binary_that_is_not_known() {
+    let lab = Lab::new();
+    let node = lab.node("").set("services.identity.enabled=true").from(&PREVIOUS).up();
+    lab.done(&["upgrade", "--binary", BINARY]);
+    let unknown = json!({ "version": null, "build_id": null, "current": null });
+    assert_eq!(lab.instance("identity-0")["binary"], unknown);
+    let told = lab.done(&["status"]);
+    assert!(told.contains("unknown binary, until a restart: identity-0"), "{told}");
+    lab.done(&["restart", "identity"]);
+    assert_eq!(lab.instance("identity-0")["binary"]["current"], true);
+    assert_eq!(node.console.count("not understood"), 0);
 }
 
 /// What of an instance two versions have to agree about.

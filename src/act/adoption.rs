@@ -120,12 +120,14 @@ impl Act {
         let group = told(self.group_of(id), id, "its processes are found by their mark").flatten();
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
         // The count began anew if the group's controllers were gone meanwhile.
-        let oom_kills_before = saved.map_or(counted, |saved| saved.oom_kills_before.min(counted));
+        let oom_kills_before =
+            saved.as_ref().map_or(counted, |saved| saved.oom_kills_before.min(counted));
         let first = MainProcess {
             pid,
             pidfd: Pidfd::from(pidfd),
-            cpu_before: saved.map(|saved| saved.cpu_before).unwrap_or_default(),
+            cpu_before: saved.as_ref().map(|saved| saved.cpu_before).unwrap_or_default(),
             oom_kills_before,
+            binary: saved.and_then(|saved| saved.binary),
             notify_path: notify.as_ref().map(|_| notify_path(&self.plan.runtime_dir, id, run)),
             notify: notify.clone(),
             status: status.clone(),

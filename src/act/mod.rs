@@ -2,6 +2,7 @@
 //! them. Decides nothing; knows nothing of what observers see.
 
 mod adoption;
+mod binary;
 mod checkpoint;
 mod degradations;
 mod environment;
@@ -31,6 +32,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 pub use adoption::Unread;
+pub use binary::Binary;
 pub use checkpoint::{Checkpoint, CheckpointError, Former, Known, SavedRun, State, frame};
 pub use error::ActError;
 pub use fd_names::{CheckpointForm, InheritedFds, RunFd};
@@ -65,6 +67,8 @@ pub struct Act {
     plan: Plan,
     node_name: String,
     executable: OwnedFd,
+    /// Which build `executable` is.
+    binary: Arc<Binary>,
     /// None: the host has no cgroup v2 for us.
     services_cgroup: Option<ServicesCgroup>,
     groups: BTreeMap<InstanceId, Arc<Group>>,
@@ -136,6 +140,7 @@ impl Act {
             plan,
             node_name: config.node.name.clone(),
             executable,
+            binary: Arc::new(Binary::own()),
             services_cgroup,
             groups: BTreeMap::new(),
             sockets,
@@ -213,6 +218,11 @@ impl Act {
         self.sockets.keep_only(&mut self.service_manager, |place| planned.contains(place));
     }
 
+    /// That of the orchestrator.
+    pub fn binary(&self) -> &Binary {
+        &self.binary
+    }
+
     /// The sandboxes that this kernel can make.
     pub fn sandbox_support(&self) -> Support {
         self.sandboxes.support()
@@ -255,6 +265,7 @@ impl Act {
             members: members.clone(),
             cpu_before,
             oom_kills_before,
+            binary: first.binary,
             notify_path: first.notify_path,
             notify: first.notify,
             status: first.status,
@@ -388,6 +399,7 @@ impl Act {
             pid: live.pid,
             cpu_before: live.cpu_before,
             oom_kills_before: live.oom_kills_before,
+            binary: live.binary.clone(),
         };
         self.runs.iter().map(|(run, live)| (*run, saved(live))).collect()
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::binary::Binary;
 use crate::linux::connection_broker::ConnectionBroker;
 use crate::linux::members::Members;
 use crate::linux::notify::NotifySocket;
@@ -24,6 +25,8 @@ pub struct LiveRun {
     pub cpu_before: Duration,
     /// How many of its group the kernel had killed for want of memory before it began.
     pub oom_kills_before: u64,
+    /// What a built-in service runs. None: it is none, or started before this was saved.
+    pub binary: Option<Arc<Binary>>,
     pub(super) notify_path: Option<PathBuf>,
     pub(super) notify: Option<Arc<NotifySocket>>,
     pub(super) status: Option<Arc<ConnectionBroker>>,
@@ -80,6 +83,7 @@ pub(super) struct MainProcess {
     pub(super) pidfd: Pidfd,
     pub(super) cpu_before: Duration,
     pub(super) oom_kills_before: u64,
+    pub(super) binary: Option<Arc<Binary>>,
     pub(super) notify_path: Option<PathBuf>,
     pub(super) notify: Option<Arc<NotifySocket>>,
     pub(super) status: Option<Arc<ConnectionBroker>>,

@@ -89,6 +89,7 @@ fn spawn(
         pidfd: child.pidfd,
         cpu_before,
         oom_kills_before,
+        binary: launch.program.is_own().then(|| Arc::clone(&act.binary)),
         notify_path,
         notify: notify.clone(),
         status: status.clone(),

@@ -6,6 +6,7 @@ mod fd_readiness;
 #[cfg(test)]
 mod testing;
 
+pub mod build_id;
 pub mod cgroupfs;
 pub mod chown;
 pub mod connection_broker;

@@ -196,7 +196,7 @@ impl Adoption {
         let mut started_runs = Vec::new();
         for (id, adopted) in resumed.iter().flat_map(|resumed| &resumed.runs) {
             let saved = former.as_ref().and_then(|former| former.runs.get(&adopted.run));
-            match act.adopt_run(&mut inherited_fds, (id, *adopted), saved.copied()) {
+            match act.adopt_run(&mut inherited_fds, (id, *adopted), saved.cloned()) {
                 Ok(started_run) => started_runs.push((id.clone(), adopted.run, started_run)),
                 Err(error) => tracing::error!(%error, instance = %id, "cannot be taken over"),
             }

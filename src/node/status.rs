@@ -70,7 +70,7 @@ impl View<'_> {
         samples.own = Some(percent);
         pb::NodeInfo {
             name: self.config.node.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: self.act.binary().version.clone(),
             pid: pid.0,
             phase: self.node.phase().word().to_owned(),
             node_phase: node_phase(self.node.phase()).into(),
@@ -82,6 +82,7 @@ impl View<'_> {
             runtime_dir: self.config.node.runtime_dir.to_string_lossy().into_owned(),
             generation: self.generation,
             data_dir: self.config.node.data_dir.to_string_lossy().into_owned(),
+            build_id: self.act.binary().build_id.clone().unwrap_or_default(),
         }
     }
 
@@ -140,7 +141,20 @@ impl View<'_> {
             tasks: usage.tasks,
             limits: limits.into_iter().map(told_limit).collect(),
             limit_events: Some(told_events(self.act.limit_events(id))),
+            binary: self.binary(id, instance),
         }
+    }
+
+    /// None: it is no built-in service, or has no process.
+    fn binary(&self, id: &InstanceId, instance: &Instance) -> Option<pb::Binary> {
+        let is_built_in = self.act.plan().instances.get(id)?.launch.program.is_own();
+        let live = self.act.run(instance.run()?).filter(|_| is_built_in)?;
+        let known = live.binary.as_deref().map(|binary| pb::Binary {
+            version: binary.version.clone(),
+            build_id: binary.build_id.clone().unwrap_or_default(),
+            current: binary.is_same(self.act.binary()),
+        });
+        Some(known.unwrap_or_default())
     }
 
     fn usage(&self, instance: &Instance) -> Usage {

@@ -69,6 +69,15 @@ pub enum Program {
     },
 }
 
+impl Program {
+    pub fn is_own(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Foreign { .. } => false,
+        }
+    }
+}
+
 /// What a built-in service is told beyond its name and folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -194,7 +194,12 @@ pub(super) fn checkpoint() -> Checkpoint {
     };
     let began_at = ns(1_234_567_890_123);
     let config = "[node]\nname = \"b\u{fc}hne\"\n".to_owned();
-    let run = SavedRun { pid: Pid(312), cpu_before: ns(3_000_000_007), oom_kills_before: 2 };
+    let run = SavedRun {
+        pid: Pid(312),
+        cpu_before: ns(3_000_000_007),
+        oom_kills_before: 2,
+        binary: None,
+    };
     Checkpoint {
         sequence: 41,
         boot: BOOT.to_owned(),

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use prost::Message;
 
 use super::samples::{self, BOOT, checkpoint, former};
 use super::*;
+use crate::act::binary::Binary;
 use crate::act::service_manager::ServiceManager;
 use crate::decide::{AdoptedRun, Effect, Phase, Planned, broken_invariant, resume};
 use crate::linux::kept_memory::KeptMemory;
@@ -115,6 +117,26 @@ fn what_is_written_is_read_again_in_each_form() {
             assert!(matches!(boot, CheckpointError::Boot), "{boot}");
         }
     }
+}
+
+#[test]
+fn what_a_service_runs_is_saved_and_unknown_where_it_was_not() {
+    let mut checkpoint = checkpoint();
+    let binary = Binary { version: "0.1.0".to_owned(), build_id: Some("c41d".to_owned()) };
+    let run = checkpoint.runs.values_mut().next().unwrap();
+    run.binary = Some(Arc::new(binary));
+    let bytes = CheckpointForm::Proto.write(&checkpoint).unwrap();
+    assert_eq!(
+        CheckpointForm::Proto.read(&bytes, (BOOT, NOW)).unwrap(),
+        former(checkpoint.clone())
+    );
+    let binary_of = |former: Former| former.runs.into_values().next().unwrap().binary;
+    let json = CheckpointForm::Json.write(&checkpoint).unwrap();
+    assert_eq!(binary_of(CheckpointForm::Json.read(&json, (BOOT, NOW)).unwrap()), None);
+    let mut without_version = message();
+    let nameless = pb::checkpoint::Binary { version: None, build_id: Some("c41d".to_owned()) };
+    without_version.runs[0].binary = Some(nameless);
+    assert_eq!(binary_of(read(&without_version)), None);
 }
 
 fn message() -> pb::Checkpoint {

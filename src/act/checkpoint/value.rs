@@ -1,9 +1,11 @@
 //! What is saved, what is known when it was read, and why it may be of no use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::frame::FrameError;
+use crate::act::binary::Binary;
 use crate::act::fd_names::CheckpointSlot;
 use crate::config::RuntimeOverrides;
 use crate::decide::SavedNode;
@@ -35,11 +37,13 @@ pub struct State {
 }
 
 /// What is known of a run beside its descriptors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedRun {
     pub pid: Pid,
     pub cpu_before: Duration,
     pub oom_kills_before: u64,
+    /// What a built-in service runs. None: it is none, or it is not known.
+    pub binary: Option<Arc<Binary>>,
 }
 
 /// What is known of a former orchestrator, as far as it could be read.

@@ -6,6 +6,9 @@ use crate::rpc::pb::node::{InstanceStatus, Limit};
 use crate::units::{ByteSize, human_duration};
 use std::time::Duration;
 
+/// Characters of a build ID that tell builds apart for the eye.
+const BUILD_ID_SHOWN: usize = 12;
+
 /// The text of `status NAME` for one instance, without its log lines. Facts that there is nothing
 /// to say about are left out.
 pub fn render(instance: &InstanceStatus, paint: Paint) -> String {
@@ -18,6 +21,7 @@ pub fn render(instance: &InstanceStatus, paint: Paint) -> String {
         ("limits", limits(instance)),
         ("not enforced", not_enforced(instance)),
         ("limits reached", limits_reached(instance)),
+        ("binary", binary(instance)),
         ("socket", printable(&instance.socket)),
         ("health", health(instance)),
         ("status", printable(&instance.status_text)),
@@ -117,6 +121,22 @@ fn health(instance: &InstanceStatus) -> String {
     }
 }
 
+/// The version and the beginning of the build ID, and whether it is what the node runs.
+fn binary(instance: &InstanceStatus) -> String {
+    let Some(binary) = &instance.binary else { return String::new() };
+    if binary.version.is_empty() {
+        return "not known: it was started by an older version".to_owned();
+    }
+    let build: String = binary.build_id.chars().take(BUILD_ID_SHOWN).collect();
+    let build = if build.is_empty() { build } else { format!(", build {build}") };
+    let note = match binary.current {
+        Some(true) => "",
+        Some(false) => "; not that of the node, which a restart gives it",
+        None => "; whether it is that of the node is not known",
+    };
+    printable(&format!("{}{build}{note}", binary.version))
+}
+
 fn dropped(instance: &InstanceStatus) -> String {
     match instance.log_lines_dropped {
         0 => String::new(),
@@ -126,8 +146,9 @@ fn dropped(instance: &InstanceStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{failed, ready};
+    use super::super::tests::{binary, failed, ready};
     use super::*;
+    use crate::rpc::pb::node::Binary;
 
     #[test]
     fn a_running_instance_shows_every_fact() {
@@ -141,6 +162,7 @@ identity-0  ready
              limits: memory.max 512MiB, cpu.max 50000 100000
        not enforced: pids.max 64
      limits reached: OomKilled 2 times, memory.max 7 times, cpu.max in 31 periods (1.5s lost)
+             binary: 0.1.0, build c41d170e0bf2
              socket: /run/blackhole/identity-0.sock
              health: healthy, checked at 2024-01-15T10:30:00.000000Z
              status: serving
@@ -148,6 +170,18 @@ identity-0  ready
   log lines dropped: 3
 ";
         assert_eq!(render(&ready("identity"), Paint::Plain), expected);
+    }
+
+    #[test]
+    fn a_binary_that_is_not_the_nodes_own_is_told() {
+        let of = |binary| super::binary(&InstanceStatus { binary, ..ready("identity") });
+        let other = "0.1.0, build c41d170e0bf2; not that of the node, which a restart gives it";
+        assert_eq!(of(Some(binary(Some(false)))), other);
+        let unsure = "0.1.0; whether it is that of the node is not known";
+        assert_eq!(of(Some(Binary { build_id: String::new(), ..binary(None) })), unsure);
+        let unknown = "not known: it was started by an older version";
+        assert_eq!(of(Some(Binary::default())), unknown);
+        assert_eq!(of(None), "");
     }
 
     #[test]

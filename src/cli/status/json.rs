@@ -26,6 +26,7 @@ struct Node<'a> {
     runtime_dir: &'a str,
     data_dir: &'a str,
     generation: u32,
+    build_id: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +58,15 @@ struct Instance<'a> {
     log_lines_dropped: u64,
     limits: Vec<Limit<'a>>,
     limit_events: Events,
+    binary: Option<Binary<'a>>,
+}
+
+/// Null: it is not known.
+#[derive(Serialize)]
+struct Binary<'a> {
+    version: Option<&'a str>,
+    build_id: Option<&'a str>,
+    current: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -94,6 +104,10 @@ pub fn render(status: &NodeStatus) -> String {
     text + "\n"
 }
 
+fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
 fn running(pid: i32) -> Option<i32> {
     (pid != 0).then_some(pid)
 }
@@ -113,6 +127,7 @@ impl<'a> From<&'a NodeInfo> for Node<'a> {
             runtime_dir: &node.runtime_dir,
             data_dir: &node.data_dir,
             generation: node.generation,
+            build_id: known(&node.build_id),
         }
     }
 }
@@ -130,6 +145,13 @@ impl<'a> From<&'a Degradation> for Without<'a> {
 impl<'a> From<&'a pb::Limit> for Limit<'a> {
     fn from(limit: &'a pb::Limit) -> Self {
         Self { name: &limit.name, wanted: &limit.wanted, set: limit.set.as_deref(), met: limit.met }
+    }
+}
+
+impl<'a> From<&'a pb::Binary> for Binary<'a> {
+    fn from(binary: &'a pb::Binary) -> Self {
+        let pb::Binary { version, build_id, current } = binary;
+        Self { version: known(version), build_id: known(build_id), current: *current }
     }
 }
 
@@ -170,6 +192,7 @@ impl<'a> From<&'a InstanceStatus> for Instance<'a> {
             log_lines_dropped: instance.log_lines_dropped,
             limits: instance.limits.iter().map(Limit::from).collect(),
             limit_events: instance.limit_events.unwrap_or_default().into(),
+            binary: instance.binary.as_ref().map(Binary::from),
         }
     }
 }
@@ -189,7 +212,7 @@ mod tests {
             r#""missing":"the memory controller is not delegated","#,
             r#""instead":"rlimits hold"}],"memory_bytes":131072000,"cpu_percent":2.0,"#,
             r#""api":"http://127.0.0.1:8080","runtime_dir":"/run/blackhole","#,
-            r#""data_dir":"/var/lib/blackhole","generation":1},"#,
+            r#""data_dir":"/var/lib/blackhole","generation":1,"build_id":"c41d170e0bf2a22d"},"#,
             r#""instances":[{"service":"identity","#,
             r#""instance":"identity-0","phase":"ready","pid":1002,"restarts":1,"#,
             r#""uptime_seconds":88499.0,"memory_bytes":256901120,"#,
@@ -203,7 +226,8 @@ mod tests {
             r#"{"name":"cpu.max","wanted":"50000 100000","set":"50000 100000","met":true},"#,
             r#"{"name":"pids.max","wanted":"64","set":null,"met":false}],"#,
             r#""limit_events":{"oom_kills":2,"memory_max":7,"memory_high":0,"tasks_max":0,"#,
-            r#""cpu_throttled_periods":31,"cpu_throttled_seconds":1.5}}],"#,
+            r#""cpu_throttled_periods":31,"cpu_throttled_seconds":1.5},"#,
+            r#""binary":{"version":"0.1.0","build_id":"c41d170e0bf2a22d","current":true}}],"#,
             r#""disabled":["social","web"]}"#,
             "\n"
         );
@@ -217,6 +241,11 @@ mod tests {
         let instance = &parsed["instances"][0];
         assert_eq!(instance["pid"], serde_json::Value::Null);
         assert_eq!(instance["last_health_check"], serde_json::Value::Null);
+        assert_eq!(instance["binary"], serde_json::Value::Null);
+        assert_eq!(parsed["node"]["build_id"], serde_json::Value::Null);
         assert_eq!(instance["reason"], "exit code 1\n5 restarts in 1m");
+        let shown = InstanceStatus { binary: Some(pb::Binary::default()), ..ready("identity") };
+        let unknown = serde_json::json!({ "version": null, "build_id": null, "current": null });
+        assert_eq!(self::instance(&shown)["binary"], unknown);
     }
 }

@@ -140,7 +140,8 @@ fn readiness(status: &NodeStatus) -> ExitCode {
 pub(super) mod tests {
     use super::*;
     use crate::rpc::pb::node::{
-        Degradation, InstanceHealth, InstanceStatus, Limit, LimitEvents, NodeInfo, NodePhase,
+        Binary, Degradation, InstanceHealth, InstanceStatus, Limit, LimitEvents, NodeInfo,
+        NodePhase,
     };
 
     /// A node in trouble: every kind of line has something to say.
@@ -164,6 +165,7 @@ pub(super) mod tests {
             runtime_dir: "/run/blackhole".to_owned(),
             data_dir: "/var/lib/blackhole".to_owned(),
             generation: 1,
+            build_id: "c41d170e0bf2a22d".to_owned(),
         };
         NodeStatus {
             node: Some(node),
@@ -207,7 +209,13 @@ pub(super) mod tests {
                 cpu_throttled_seconds: 1.5,
                 ..LimitEvents::default()
             }),
+            binary: Some(binary(Some(true))),
         }
+    }
+
+    pub(crate) fn binary(current: Option<bool>) -> Binary {
+        let (version, build_id) = ("0.1.0".to_owned(), "c41d170e0bf2a22d".to_owned());
+        Binary { version, build_id, current }
     }
 
     fn limit(name: &str, wanted: &str, set: Option<&str>) -> Limit {

@@ -19,7 +19,7 @@ pub fn render(status: &NodeStatus, paint: Paint) -> String {
         text += &table(&status.instances, paint);
     }
     text += &block(reasons(&status.instances));
-    text += &block(notes(&node, &status.disabled));
+    text += &block(notes(&node, status));
     text
 }
 
@@ -101,15 +101,31 @@ fn reasons(instances: &[InstanceStatus]) -> Vec<String> {
     unready.map(|one| format!("  {}: {}", one.instance, printable(&one.reason))).collect()
 }
 
-fn notes(node: &NodeInfo, disabled: &[String]) -> Vec<String> {
+fn notes(node: &NodeInfo, status: &NodeStatus) -> Vec<String> {
     let without = |d: &Degradation| {
         printable(&format!("without {}: {}; instead {}", d.name, d.missing, d.instead))
     };
     let mut notes: Vec<String> = node.degradations.iter().map(without).collect();
-    if !disabled.is_empty() {
-        notes.push(format!("disabled: {}", disabled.join(", ")));
+    notes.extend(binaries(&status.instances));
+    if !status.disabled.is_empty() {
+        notes.push(format!("disabled: {}", status.disabled.join(", ")));
     }
     notes
+}
+
+/// Built-in services that run another binary than the node, or one that is not known.
+fn binaries(instances: &[InstanceStatus]) -> Vec<String> {
+    let those = |current: Option<bool>| {
+        let is_so = |one: &&InstanceStatus| {
+            one.binary.as_ref().is_some_and(|binary| binary.current == current)
+        };
+        let names = instances.iter().filter(is_so).map(|one| printable(&one.instance));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let others = (those(Some(false)), "another binary than the node's");
+    let lines = [others, (those(None), "unknown binary")].into_iter();
+    let lines = lines.filter(|(names, _)| !names.is_empty());
+    lines.map(|(names, what)| format!("{what}, until a restart: {names}")).collect()
 }
 
 /// Lines with an empty one before them, or nothing.
@@ -122,7 +138,7 @@ fn block(lines: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{ready, troubled};
+    use super::super::tests::{binary, failed, ready, troubled};
     use super::*;
 
     #[test]
@@ -142,6 +158,18 @@ without cgroup limits: the memory controller is not delegated; instead rlimits h
 disabled: social, web
 ";
         assert_eq!(render(&troubled(), Paint::Plain), expected);
+    }
+
+    #[test]
+    fn services_of_another_binary_are_named() {
+        let of = |name, current| InstanceStatus { binary: Some(binary(current)), ..ready(name) };
+        let all = [of("a", Some(true)), of("b", Some(false)), of("c", None), of("d", Some(false))];
+        let expected = [
+            "another binary than the node's, until a restart: b-0, d-0",
+            "unknown binary, until a restart: c-0",
+        ];
+        assert_eq!(binaries(&all), expected);
+        assert!(binaries(&[failed("e"), of("a", Some(true))]).is_empty());
     }
 
     #[test]

@@ -40,15 +40,15 @@ same!(units::Core, Core: Dumped = Dumped, None = None);
 
 impl From<&SavedRun> for Run {
     fn from(saved: &SavedRun) -> Self {
-        let SavedRun { pid, cpu_before, oom_kills_before } = *saved;
-        Self { pid: pid.0, cpu_before, oom_kills_before }
+        let SavedRun { pid, cpu_before, oom_kills_before, binary: _ } = saved;
+        Self { pid: pid.0, cpu_before: *cpu_before, oom_kills_before: *oom_kills_before }
     }
 }
 
 impl Run {
     pub(super) fn read(self) -> SavedRun {
         let Self { pid, cpu_before, oom_kills_before } = self;
-        SavedRun { pid: Pid(pid), cpu_before, oom_kills_before }
+        SavedRun { pid: Pid(pid), cpu_before, oom_kills_before, binary: None }
     }
 }
 

@@ -2,8 +2,10 @@
 //! no service: nothing is stopped, killed or left alone because a field is missing or not known.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::act::binary::Binary;
 use crate::act::checkpoint::value::{Former, Known, SavedRun, default_rules};
 use crate::config::{LimitSettings, RuntimeOverrides};
 use crate::decide::{
@@ -78,7 +80,11 @@ pub(super) fn read(
 fn run(saved: pb::Run) -> Option<(RunId, SavedRun)> {
     let (pid, oom_kills_before) = (Pid(saved.pid?), saved.oom_kills_before?);
     let cpu_before = Duration::from_nanos(saved.cpu_before_ns);
-    Some((RunId(saved.run), SavedRun { pid, cpu_before, oom_kills_before }))
+    let binary = saved.binary.and_then(|binary| {
+        let pb::Binary { version, build_id } = binary;
+        Some(Arc::new(Binary { version: version?, build_id }))
+    });
+    Some((RunId(saved.run), SavedRun { pid, cpu_before, oom_kills_before, binary }))
 }
 
 struct Reader {

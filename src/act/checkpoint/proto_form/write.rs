@@ -65,12 +65,16 @@ impl From<&RuntimeOverrides> for pb::Overrides {
 }
 
 fn run((run, saved): (&RunId, &SavedRun)) -> pb::Run {
-    let SavedRun { pid, cpu_before, oom_kills_before } = *saved;
+    let SavedRun { pid, cpu_before, oom_kills_before, binary } = saved;
     pb::Run {
         run: run.0,
         pid: Some(pid.0),
-        cpu_before_ns: ns(cpu_before),
-        oom_kills_before: Some(oom_kills_before),
+        cpu_before_ns: ns(*cpu_before),
+        oom_kills_before: Some(*oom_kills_before),
+        binary: binary.as_deref().map(|binary| pb::Binary {
+            version: Some(binary.version.clone()),
+            build_id: binary.build_id.clone(),
+        }),
     }
 }
 
