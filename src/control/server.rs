@@ -2,9 +2,11 @@
 //! knows the state. Only the logs are read without it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::Stream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use crate::rpc::pb::node as pb;
@@ -20,15 +22,46 @@ pub type Responder<T> = oneshot::Sender<Result<T, Status>>;
 /// A request to the supervise loop, with its responder.
 #[derive(Debug)]
 pub enum ControlRequest {
-    Status { name: String, reply: Responder<pb::NodeStatus> },
-    Verb { verb: Verb, request: pb::VerbRequest, reply: Responder<pb::VerbReply> },
-    Why { name: String, reply: Responder<pb::WhyReply> },
-    Security { name: String, reply: Responder<pb::SecurityReply> },
-    Reload { request: pb::ReloadRequest, reply: Responder<pb::ReplanReply> },
-    Scale { request: pb::ScaleRequest, reply: Responder<pb::ReplanReply> },
-    SetLimits { request: pb::SetLimitsRequest, reply: Responder<pb::ReplanReply> },
-    Upgrade { request: pb::UpgradeRequest, reply: Responder<pb::UpgradeReply> },
-    Shutdown { reply: oneshot::Sender<pb::ShutdownReply> },
+    Status {
+        name: String,
+        reply: Responder<pb::NodeStatus>,
+    },
+    /// The newest status, now and whenever it changes.
+    WatchStatus {
+        reply: oneshot::Sender<watch::Receiver<Arc<pb::NodeStatus>>>,
+    },
+    Verb {
+        verb: Verb,
+        request: pb::VerbRequest,
+        reply: Responder<pb::VerbReply>,
+    },
+    Why {
+        name: String,
+        reply: Responder<pb::WhyReply>,
+    },
+    Security {
+        name: String,
+        reply: Responder<pb::SecurityReply>,
+    },
+    Reload {
+        request: pb::ReloadRequest,
+        reply: Responder<pb::ReplanReply>,
+    },
+    Scale {
+        request: pb::ScaleRequest,
+        reply: Responder<pb::ReplanReply>,
+    },
+    SetLimits {
+        request: pb::SetLimitsRequest,
+        reply: Responder<pb::ReplanReply>,
+    },
+    Upgrade {
+        request: pb::UpgradeRequest,
+        reply: Responder<pb::UpgradeReply>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<pb::ShutdownReply>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +72,8 @@ pub enum Verb {
 }
 
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<pb::LogRecord, Status>> + Send>>;
+
+pub type StatusStream = Pin<Box<dyn Stream<Item = Result<pb::NodeStatus, Status>> + Send>>;
 
 /// Where log records come from.
 pub trait LogSource: Send + Sync + 'static {
@@ -198,5 +233,59 @@ impl<L: LogSource> StatusFeed for StatusFeedService<L> {
         _: Request<pb::StatusFeedRequest>,
     ) -> Result<Response<pb::NodeStatus>, Status> {
         self.0.status_of(String::new()).await
+    }
+
+    type WatchStream = StatusStream;
+
+    async fn watch(
+        &self,
+        _: Request<pb::StatusFeedRequest>,
+    ) -> Result<Response<StatusStream>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let newest = self.0.ask(ControlRequest::WatchStatus { reply }, answer).await?;
+        let statuses = WatchStream::new(newest).map(|status| Ok(status.as_ref().clone()));
+        Ok(Response::new(Box::pin(statuses)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoLogs;
+
+    impl LogSource for NoLogs {
+        fn records(&self, _: pb::LogsRequest) -> Result<LogStream, Status> {
+            Err(Status::not_found("there are none"))
+        }
+    }
+
+    fn status(number: u64) -> Arc<pb::NodeStatus> {
+        Arc::new(pb::NodeStatus { disabled: vec![number.to_string()], ..Default::default() })
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_lags_is_told_the_newest_status() {
+        let (requests, mut asked) = mpsc::channel(1);
+        let newest = watch::Sender::new(status(0));
+        let service = StatusFeedService(ControlService::new(requests, NoLogs));
+        let loop_answers = async {
+            match asked.recv().await {
+                Some(ControlRequest::WatchStatus { reply }) => reply.send(newest.subscribe()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let watching = service.watch(Request::new(pb::StatusFeedRequest {}));
+        let (watching, answered) = tokio::join!(watching, loop_answers);
+        answered.unwrap();
+        let mut statuses = watching.unwrap().into_inner();
+        assert_eq!(statuses.next().await.unwrap().unwrap(), *status(0));
+        for number in 1..=3 {
+            newest.send_replace(status(number));
+        }
+        assert_eq!(statuses.next().await.unwrap().unwrap(), *status(3));
+        assert_eq!(newest.receiver_count(), 1);
+        drop(statuses);
+        assert_eq!(newest.receiver_count(), 0);
     }
 }

@@ -14,6 +14,7 @@ use super::observers::{ObserverContext, Observers, Pumps};
 use super::reload_queue::ReloadQueue;
 use super::remarks;
 use super::status::CpuSamples;
+use super::status_watchers::StatusWatchers;
 use super::supervise::{Inbox, LAST_WORDS};
 use super::supervisor::{End, Facts, Pending, Supervisor, Timers};
 use crate::control::server::ControlService;
@@ -55,7 +56,13 @@ pub(super) async fn live(booted: Booted) {
         in_force,
         act,
         observers: Observers::new(context),
-        pending: Pending { reload, refused_reload: None, upgrade: None, waiters: Vec::new() },
+        pending: Pending {
+            reload,
+            refused_reload: None,
+            upgrade: None,
+            waiters: Vec::new(),
+            status_watchers: StatusWatchers::default(),
+        },
         timers: Timers::default(),
         facts: Facts { host, generation, history, cpu_samples },
         end: None,

@@ -23,6 +23,7 @@ mod resume;
 mod runtime_flags;
 mod security;
 mod status;
+mod status_watchers;
 mod supervise;
 mod supervisor;
 mod upgrade;

@@ -22,6 +22,9 @@ impl Supervisor {
             ControlRequest::Status { name, reply } => {
                 let _gone = reply.send(self.status(&name));
             }
+            ControlRequest::WatchStatus { reply } => {
+                let _gone = reply.send(self.watch_status());
+            }
             ControlRequest::Why { name, reply } => {
                 let _gone = reply.send(self.why(&name));
             }

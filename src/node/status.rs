@@ -62,27 +62,44 @@ impl View<'_> {
         }
     }
 
+    /// The same of all, without what is measured or passes by itself: it reads no file, and is equal
+    /// to the one before where nothing has changed.
+    pub(super) fn standing(&self) -> pb::NodeStatus {
+        let instances = self.node.instances();
+        pb::NodeStatus {
+            node: Some(self.standing_node()),
+            instances: instances.map(|(id, one)| self.standing_instance(id, one)).collect(),
+            disabled: self.act.plan().disabled.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     fn node_info(&self, samples: &mut CpuSamples) -> pb::NodeInfo {
-        let pid = process::own_pid();
-        let own = procfs::usage(pid).ok().flatten();
+        let own = procfs::usage(process::own_pid()).ok().flatten();
         let cpu = own.map(|own| own.cpu).unwrap_or_default();
         let percent = percent(samples.own, self.now, cpu, self.now.0);
         samples.own = Some(percent);
         pb::NodeInfo {
-            name: self.config.node.name.clone(),
-            version: self.act.binary().version.clone(),
-            pid: pid.0,
-            phase: self.node.phase().word().to_owned(),
-            node_phase: node_phase(self.node.phase()).into(),
             uptime_seconds: self.now.0.as_secs_f64(),
-            degradations: self.degradations(),
             memory_bytes: own.map(|own| own.resident.0).unwrap_or_default(),
             cpu_percent: percent.percent,
+            ..self.standing_node()
+        }
+    }
+
+    fn standing_node(&self) -> pb::NodeInfo {
+        pb::NodeInfo {
+            name: self.config.node.name.clone(),
+            version: self.act.binary().version.clone(),
+            pid: process::own_pid().0,
+            phase: self.node.phase().word().to_owned(),
+            node_phase: node_phase(self.node.phase()).into(),
+            degradations: self.degradations(),
             api: self.act.api().map(|address| format!("http://{address}")).unwrap_or_default(),
             runtime_dir: self.config.node.runtime_dir.to_string_lossy().into_owned(),
             generation: self.generation,
             data_dir: self.config.node.data_dir.to_string_lossy().into_owned(),
             build_id: self.act.binary().build_id.clone().unwrap_or_default(),
+            ..pb::NodeInfo::default()
         }
     }
 
@@ -106,17 +123,31 @@ impl View<'_> {
         all
     }
 
-    pub(super) fn instance(
+    fn instance(
         &self,
         id: &InstanceId,
         instance: &Instance,
         samples: &mut CpuSamples,
     ) -> pb::InstanceStatus {
-        let plan = self.act.plan().instances.get(id);
         let usage = self.usage(instance);
-        let uptime = instance.uptime(self.now);
         let wanted = instance.limits.in_force();
         let limits = self.act.limits(id, &wanted);
+        pb::InstanceStatus {
+            uptime_seconds: instance.uptime(self.now).as_secs_f64(),
+            memory_bytes: usage.memory_bytes,
+            memory_limit_bytes: memory_limit(&limits, wanted.memory),
+            cpu_percent: self.cpu_percent(instance, usage, samples),
+            last_health_check_unix_us: self.last_check(instance),
+            log_lines_dropped: self.log_store.dropped(&id.service),
+            tasks: usage.tasks,
+            limits: limits.into_iter().map(told_limit).collect(),
+            limit_events: Some(told_events(self.act.limit_events(id))),
+            ..self.standing_instance(id, instance)
+        }
+    }
+
+    fn standing_instance(&self, id: &InstanceId, instance: &Instance) -> pb::InstanceStatus {
+        let plan = self.act.plan().instances.get(id);
         let socket = plan.map(|plan| plan.socket.to_string_lossy().into_owned());
         pb::InstanceStatus {
             service: id.service.to_string(),
@@ -125,23 +156,15 @@ impl View<'_> {
             instance_phase: instance_phase(&instance.phase).into(),
             pid: instance.pid().map_or(0, |pid| pid.0),
             restarts: instance.restarts,
-            uptime_seconds: uptime.as_secs_f64(),
-            memory_bytes: usage.memory_bytes,
-            memory_limit_bytes: memory_limit(&limits, wanted.memory),
-            cpu_percent: self.cpu_percent(instance, usage, samples),
             socket: socket.unwrap_or_default(),
             reason: self.node.reason(id, self.now),
             health: health(instance).word().to_owned(),
             instance_health: health(instance).into(),
-            last_health_check_unix_us: self.last_check(instance),
             status_text: instance.status_text.clone(),
             run: instance.run().map_or(0, |run| run.0),
             ready_seconds: instance.ready_after().unwrap_or_default().as_secs_f64(),
-            log_lines_dropped: self.log_store.dropped(&id.service),
-            tasks: usage.tasks,
-            limits: limits.into_iter().map(told_limit).collect(),
-            limit_events: Some(told_events(self.act.limit_events(id))),
             binary: self.binary(id, instance),
+            ..pb::InstanceStatus::default()
         }
     }
 

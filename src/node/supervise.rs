@@ -59,6 +59,8 @@ enum Wake {
     Rehearsed(Rehearsed),
     ReapDue,
     ExtendDue,
+    /// A status for those who watch it.
+    StatusDue,
     /// The service manager takes messages again.
     ManagerWritable,
     PumpEnded(Result<PumpEnded, JoinError>),
@@ -118,6 +120,7 @@ impl Supervisor {
         let due = self.node.next_deadline();
         let due = due.map(|tick| self.observers.context.clock.instant(tick));
         let (act, pending) = (&mut self.act, &mut self.pending);
+        let status_due = pending.status_watchers.due();
         let manager = &act.service_manager;
         tokio::select! {
             biased;
@@ -130,6 +133,7 @@ impl Supervisor {
             rehearsed = Upgrade::rehearsed(&mut pending.upgrade) => Wake::Rehearsed(rehearsed),
             () = at(self.timers.reap_at) => Wake::ReapDue,
             () = at(self.timers.extend_at) => Wake::ExtendDue,
+            () = at(status_due) => Wake::StatusDue,
             () = manager.writable() => Wake::ManagerWritable,
             Some(ended) = self.observers.pumps.join_next() => Wake::PumpEnded(ended),
             Some(observation) = inbox.observations.recv() => Wake::Observation(observation),
@@ -147,6 +151,7 @@ impl Supervisor {
             Wake::Rehearsed(rehearsed) => self.take_rehearsed(rehearsed),
             Wake::ReapDue => self.reap_orphans(),
             Wake::ExtendDue => self.extend_timeout(),
+            Wake::StatusDue => self.give_status(),
             Wake::ManagerWritable => self.act.service_manager.send_waiting(),
             Wake::PumpEnded(ended) => self.end_pump(ended),
             Wake::Observation(observation) => self.on_observation(observation),
@@ -168,6 +173,7 @@ impl Supervisor {
         }
         self.reply_to_waiters();
         self.tell_manager();
+        self.pending.status_watchers.note_change(Instant::now());
     }
 
     /// What the effects answer at once.

@@ -2,7 +2,9 @@
 //! the other files carry out one kind of request each.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::history::History;
@@ -11,6 +13,7 @@ use super::in_force::InForce;
 use super::observers::Observers;
 use super::reload_queue::ReloadQueue;
 use super::status::{CpuSamples, View};
+use super::status_watchers::StatusWatchers;
 use super::upgrade_request::Upgrade;
 use super::verbs::Waiter;
 use crate::act::Act;
@@ -40,6 +43,7 @@ pub(super) struct Pending {
     pub(super) refused_reload: Option<String>,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) waiters: Vec<Waiter>,
+    pub(super) status_watchers: StatusWatchers,
 }
 
 /// What is to be done later, beside what the core has due.
@@ -84,7 +88,29 @@ impl Supervisor {
     }
 
     pub(super) fn view(&mut self, wanted: impl Fn(&InstanceId) -> bool) -> pb::NodeStatus {
-        let view = View {
+        let mut samples = std::mem::take(&mut self.facts.cpu_samples);
+        let status = self.as_view().status(&mut samples, wanted);
+        self.facts.cpu_samples = samples;
+        status
+    }
+
+    /// What was due for those who watch the status.
+    pub(super) fn give_status(&mut self) {
+        if self.pending.status_watchers.is_watched() {
+            let status = self.as_view().standing();
+            self.pending.status_watchers.give(Instant::now(), status);
+        } else {
+            self.pending.status_watchers.rest();
+        }
+    }
+
+    pub(super) fn watch_status(&mut self) -> watch::Receiver<Arc<pb::NodeStatus>> {
+        let status = self.as_view().standing();
+        self.pending.status_watchers.add(Instant::now(), status)
+    }
+
+    fn as_view(&self) -> View<'_> {
+        View {
             node: &self.node,
             act: &self.act,
             host: &self.facts.host,
@@ -93,7 +119,6 @@ impl Supervisor {
             now: self.observers.context.clock.now(),
             unix_us: clock::unix_us(),
             generation: self.facts.generation,
-        };
-        view.status(&mut self.facts.cpu_samples, wanted)
+        }
     }
 }

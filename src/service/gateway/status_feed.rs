@@ -1,9 +1,12 @@
-//! The orchestrator's status, asked for once for all who want it at about the same time.
+//! The orchestrator's status, asked for once for all who want it at about the same time, and anew
+//! when the orchestrator says that it has changed.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -17,7 +20,7 @@ use crate::units::human_duration;
 pub struct Freshness {
     /// From the wish for an answer to giving up.
     pub answer: Duration,
-    /// How long an answer is given again.
+    /// How long an answer is given again while nothing has changed.
     pub good: Duration,
     /// How long a failure is given again.
     pub failed: Duration,
@@ -65,6 +68,8 @@ type Fetched = Result<Arc<Snapshot>, FeedError>;
 #[derive(Debug)]
 struct Answer {
     at: Instant,
+    /// The changes that were told of before it was asked for.
+    changes: u64,
     fetched: Fetched,
 }
 
@@ -74,12 +79,22 @@ pub struct StatusCache {
     freshness: Freshness,
     /// Held while the orchestrator is asked: who comes meanwhile waits for the same answer.
     last: Mutex<Option<Answer>>,
+    /// How many changes the orchestrators told of.
+    changes: Arc<AtomicU64>,
+    /// Counts them, as long as one orchestrator answers; ends with the cache.
+    watch: StdMutex<JoinSet<()>>,
 }
 
 impl StatusCache {
     pub fn new(orchestrator: Channel, freshness: Freshness) -> Self {
         let orchestrator = StatusFeedClient::new(orchestrator);
-        Self { orchestrator, freshness, last: Mutex::new(None) }
+        Self {
+            orchestrator,
+            freshness,
+            last: Mutex::new(None),
+            changes: Arc::default(),
+            watch: StdMutex::default(),
+        }
     }
 
     /// A status that is fresh enough, or why there is none.
@@ -90,9 +105,13 @@ impl StatusCache {
         if let Some(answer) = last.as_ref().filter(|answer| self.is_fresh(answer)) {
             return answer.fetched.clone();
         }
+        let changes = self.changes.load(Ordering::Acquire);
         let fetched = self.ask_by(deadline).await;
+        if fetched.is_ok() {
+            self.watch_for_changes();
+        }
         log_change(last.as_ref().is_none_or(|answer| answer.fetched.is_ok()), &fetched);
-        *last = Some(Answer { at: Instant::now(), fetched: fetched.clone() });
+        *last = Some(Answer { at: Instant::now(), changes, fetched: fetched.clone() });
         fetched
     }
 
@@ -104,7 +123,17 @@ impl StatusCache {
 
     fn is_fresh(&self, answer: &Answer) -> bool {
         let keep = if answer.fetched.is_ok() { self.freshness.good } else { self.freshness.failed };
-        answer.at.elapsed() < keep
+        answer.changes == self.changes.load(Ordering::Acquire) && answer.at.elapsed() < keep
+    }
+
+    /// Begun by an answer and not by a timer: an orchestrator that is not there, or is of a version
+    /// that tells of no changes, is not asked again and again.
+    fn watch_for_changes(&self) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        while watch.try_join_next().is_some() {}
+        if watch.is_empty() {
+            watch.spawn(count_changes(self.orchestrator.clone(), Arc::clone(&self.changes)));
+        }
     }
 
     async fn ask_by(&self, deadline: Instant) -> Fetched {
@@ -117,6 +146,17 @@ impl StatusCache {
         let status = answer.map_err(|status| FeedError::Refused(Box::new(status)))?.into_inner();
         Snapshot::try_from(status).map(Arc::new)
     }
+}
+
+/// Until the orchestrator ends. The first status that it tells counts too: something may have
+/// changed since the answer before.
+async fn count_changes(mut orchestrator: StatusFeedClient<Channel>, changes: Arc<AtomicU64>) {
+    let Ok(statuses) = orchestrator.watch(StatusFeedRequest {}).await else { return };
+    let mut statuses = statuses.into_inner();
+    while let Ok(Some(_)) = statuses.message().await {
+        changes.fetch_add(1, Ordering::Release);
+    }
+    changes.fetch_add(1, Ordering::Release);
 }
 
 fn log_change(answered_before: bool, fetched: &Fetched) {

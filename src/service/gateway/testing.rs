@@ -1,11 +1,14 @@
 //! For tests: statuses, and an orchestrator that tells them.
 
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
@@ -94,12 +97,16 @@ impl From<Snapshot> for NodeStatus {
     }
 }
 
+type StatusStream = Pin<Box<dyn Stream<Item = Result<NodeStatus, Status>> + Send>>;
+
 /// Tells `status`, once `gate` has a permit, and after `failures` wrong starts.
 struct Told {
     failures: usize,
     status: NodeStatus,
     gate: Arc<Semaphore>,
     asked: watch::Sender<usize>,
+    /// None: it is of a version that tells of no changes.
+    changes: Option<watch::Receiver<u64>>,
 }
 
 #[tonic::async_trait]
@@ -111,6 +118,17 @@ impl StatusFeed for Told {
         }
         let _passing = self.gate.acquire().await.unwrap();
         Ok(Response::new(self.status.clone()))
+    }
+
+    type WatchStream = StatusStream;
+
+    async fn watch(&self, _: Request<StatusFeedRequest>) -> Result<Response<StatusStream>, Status> {
+        let Some(changes) = self.changes.clone() else {
+            return Err(Status::unimplemented("no such method"));
+        };
+        let status = self.status.clone();
+        let statuses = WatchStream::new(changes).map(move |_| Ok(status.clone()));
+        Ok(Response::new(Box::pin(statuses)))
     }
 }
 
@@ -125,7 +143,7 @@ pub struct Orchestrator {
 impl Orchestrator {
     /// Tells nothing until it is opened.
     pub fn silent(status: impl Into<NodeStatus>) -> (Self, UnixStream) {
-        Self::start(status, 0)
+        Self::start(status, 0, None)
     }
 
     pub fn telling(status: impl Into<NodeStatus>) -> (Self, UnixStream) {
@@ -134,16 +152,31 @@ impl Orchestrator {
 
     /// Tells after it failed so often.
     pub fn failing(status: impl Into<NodeStatus>, failures: usize) -> (Self, UnixStream) {
-        let (orchestrator, stream) = Self::start(status, failures);
+        let (orchestrator, stream) = Self::start(status, failures, None);
         orchestrator.open();
         (orchestrator, stream)
     }
 
-    fn start(status: impl Into<NodeStatus>, failures: usize) -> (Self, UnixStream) {
+    /// Tells of a change whenever `changes` does.
+    pub fn changing(
+        status: impl Into<NodeStatus>,
+        changes: watch::Receiver<u64>,
+    ) -> (Self, UnixStream) {
+        let (orchestrator, stream) = Self::start(status, 0, Some(changes));
+        orchestrator.open();
+        (orchestrator, stream)
+    }
+
+    fn start(
+        status: impl Into<NodeStatus>,
+        failures: usize,
+        changes: Option<watch::Receiver<u64>>,
+    ) -> (Self, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (asked, count) = watch::channel(0);
         let gate = Arc::new(Semaphore::new(0));
-        let told = Told { failures, status: status.into(), gate: Arc::clone(&gate), asked };
+        let (status, told_gate) = (status.into(), Arc::clone(&gate));
+        let told = Told { failures, status, gate: told_gate, asked, changes };
         let routes = Routes::new(StatusFeedServer::new(told));
         let sockets = Sockets { connected: vec![ours], ..Sockets::default() };
         let (end, ending) = oneshot::channel::<()>();

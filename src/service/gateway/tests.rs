@@ -260,6 +260,26 @@ async fn an_answer_is_given_again_while_it_is_fresh_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_change_that_is_told_of_makes_an_answer_old() {
+    let changes = tokio::sync::watch::Sender::new(0);
+    let (mut orchestrator, status) = Orchestrator::changing(a_node(), changes.subscribe());
+    let running = Running::start(PATIENT, status);
+    orchestrator.until_asked(1).await;
+    assert_eq!(running.get("/health").await.code, 200);
+    // The status with which the watch begins may be newer than the answer. Each change after it is
+    // noticed at some time, and asked about once.
+    for asked in [3, 4, 5] {
+        while orchestrator.asked() < asked {
+            assert_eq!(running.get("/health").await.code, 200);
+        }
+        assert_eq!(running.get("/health").await.code, 200);
+        assert_eq!(orchestrator.asked(), asked);
+        changes.send_modify(|count| *count += 1);
+    }
+    running.end().await;
+}
+
+#[tokio::test]
 async fn a_failure_is_given_again_while_it_is_fresh_and_no_longer() {
     for (failed, code) in [(NEVER, 503), (Duration::ZERO, 200)] {
         let (mut orchestrator, status) = Orchestrator::failing(a_node(), 2);
