@@ -21,10 +21,10 @@ use crate::linux::notify::NotifySocket;
 use crate::linux::pidfd::Pidfd;
 use crate::units::{InstanceId, RunId};
 
-/// Of the beginning of a line, in bytes; more than any has.
+/// The longest beginning of a line that is taken over, in bytes; `LINE_MAX` is below it.
 const REST_MOST: u64 = 1 << 20;
 
-/// Pipes of a run that is over; what was written to them is still to be read.
+/// Pipes of a run that has ended, with output that is still to be read.
 #[derive(Debug)]
 pub struct Unread {
     pub instance: InstanceId,
@@ -48,7 +48,7 @@ impl InheritedFds {
             .collect()
     }
 
-    /// What is not to be swept when `runs` go on.
+    /// What the sweep must leave alone when `runs` are adopted.
     pub fn spared(&self, runs: BTreeSet<(InstanceId, RunId)>, runtime_dir: &Path) -> Spared {
         let notify = runs.iter().map(|(id, run)| notify_path(runtime_dir, id, *run));
         let mut sockets: BTreeSet<_> = notify.collect();
@@ -57,7 +57,8 @@ impl InheritedFds {
     }
 }
 
-/// The pipe of a log with all that goes with it; none: it is not there.
+/// The pipe of a log, with the rest of a line and the spool that belong to it. `None`: the pipe is
+/// not among the descriptors.
 fn take_pipe(
     parts: &mut BTreeMap<RunFd, OwnedFd>,
     part: RunFd,
@@ -75,14 +76,14 @@ fn take_pipe(
     }
 }
 
-/// With the beginning of a line that goes on in the pipe: how many parts of it were given out
-/// before, as four bytes with the lowest first, then its bytes.
+/// Adds the beginning of a line that goes on in the pipe. `bytes`: how many parts of that line were
+/// given out before (four bytes, little-endian), then the beginning itself.
 fn with_rest(pipe: Pipe, bytes: &[u8]) -> Pipe {
     let Some((parts, rest)) = bytes.split_first_chunk() else { return pipe };
     Pipe { rest: rest.to_vec(), parts: u32::from_le_bytes(*parts), ..pipe }
 }
 
-/// What there is of it; that it failed, and what follows, is told.
+/// The value, or `None` after the error was logged together with `so`, its consequence.
 fn told<T, E: std::fmt::Display>(
     done: Result<T, E>,
     instance: &InstanceId,
@@ -97,7 +98,7 @@ fn pid_of(fd: &OwnedFd) -> Option<crate::units::Pid> {
 }
 
 impl Act {
-    /// Adopts a run, one of those that `adoptable` gave.
+    /// Adopts a run that `adoptable` named.
     pub fn adopt_run(
         &mut self,
         inherited_fds: &mut InheritedFds,
@@ -113,13 +114,13 @@ impl Act {
             self.release_all_fds(id, run);
             return Err(ActError::NotHeld(id.clone()));
         };
-        // From here on nothing fails: it runs, and somebody has to look after it.
+        // From here on nothing fails: the process runs and has to be supervised.
         let notify = take(RunFd::Notify).map(NotifySocket::adopt).transpose();
         let notify = told(notify, id, "what it says to us is not heard").flatten().map(Arc::new);
         let status = take(RunFd::StatusBroker).map(|fd| Arc::new(ConnectionBroker::from(fd)));
         let group = told(self.group_of(id), id, "its processes are found by their mark").flatten();
         let counted = group.as_deref().map(oom_kills).unwrap_or_default();
-        // The count began anew if the group's controllers were gone meanwhile.
+        // The count began anew if the group's controllers were gone between the two orchestrators.
         let oom_kills_before =
             saved.as_ref().map_or(counted, |saved| saved.oom_kills_before.min(counted));
         let first = MainProcess {
@@ -148,8 +149,8 @@ impl Act {
         })
     }
 
-    /// After all runs that go on were taken over: what instances stored is theirs again, and the
-    /// rest is let go, but for what was written and not read.
+    /// After the last adoption: gives stored descriptors back to their instances and drops all
+    /// others, except for pipes with output that was not read.
     pub fn settle_unadopted(&mut self, mut inherited_fds: InheritedFds) -> Vec<Unread> {
         for (id, name, fd) in std::mem::take(&mut inherited_fds.stored) {
             if self.plan.instances.contains_key(&id) {
@@ -174,8 +175,8 @@ impl Act {
 }
 
 impl Act {
-    /// Everything that the program that we become is to have, with the names it knows it by.
-    /// `pipes` are those of the runs, which nobody reads now.
+    /// All descriptors for the program of an exec handover, with the names by which it finds them.
+    /// `pipes`: the log pipes of the runs, whose readers have stopped.
     pub fn handed_fds<'a>(
         &mut self,
         state: State,

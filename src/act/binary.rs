@@ -6,13 +6,13 @@ use crate::linux::build_id;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binary {
     pub version: String,
-    /// What the linker wrote into it, in hexadecimal: two builds of one version have different
-    /// ones. None: it has none, or it cannot be read.
+    /// What the linker wrote into the file, in hexadecimal: two builds of one version have
+    /// different ones. `None`: the file has none or cannot be read.
     pub build_id: Option<String>,
 }
 
 impl Binary {
-    /// That of this process.
+    /// The binary of this process.
     pub fn own() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -20,7 +20,7 @@ impl Binary {
         }
     }
 
-    /// None: it cannot be told.
+    /// Whether both are the same build. `None`: unknown, because one has no build ID.
     pub fn is_same(&self, other: &Self) -> Option<bool> {
         match (&self.build_id, &other.build_id) {
             (Some(one), Some(another)) => Some(one == another && self.version == other.version),

@@ -1,5 +1,5 @@
-//! What the service manager does not keep for the next orchestrator, and did not hear from us, in
-//! words.
+//! Degradations for `status`: descriptors that the service manager does not keep for the next
+//! orchestrator, and messages that it never received.
 
 use super::manager_fd_store::Shortage;
 use super::service_manager::ServiceManager;

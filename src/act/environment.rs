@@ -1,4 +1,4 @@
-//! The environment of a run: what the plan says, and what only the run can say.
+//! The environment of a run: the variables of the plan, and those that differ from run to run.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -11,7 +11,7 @@ use crate::units::RunId;
 /// The variable that, with [`MARK`], tells the runs of one node apart.
 pub(super) const RUN: &str = "BLACKHOLE_RUN";
 
-/// `NAME=value` for all of it but the variables that hold the new process's id.
+/// `NAME=value` for every variable, except those that hold the id of the new process.
 pub(super) fn of_run(
     launch: &LaunchPlan,
     run: RunId,
@@ -36,17 +36,17 @@ pub(super) fn of_run(
     all.into_iter().map(entry).collect()
 }
 
-/// What every process of the run carries, unless it takes it off.
+/// The mark that every process of the run inherits, unless it removes the variable.
 pub(super) fn marks(runtime_dir: &Path, run: RunId) -> Vec<String> {
     vec![node_mark(runtime_dir), run_mark(run)]
 }
 
-/// What every process of the run carries, and those of no other run.
+/// The marks by which the processes of this run are told from those of all other runs.
 pub(super) fn run_mark(run: RunId) -> String {
     format!("{RUN}={run}")
 }
 
-/// What every process of this node carries, of this and of earlier lives.
+/// The mark of all processes of this node, started by this orchestrator or an earlier one.
 pub(super) fn node_mark(runtime_dir: &Path) -> String {
     format!("{MARK}={}", runtime_dir.display())
 }

@@ -1,4 +1,4 @@
-//! What can go wrong when something is done.
+//! Why an effect could not be carried out.
 
 use std::io;
 use std::net::SocketAddr;

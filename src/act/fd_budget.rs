@@ -1,36 +1,38 @@
-//! Who gets a place in the service manager's fd store when there is not one for everybody. A pure
-//! function of what is claimed; holds no descriptor and sends nothing (docs/decisions/0019).
+//! Which descriptors get a place in the service manager's fd store when there is not one for each.
+//! A pure function of the claims; holds no descriptor and sends nothing (docs/decisions/0019).
 
 use std::ops::{AddAssign, SubAssign};
 
 use crate::units::{InstanceId, RunId};
 
-/// `FileDescriptorStoreMax=` of `systemd/blackhole.service`, to which a test holds it. It counts
+/// `FileDescriptorStoreMax=` of `systemd/blackhole.service`; a test holds the two together. Used
 /// where the service manager does not tell its limit.
 const UNIT_PLACES: usize = 4096;
 /// Four for checkpoints (two slots in two forms), one for the history, one for the control socket.
 const RESERVED_PLACES: usize = 6;
-/// The bytes of all names together with what separates them. The service manager passes them as one
-/// variable (`LISTEN_FDNAMES=`), and Linux executes nothing with a longer one than 128 KiB
-/// (`MAX_ARG_STRLEN`, execve(2)): an orchestrator that stored more could not be started again. The
-/// rest is for the variable's own name and for what has a place reserved.
+/// The most bytes of all names together with their separators. The service manager passes the names
+/// in one variable (`LISTEN_FDNAMES=`), and Linux refuses to execute a program with a longer one
+/// than 128 KiB (`MAX_ARG_STRLEN`, execve(2)): an orchestrator that stored more could not be
+/// started again. The rest of the 128 KiB is for the variable's own name and for the reserved
+/// places.
 const NAMES_MOST: usize = (128 << 10) - 256;
 
-/// Something that has a place as a whole or not at all. The order is that of importance: what
-/// comes last gives its place up first.
+/// A set of descriptors that gets its places as a whole or not at all. The order is that of
+/// importance: the last claim loses its places first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Claim {
-    /// Clients wait in its backlog.
+    /// A listener: clients wait in its backlog.
     Listener(u64),
-    /// All that a run is adopted by. The runs that began first keep their places.
+    /// The descriptors that the adoption of a run needs. Of two runs the one that began first is
+    /// more important.
     Run(RunId),
-    /// What a service stored with us under this name.
+    /// Descriptors that a service stored under this name (`FDSTORE=1`).
     Stored(InstanceId, String),
-    /// The spools of a run's logs: what was read and is not delivered.
+    /// The spools of a run's logs: lines that were read and are not delivered yet.
     Spools(RunId),
 }
 
-/// What is used up of the fd store.
+/// An amount of the fd store: places, and bytes of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Room {
     pub(super) places: usize,
@@ -38,14 +40,14 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// What all claims share where the store takes so many descriptors; the service manager tells
-    /// that in `$FDSTORE` (systemd.exec(5), since version 254).
+    /// The room for all claims together. `told`: how many descriptors the store takes, which the
+    /// service manager tells in `$FDSTORE` (systemd.exec(5), since version 254).
     pub(super) fn below_limit(told: Option<usize>) -> Self {
         let places = told.unwrap_or(UNIT_PLACES).saturating_sub(RESERVED_PLACES);
         Self { places, name_bytes: NAMES_MOST }
     }
 
-    /// What one descriptor of this name uses.
+    /// What one descriptor of this name takes up.
     pub(super) fn of(name: &str) -> Self {
         Self { places: 1, name_bytes: name.len() + 1 }
     }
@@ -69,8 +71,8 @@ impl SubAssign for Room {
     }
 }
 
-/// The first claim for which there is no room; it and all after it have no place. Claims without
-/// a place stay claims: they get one when there is room again. `claims` come in their order.
+/// The first claim that does not fit; it and all after it get no place. They stay claims, and get a
+/// place when there is room again. `claims` are in their order.
 pub(super) fn first_refused<'a>(
     room: Room,
     mut claims: impl Iterator<Item = (&'a Claim, Room)>,

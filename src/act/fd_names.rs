@@ -1,5 +1,5 @@
 //! The names (`FDNAME=`) of the descriptors that outlive the orchestrator: in the service manager's
-//! fd store, and on the way to the program that we become. Knows nothing of what follows from them.
+//! fd store, and in an exec handover. Knows nothing of what is done with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::units::{InstanceId, RunId};
 
 /// The longest name that a service manager takes (`FDNAME=`, sd_notify(3)).
 const NAME_MOST: usize = 255;
-/// Of the list of names that were not stored, in bytes.
+/// The longest list of names that were not stored, in bytes.
 const LIST_MOST: u64 = 16 << 20;
 
 /// What a stored descriptor is.
@@ -19,17 +19,17 @@ const LIST_MOST: u64 = 16 << 20;
 pub(super) enum FdName {
     /// The checkpoint. Two slots take turns, so that there is always a whole one.
     Checkpoint(CheckpointForm, CheckpointSlot),
-    /// What happened to the instances.
+    /// The history of the instances (`why`).
     History,
     /// The listener of the control socket.
     Control,
-    /// A listener; which one its address tells. The number makes its name its own.
+    /// A listener. Its address tells which one; the number only makes the name unique.
     Listener(u64),
     Run(RunFd, InstanceId, RunId),
-    /// What the instance stored with us under this name.
+    /// Descriptors that the instance stored under this name (`FDSTORE=1`).
     Stored(InstanceId, String),
-    /// Names, one a line, of what is handed over and is not in the service manager's store. Only
-    /// handed over, never kept.
+    /// Names, one a line, of descriptors that are handed over and are not in the service manager's
+    /// store. Part of an exec handover only; never stored.
     NotStored,
 }
 
@@ -48,10 +48,10 @@ impl CheckpointSlot {
     }
 }
 
-/// How it is written, by which it is named.
+/// The form of a checkpoint; it is part of the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckpointForm {
-    /// That of the version before. It looks for it by this name.
+    /// JSON, the form of the version before this one, which looks for it by this name.
     Json,
     /// That of `checkpoint.proto`.
     Proto,
@@ -61,7 +61,7 @@ impl CheckpointForm {
     pub const ALL: [Self; 2] = [Self::Proto, Self::Json];
 }
 
-/// A checkpoint that was kept.
+/// A checkpoint that was found among the inherited descriptors.
 #[derive(Debug)]
 pub(super) struct KeptCheckpoint {
     pub(super) form: CheckpointForm,
@@ -69,7 +69,7 @@ pub(super) struct KeptCheckpoint {
     pub(super) fd: OwnedFd,
 }
 
-/// A descriptor of which every run has one.
+/// A descriptor of which each run has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunFd {
     Pidfd,
@@ -77,13 +77,14 @@ pub enum RunFd {
     Stderr,
     /// Its notify socket.
     Notify,
-    /// Our end of the broker that gives it connections to the status feed.
+    /// The orchestrator's end of the connection broker by which the run gets connections to the
+    /// status feed.
     StatusBroker,
-    /// What was read of a line on its standard output that has not ended. Only handed over, never
-    /// kept.
+    /// The beginning of a line on standard output that has not ended. Part of an exec handover
+    /// only; never stored.
     StdoutRest,
     StderrRest,
-    /// What was read of its standard output and has not got out yet.
+    /// The spool of standard output: what was read and is not delivered yet.
     StdoutSpool,
     StderrSpool,
 }
@@ -101,7 +102,7 @@ impl RunFd {
         (Self::StderrSpool, "err-spool"),
     ];
 
-    /// What goes with the pipe of a log: the rest of a line, and the spool.
+    /// The descriptors that belong to the pipe of a log: the rest of a line, and the spool.
     pub(super) fn companions(self) -> Option<(Self, Self)> {
         match self {
             Self::Stdout => Some((Self::StdoutRest, Self::StdoutSpool)),
@@ -145,7 +146,7 @@ impl fmt::Display for FdName {
 }
 
 impl FdName {
-    /// None: no such name is ever given.
+    /// `None`: the text is no name of ours.
     fn parse(name: &str) -> Option<Self> {
         let (kind, rest) = name.split_once('.').unwrap_or((name, ""));
         match (kind, rest) {
@@ -174,7 +175,7 @@ impl FdName {
         }
     }
 
-    /// Whether its name is one that a service manager keeps.
+    /// Whether a service manager accepts the name.
     pub(super) fn is_valid(&self) -> bool {
         let name = self.to_string();
         name.len() <= NAME_MOST && name.bytes().all(|b| b != b':' && (b' '..0x7f).contains(&b))
@@ -186,15 +187,15 @@ impl FdName {
 pub struct InheritedFds {
     pub(super) checkpoints: Vec<KeptCheckpoint>,
     pub(super) history: Option<OwnedFd>,
-    /// What was in it.
+    /// The records of the history that the former orchestrator left.
     pub recorded: Vec<HistoryRecord>,
     pub control: Option<OwnedFd>,
     pub(super) listeners: Vec<(u64, OwnedFd)>,
     pub(super) runs: BTreeMap<(InstanceId, RunId), BTreeMap<RunFd, OwnedFd>>,
     pub(super) stored: Vec<(InstanceId, String, OwnedFd)>,
-    /// Those of them that the service manager's store does not have.
+    /// Names of descriptors that were handed over and are not in the service manager's store.
     pub(super) not_stored: BTreeSet<FdName>,
-    /// Names that are none of ours. Their descriptors are closed.
+    /// Names that are not ours. Their descriptors are closed.
     pub unknown: Vec<String>,
 }
 
@@ -220,8 +221,8 @@ impl InheritedFds {
         all
     }
 
-    /// Those of which there is all that an adoption needs, later ones of an instance behind earlier
-    /// ones, with their pidfds.
+    /// The runs of which all descriptors are there that an adoption needs, with their pidfds. Of
+    /// one instance, later runs come after earlier ones.
     pub(super) fn whole_runs(&self) -> impl Iterator<Item = (&InstanceId, RunId, &OwnedFd)> {
         self.runs.iter().filter_map(|((id, run), parts)| {
             let whole = [RunFd::Stdout, RunFd::Stderr].iter().all(|part| parts.contains_key(part));
@@ -236,12 +237,12 @@ impl InheritedFds {
         all
     }
 
-    /// What happened to the instances, if the service manager has it.
+    /// The history, if the service manager has it.
     pub(super) fn take_history(&mut self) -> Option<OwnedFd> {
         self.history.take().filter(|_| !self.not_stored.contains(&FdName::History))
     }
 
-    /// What a service manager keeps, but for what has a place reserved.
+    /// The inherited descriptors with their names, except for those with a reserved place.
     pub(super) fn named(&self) -> impl Iterator<Item = (FdName, BorrowedFd<'_>)> {
         let listeners = self.listeners.iter().map(|(n, fd)| (FdName::Listener(*n), fd.as_fd()));
         let runs = self.runs.iter().flat_map(|((id, run), parts)| {
@@ -254,7 +255,7 @@ impl InheritedFds {
     }
 }
 
-/// A list that cannot be read lists nothing: what it was to name is taken for stored.
+/// A list that cannot be read counts as empty: everything is taken for stored.
 fn listed(list: &OwnedFd) -> BTreeSet<FdName> {
     let bytes = fds::read_whole(list, LIST_MOST).unwrap_or_default();
     String::from_utf8_lossy(&bytes).lines().filter_map(FdName::parse).collect()

@@ -1,4 +1,4 @@
-//! Descriptors a service left with us, to be handed to its next run.
+//! Descriptors that a service stored (`FDSTORE=1`), to be passed to its next run.
 
 use std::os::fd::OwnedFd;
 
@@ -7,17 +7,17 @@ pub(super) struct FdStore {
     kept: Vec<(String, OwnedFd)>,
 }
 
-/// What became of descriptors that were to be kept.
+/// The outcome of storing descriptors.
 #[derive(Debug)]
 pub(super) struct Kept<'a> {
-    /// Those of them that are kept now.
+    /// Those that are kept now.
     pub(super) fresh: &'a [(String, OwnedFd)],
-    /// How many were closed instead.
+    /// How many were closed because of the limit.
     pub(super) refused: usize,
 }
 
 impl FdStore {
-    /// Keeps as many as fit below `limit`.
+    /// Keeps descriptors up to `limit` in all, and closes the rest.
     pub(super) fn keep(&mut self, name: &str, fds: Vec<OwnedFd>, limit: usize) -> Kept<'_> {
         let before = self.kept.len();
         let room = limit.saturating_sub(before);

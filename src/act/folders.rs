@@ -12,10 +12,10 @@ use crate::linux::chown::{self, Owner};
 use crate::plan::{LaunchPlan, Plan, RUNTIME_FOLDERS};
 use crate::units::{InstanceId, RunId};
 
-/// Below the node's runtime folder: what is on its way out.
+/// Folders that are being removed are moved here, below the node's runtime folder.
 const OLD: &str = "old";
 
-/// Makes what the instance is to find, and gives it to whom it runs as.
+/// Makes the folders that the instance finds at its start, and gives them to the user it runs as.
 pub(super) fn make(
     plan: &Plan,
     launch: &LaunchPlan,
@@ -51,7 +51,7 @@ fn make_folder(path: &Path) -> Result<(), ActError> {
     made.map_err(|reason| ActError::Folder { path: path.to_owned(), reason })
 }
 
-/// There, its owner's, and nothing in it but the empty folder for temporary files.
+/// Makes the runtime folder: its owner's, empty but for the folder for temporary files.
 fn is_as_new(folder: &Path, owner: Owner) -> bool {
     let found = |path: &Path| fs::symlink_metadata(path).ok().filter(|found| found.is_dir());
     let belongs = found(folder).is_some_and(|found| found.uid() == owner.uid);
@@ -63,8 +63,8 @@ fn is_as_new(folder: &Path, owner: Owner) -> bool {
         && entries(&temporary).is_ok_and(|count| count == 0)
 }
 
-/// Takes a folder out of the way at once and empties it beside: a service can make more files than
-/// we may wait for.
+/// Moves a folder out of the way at once and empties it on another thread: a service can leave more
+/// files in it than the caller may wait for.
 fn set_aside(runtime_dir: &Path, folder: &Path, name: &str) -> Result<(), ActError> {
     let old = runtime_dir.join(OLD);
     make_folder(&old)?;
@@ -77,7 +77,7 @@ fn set_aside(runtime_dir: &Path, folder: &Path, name: &str) -> Result<(), ActErr
     Ok(())
 }
 
-/// What a removal leaves is found by the next start of the node.
+/// What is left of it is removed by the next start of the node.
 fn remove_beside(path: PathBuf) {
     let remove = move || {
         let _left_for_the_next_start = fs::remove_dir_all(path);
@@ -85,20 +85,20 @@ fn remove_beside(path: PathBuf) {
     let _without_a_thread = thread::Builder::new().name("remove".to_owned()).spawn(remove);
 }
 
-/// Removes the runtime folder of an instance that does not come back.
+/// Removes the runtime folder of an instance that was retired.
 pub(super) fn remove(runtime_dir: &Path, id: &InstanceId) {
     let folder = runtime_dir.join(RUNTIME_FOLDERS).join(id.to_string());
     let _left_for_the_next_start = set_aside(runtime_dir, &folder, &id.to_string());
 }
 
-/// Goes on with what earlier nodes did not remove to the end.
+/// Empties what earlier nodes left in the folder of removed ones.
 pub(super) fn remove_old(runtime_dir: &Path) {
-    // The folder itself stays: others may come into it meanwhile.
+    // The folder itself stays: others may be moved into it meanwhile.
     let Ok(entries) = fs::read_dir(runtime_dir.join(OLD)) else { return };
     entries.flatten().for_each(|entry| remove_beside(entry.path()));
 }
 
-/// When nothing runs any more.
+/// For the end of the node, when nothing runs any more.
 pub(super) fn clean_up(runtime_dir: &Path) {
     for folder in [RUNTIME_FOLDERS, OLD] {
         let _left_for_the_next_start = fs::remove_dir_all(runtime_dir.join(folder));

@@ -1,6 +1,7 @@
-//! What happened to the instances, in memory that the service manager keeps: written down at its
-//! end as it happens, and as a whole only when most of it is of no use any more. Whoever is killed
-//! meanwhile leaves all that was there before. Knows nothing of how much is worth keeping.
+//! The history of the instances, in memory that the service manager keeps: each record is appended
+//! as it happens, and the whole is written anew when most of it is out of date. An orchestrator
+//! that is killed while it writes leaves all earlier records whole. Knows nothing of which records
+//! are worth keeping.
 //!
 //! 16 bytes: `BHHIST` and two zeroes, then where the records begin (8 bytes, little-endian). From
 //! there on records (`HistoryRecord`) follow one another, each after its length, which is never 0;
@@ -19,35 +20,35 @@ use crate::rpc::pb::node::HistoryRecord;
 const MEMORY: &str = "history";
 const MAGIC: [u8; 8] = *b"BHHIST\0\0";
 const HEADER: u64 = 16;
-/// The most that is read of it, in bytes.
+/// The largest log that is read, in bytes.
 const READ_MOST: usize = 64 << 20;
-/// As long as it is smaller, in bytes, it only grows.
+/// Below this size, in bytes, the log only grows.
 const SMALL: u64 = 1 << 20;
 
-/// Written down for whoever follows us.
+/// The log, for the orchestrator that follows.
 #[derive(Debug)]
 pub struct HistoryLog {
     memory: KeptMemory,
-    /// Where the records begin and end.
+    /// Where the records begin and end in the memory.
     begin: u64,
     end: u64,
-    /// From this size on, in bytes, it is written anew.
+    /// The size, in bytes, from which on it is written anew.
     full_at: u64,
-    /// What is new has to be stored.
+    /// Whether the memory is stored with the service manager.
     is_kept: bool,
 }
 
-/// Whether there is room for more.
+/// Whether the log has to be written anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryRoom {
     Enough,
-    /// It is to be written anew with what is worth keeping.
+    /// It has: the caller gives the records that are worth keeping to `replace`.
     Full,
 }
 
 impl HistoryLog {
-    /// What a former orchestrator wrote down, to be continued; new where there is nothing of use.
-    /// Records oldest first.
+    /// Opens what a former orchestrator wrote, or a new log where that cannot be used. Gives the
+    /// records in it, oldest first.
     pub(super) fn open(kept: Option<OwnedFd>) -> Result<(Self, Vec<HistoryRecord>), Error> {
         let kept = kept.and_then(|fd| KeptMemory::adopt(fd, MEMORY));
         if let Some(memory) = kept
@@ -61,7 +62,7 @@ impl HistoryLog {
         Ok((Self { memory, begin, end, full_at: SMALL, is_kept: false }, Vec::new()))
     }
 
-    /// Has it kept by the service manager, if it is not.
+    /// Stores the memory with the service manager, unless it is stored.
     pub(super) fn keep(&mut self, service_manager: &mut ServiceManager) {
         if !self.is_kept {
             let kept = service_manager.store_reserved(FdName::History, self.as_fd());
@@ -78,13 +79,13 @@ impl HistoryLog {
         let bytes = memory.read_at(begin, READ_MOST)?;
         let (records, length) = records(&bytes);
         let end = begin.saturating_add(length);
-        // What follows was begun and not finished.
+        // What is behind the whole records was not written to its end.
         memory.truncate(end)?;
         let full_at = SMALL.max(2 * length);
         Ok(Some((Self { memory, begin, end, full_at, is_kept: true }, records)))
     }
 
-    /// Writes down one more.
+    /// Appends a record.
     pub(super) fn append(&mut self, record: &HistoryRecord) -> Result<HistoryRoom, Error> {
         let bytes = record.encode_length_delimited_to_vec();
         self.memory.write_at(self.end, &bytes)?;
@@ -93,7 +94,7 @@ impl HistoryLog {
         Ok(if is_full { HistoryRoom::Full } else { HistoryRoom::Enough })
     }
 
-    /// From now on these are all.
+    /// Replaces all records.
     pub(super) fn replace<'a>(
         &mut self,
         records: impl IntoIterator<Item = &'a HistoryRecord>,
@@ -102,7 +103,8 @@ impl HistoryLog {
         for record in records {
             bytes.extend(record.encode_length_delimited_to_vec());
         }
-        // The byte between them is 0: until they count, the new ones do not follow the former ones.
+        // The byte between the former records and the new ones is 0: until the header names the new
+        // ones, a reader does not go on from the former into them.
         let (former_begin, begin) = (self.begin, self.end + 1);
         self.memory.write_at(begin, &bytes)?;
         self.memory.write_at(MAGIC.len() as u64, &begin.to_le_bytes())?;
@@ -123,7 +125,7 @@ fn header(begin: u64) -> Vec<u8> {
     [MAGIC, begin.to_le_bytes()].concat()
 }
 
-/// The whole records at the beginning of `bytes`, and how long they are.
+/// The whole records at the beginning of `bytes`, and how many bytes they take up.
 fn records(bytes: &[u8]) -> (Vec<HistoryRecord>, u64) {
     let (mut records, mut rest) = (Vec::new(), bytes);
     while rest.first().is_some_and(|length| *length != 0) {
@@ -192,7 +194,7 @@ mod tests {
             next.append(&record(3)).unwrap();
             assert_eq!(open(Some(duplicate(&next))).1, [1, 3]);
         }
-        // Dead before the new ones counted.
+        // As if the orchestrator died before the header named the new records.
         log.memory.write_at(log.end + 1, &record(2).encode_length_delimited_to_vec()).unwrap();
         assert_eq!(open(Some(duplicate(&log))).1, [1, 2]);
     }

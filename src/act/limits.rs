@@ -1,4 +1,4 @@
-//! What the instances may use, written into their groups and read back.
+//! The limits of the instances, written into their groups and read back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::units::{ByteSize, InstanceId, RunId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitInForce {
     pub wanted: GroupLimit,
-    /// None: nothing enforces it on this host.
+    /// `None`: nothing enforces it on this host.
     pub set: Option<String>,
 }
 
@@ -26,8 +26,9 @@ impl LimitInForce {
     }
 }
 
-/// Writes what the group's controllers can enforce. A controller that is missing here is named
-/// among the node's degradations; one that refuses means no start.
+/// Writes the limits that the group's controllers can enforce. A limit whose controller is missing
+/// on this host is skipped and named among the node's degradations; one that the kernel refuses is
+/// an error, and the run does not start.
 pub(super) fn set(group: &Group, limits: &GroupLimits) -> Result<(), ActError> {
     for limit in limits.files() {
         if group.read_optional(limit.file).map_err(ActError::Group)?.is_some() {
@@ -42,7 +43,7 @@ pub(super) fn write(group: &Group, file: &'static str, value: &str) -> Result<()
     group.write(file, value).map_err(refused)
 }
 
-/// What the kernel shows now.
+/// The limits as the kernel has them now.
 pub(super) fn in_force(group: Option<&Group>, limits: &GroupLimits) -> Vec<LimitInForce> {
     let set = |file| group.and_then(|group| group.read_optional(file).ok().flatten());
     let shown = |text: String| text.lines().next().unwrap_or_default().trim().to_owned();
@@ -60,15 +61,17 @@ pub(super) fn usage(group: &Group) -> Result<Usage, ActError> {
     Ok(Usage { memory, memory_max: size("memory.max")?, memory_high: size("memory.high")? })
 }
 
-/// Has the kernel take so many bytes from the group, which it may slow down meanwhile.
+/// Has the kernel reclaim `bytes` of the group's memory. Until the caller sets the next limits, the
+/// group is slowed down above `high`.
 fn reclaim(group: &Group, high: ByteSize, bytes: u64) -> Result<Usage, ActError> {
     write(group, "memory.high", &high.0.to_string())?;
-    // Linux before 5.19 has no such file; EAGAIN: it was not all there.
+    // Linux before 5.19 has no such file; EAGAIN: less could be reclaimed.
     let _tried = group.write("memory.reclaim", &bytes.to_string());
     usage(group)
 }
 
-/// A group that is gone needs no limits: the next run begins with them.
+/// Whether the error says that the group was removed. The next run of the instance begins with the
+/// limits anyway.
 pub(super) fn is_gone(error: &ActError) -> bool {
     if let ActError::Group(reason) | ActError::Limit { reason, .. } = error {
         return matches!(reason.errno(), Some(libc::ENOENT | libc::ENODEV));
@@ -86,8 +89,8 @@ pub(super) enum Work {
     Reclaim { high: ByteSize, bytes: u64 },
 }
 
-/// Carries out changes of limits on threads of their own: the kernel takes memory away in the
-/// caller's time. The steps of one instance follow each other.
+/// Carries out changes of limits on threads of their own: the kernel reclaims memory while the
+/// writer of the file waits. The steps of one instance follow each other.
 #[derive(Debug)]
 pub struct LimitThreads {
     latest: BTreeMap<InstanceId, JoinHandle<()>>,
@@ -103,11 +106,11 @@ impl Default for LimitThreads {
 }
 
 impl LimitThreads {
-    /// The next outcome. May be dropped and called again.
+    /// The next outcome. Cancel safe.
     pub async fn outcome(&mut self) -> Event {
         match self.outcomes.recv().await {
             Some(event) => event,
-            // A sender is kept here.
+            // `self.report` is a sender: the channel is never closed.
             None => std::future::pending().await,
         }
     }
@@ -160,8 +163,8 @@ pub(super) fn refused(change: ChangeId, error: &ActError) -> News {
     News::LimitsRefused { change, refusal: LimitsRefusal::Kernel(error.to_string()) }
 }
 
-/// No group's memory is safer than that of the group around it: `services` is given what all its
-/// instances together are to keep.
+/// Sets `memory.min` and `memory.low` of `services` to the sum of its instances': the kernel
+/// protects a group's memory only as far as that of the group around it.
 pub(super) fn protect(services: &Group, plan: &Plan) -> Result<(), ActError> {
     let sum = |size: fn(&GroupLimits) -> Option<ByteSize>| {
         let all = plan.instances.values().filter_map(|instance| size(&instance.limits.in_force()));

@@ -1,5 +1,5 @@
-//! What the service manager's fd store is to keep for the next orchestrator, and what of it has a
-//! place there. Says what follows from each change; sends nothing.
+//! Which descriptors the service manager's fd store is to keep for the next orchestrator, and which
+//! of them have a place there. Gives the changes that follow; sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::fd_budget::{Claim, Room, first_refused};
 use super::fd_names::{FdName, RunFd};
 
-/// All that is to be kept, but for checkpoints and the control socket, whose places are reserved.
-/// What has no place is held here, to be stored when there is room again.
+/// All descriptors to be kept, except for those with a reserved place (checkpoints, the history,
+/// the control socket). Those without a place are held here until there is room.
 #[derive(Debug)]
 pub(super) struct ManagerFdStore {
     room: Room,
     claims: BTreeMap<Claim, Claimed>,
     used: Room,
-    /// It and what comes after it has no place.
+    /// The first claim without a place; all claims after it have none either.
     first_refused: Option<Claim>,
 }
 
@@ -27,30 +27,30 @@ struct Claimed {
 
 #[derive(Debug)]
 struct Held {
-    /// None: it is to come, and its place is taken already.
+    /// `None`: the place is taken for a descriptor that will come under this name.
     fd: Option<OwnedFd>,
     place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The service manager has it, or was sent it.
+    /// The service manager has it, or it was sent.
     Stored,
     Here,
 }
 
-/// What the service manager is to be told, in this order.
+/// What is to be sent to the service manager, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Those of this name that are only here.
+    /// Store all descriptors of this name that are only in this process.
     Store(FdName),
     Remove(FdName),
 }
 
-/// How much of what is to be kept has no place.
+/// How much has no place in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Shortage {
-    /// Descriptors that are to be kept, and those of them that have a place.
+    /// Descriptors that are to be kept, and how many of them have a place.
     pub(super) wanted: usize,
     pub(super) placed: usize,
     pub(super) listeners: usize,
@@ -61,7 +61,7 @@ pub(super) struct Shortage {
     pub(super) spooled_runs: usize,
 }
 
-/// None: it has a place reserved, or is never kept.
+/// `None`: the name has a reserved place, or is never stored.
 fn claim_of(name: &FdName) -> Option<Claim> {
     match name {
         FdName::Checkpoint(..) | FdName::History | FdName::Control | FdName::NotStored => None,
@@ -83,7 +83,7 @@ impl ManagerFdStore {
         Self { room, claims, used, first_refused: None }
     }
 
-    /// What the store has already, or a former orchestrator held for it.
+    /// Adds what a former orchestrator held: already stored, or only in its process.
     pub(super) fn inherit(
         &mut self,
         fds: impl Iterator<Item = (FdName, OwnedFd, Place)>,
@@ -95,7 +95,7 @@ impl ManagerFdStore {
         self.settle(touched)
     }
 
-    /// More that is to be kept. Nothing instead of a descriptor: it is to come under this name.
+    /// Adds descriptors to be kept. `None` takes the place for one that will come under this name.
     pub(super) fn add(
         &mut self,
         fds: impl Iterator<Item = (FdName, Option<OwnedFd>)>,
@@ -123,7 +123,7 @@ impl ManagerFdStore {
         Some(claim)
     }
 
-    /// These are needed no more.
+    /// Removes all descriptors of these names.
     pub(super) fn remove(&mut self, names: impl Iterator<Item = FdName>) -> Vec<Change> {
         let mut changes = Vec::new();
         for name in names {
@@ -146,7 +146,7 @@ impl ManagerFdStore {
         changes
     }
 
-    /// Decides anew who has a place. What loses it goes before anything comes.
+    /// Decides anew which claims have a place. Removals come before anything that is stored.
     fn settle(&mut self, touched: BTreeSet<Claim>) -> Vec<Change> {
         let refused = self.decide();
         let former = std::mem::replace(&mut self.first_refused, refused);
@@ -177,7 +177,8 @@ impl ManagerFdStore {
         first_refused(self.room, claims).cloned()
     }
 
-    /// The claims from `first` on and before `end`, each where there is one; none: after all.
+    /// The claims from `first` up to `end`, without `end`. `first` is `None`: no claims; `end` is
+    /// `None`: all after `first`.
     fn between(&self, first: Option<&Claim>, end: Option<&Claim>) -> Vec<Claim> {
         let Some(first) = first else { return Vec::new() };
         if end.is_some_and(|end| end <= first) {
@@ -191,7 +192,7 @@ impl ManagerFdStore {
         self.first_refused.as_ref().is_none_or(|refused| claim < refused)
     }
 
-    /// Names of descriptors, of which there is one at that place.
+    /// The names of the claim under which at least one descriptor is at `place`.
     fn names_with(&self, claim: &Claim, place: Place) -> impl Iterator<Item = FdName> {
         let fds = self.claims.get(claim).into_iter().flat_map(|claimed| &claimed.fds);
         let is_there = move |held: &Held| held.fd.is_some() && held.place == place;
@@ -207,7 +208,8 @@ impl ManagerFdStore {
         self.held(name).for_each(|held| held.place = place);
     }
 
-    /// Those of a `Change::Store`. Each that `send` accepts is stored from here on.
+    /// Passes the descriptors of a `Change::Store` to `send`, which says where each is from then
+    /// on.
     pub(super) fn send(&mut self, name: &FdName, mut send: impl FnMut(BorrowedFd<'_>) -> Place) {
         for held in self.held(name).filter(|held| held.place == Place::Here) {
             if let Some(fd) = &held.fd {
@@ -216,13 +218,13 @@ impl ManagerFdStore {
         }
     }
 
-    /// What has a place and is not stored: sending it failed.
+    /// What has a place and is not stored because sending it failed.
     pub(super) fn unsent(&self) -> Vec<Change> {
         let placed = self.claims.keys().take_while(|claim| self.has_place(claim));
         placed.flat_map(|claim| self.names_with(claim, Place::Here)).map(Change::Store).collect()
     }
 
-    /// The names of what is only here, whatever the reason.
+    /// The names of descriptors that are only in this process, for whatever reason.
     pub(super) fn not_stored(&self) -> impl Iterator<Item = FdName> {
         self.claims.keys().flat_map(|claim| self.names_with(claim, Place::Here))
     }
@@ -231,7 +233,7 @@ impl ManagerFdStore {
         self.first_refused.is_some()
     }
 
-    /// None: everything has its place.
+    /// `None`: every claim has a place.
     pub(super) fn shortage(&self) -> Option<Shortage> {
         let first = self.first_refused.as_ref()?;
         let mut shortage = Shortage { wanted: self.used.places, ..Shortage::default() };

@@ -1,5 +1,6 @@
-//! Messages on their way to the service manager (sd_notify(3)). Never waits for it: what it does
-//! not take at once waits here, in order and up to a bound. Knows nothing of why they are sent.
+//! Messages on their way to the service manager (sd_notify(3)). Sending never blocks: messages that
+//! the socket does not take wait here, in order and up to a bound. Knows nothing of why they are
+//! sent.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,12 +11,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::linux::Error;
 use crate::linux::manager::{ManagerSocket, Sent};
 
-/// Messages with descriptors that may wait: twice as many as are stored.
+/// How many messages may wait before descriptors are lost: twice as many as are stored.
 const STORES_MOST: usize = 8192;
-/// Messages that may wait before words are lost as well. Removals never are: there is at most one
-/// for each descriptor that was accepted.
+/// How many messages may wait before states such as `STATUS=` are lost too. Removals are never
+/// lost: there is at most one for each descriptor that was accepted.
 const MESSAGES_MOST: usize = 4 * STORES_MOST;
-/// The pause after a wait for the service manager that failed or came to nothing.
+/// The pause after an attempt to send failed or sent nothing.
 const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
@@ -29,8 +30,8 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 enum Message {
     Words(String),
-    /// Not watched (`FDPOLL=0`): what a pipe or a pidfd still has to tell when its other side is
-    /// gone is what it is kept for.
+    /// With `FDPOLL=0`: a pipe or a pidfd whose other side is gone is stored for what can still be
+    /// read from it, so the service manager must not drop it then.
     Store(String, OwnedFd),
     Remove(String),
 }
@@ -39,7 +40,7 @@ enum Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepted {
     Yes,
-    /// It is lost, and counted as that.
+    /// It is lost, and counted in `lost`.
     No,
 }
 
@@ -56,7 +57,7 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    /// How many messages the service manager never got.
+    /// How many messages were lost.
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }
@@ -73,7 +74,7 @@ impl Outbox {
         }
     }
 
-    /// Has a duplicate of the descriptor kept over our end.
+    /// Stores a duplicate of the descriptor.
     pub(super) fn store(&mut self, name: String, fd: BorrowedFd<'_>) -> Accepted {
         if !self.is_connected() {
             return Accepted::No;
@@ -87,7 +88,7 @@ impl Outbox {
         }
     }
 
-    /// Has all that is kept by this name dropped.
+    /// Removes all stored descriptors of this name.
     pub(super) fn remove(&mut self, name: String) {
         let _counted_if_lost = self.send(Message::Remove(name));
     }
@@ -108,7 +109,7 @@ impl Outbox {
         Accepted::Yes
     }
 
-    /// Waits until something that waits may be sent; for ever when nothing does.
+    /// Waits until a waiting message may be sent; pending for ever when none waits.
     pub(super) async fn writable(&self) {
         let Some(socket) = self.socket.as_ref().filter(|_| !self.waiting.is_empty()) else {
             return std::future::pending().await;
@@ -121,7 +122,7 @@ impl Outbox {
         }
     }
 
-    /// Sends of what waits as much as there is room for.
+    /// Sends waiting messages, in order, until the socket is full.
     pub(super) fn send_waiting(&mut self) {
         let Some(socket) = &self.socket else { return };
         let mut stuck = true;
@@ -139,7 +140,8 @@ impl Outbox {
         self.retry_at = stuck.then(|| Instant::now() + RETRY);
     }
 
-    /// The names of descriptors that wait: who has our place before they are sent has to send them.
+    /// The names of descriptors that still wait. After an exec handover the new program has to
+    /// store them.
     pub(super) fn unsent(&self) -> impl Iterator<Item = &str> {
         self.waiting.iter().filter_map(|message| match message {
             Message::Store(name, _) => Some(name.as_str()),

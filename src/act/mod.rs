@@ -1,5 +1,5 @@
-//! Effects become deeds: spawn, signal, kill, clear, forget, and the sweep before the first of
-//! them. Decides nothing; knows nothing of what observers see.
+//! Carries out effects: spawn, signal, kill, clear, forget; and the sweep before the first of them.
+//! Decides nothing; knows nothing of observers.
 
 mod adoption;
 mod binary;
@@ -69,35 +69,35 @@ pub struct Act {
     executable: OwnedFd,
     /// Which build `executable` is.
     binary: Arc<Binary>,
-    /// None: the host has no cgroup v2 for us.
+    /// `None`: the host has no cgroup v2 for us.
     services_cgroup: Option<ServicesCgroup>,
     groups: BTreeMap<InstanceId, Arc<Group>>,
     sockets: Sockets,
     stores: BTreeMap<InstanceId, FdStore>,
     sandboxes: Sandboxes,
     runs: BTreeMap<RunId, LiveRun>,
-    /// What the groups counted that are gone.
+    /// The events that the removed groups of an instance had counted.
     past_events: BTreeMap<InstanceId, LimitEvents>,
     pub service_manager: ServiceManager,
     checkpoint_writer: CheckpointWriter,
     history_log: HistoryLog,
-    /// A child that is no run.
+    /// The child that rehearses an upgrade; it belongs to no run.
     rehearsing: Option<Pid>,
     pub limit_threads: LimitThreads,
 }
 
-/// Where the groups of the instances are made.
+/// The group in which the groups of the instances are made.
 #[derive(Debug, Clone)]
 pub struct ServicesCgroup {
-    /// `NAME-N` are made in it. It hands its controllers on to them.
+    /// It contains the groups `NAME-N`, for which it enables its controllers.
     pub services: Arc<Group>,
-    /// The group around it that was made for nothing else, and goes with it; none: what is around
-    /// it is the service manager's and not ours to touch.
+    /// The group around `services` if it was made for `services` only; it is removed with it.
+    /// `None`: the group around it belongs to the service manager and is left alone.
     pub own_parent: Option<Arc<Group>>,
 }
 
 impl ServicesCgroup {
-    /// When nothing runs there any more.
+    /// Removes the groups; for the end of the node, when nothing runs any more.
     pub fn clean_up(self) {
         let _left_for_the_next_sweep = self.services.remove();
         let _left_for_the_next_sweep = self.own_parent.map(|group| group.remove());
@@ -105,8 +105,9 @@ impl ServicesCgroup {
 }
 
 impl Act {
-    /// Takes what is left for us, and binds what else can be bound; what cannot is tried again by
-    /// each spawn that needs it. `former` is what is gone on from.
+    /// Takes over the descriptors that a former orchestrator left, and binds the remaining
+    /// listeners. One that cannot be bound is tried again by each spawn that needs it. `former`:
+    /// the state that is adopted.
     pub fn new(
         config: &NodeConfig,
         plan: Plan,
@@ -160,8 +161,8 @@ impl Act {
         &self.plan
     }
 
-    /// From now on the plan is `next`, and `leaving`: instances of the plan before that are on
-    /// their way out. When something of it fails, everything is as it was.
+    /// Puts `next` in force, together with `leaving`: instances of the plan before that are being
+    /// stopped. On an error everything is as it was before.
     pub fn apply_plan(
         &mut self,
         next: Plan,
@@ -186,7 +187,7 @@ impl Act {
         }
     }
 
-    /// After a plan that could not be applied as a whole.
+    /// Undoes what `bind_and_protect` did before it failed.
     fn return_to_plan(&mut self) {
         self.close_what_is_not_planned();
         if let Some(ServicesCgroup { services, .. }) = &self.services_cgroup
@@ -196,7 +197,7 @@ impl Act {
         }
     }
 
-    /// An instance that was leaving is gone: releases what was its own.
+    /// Releases everything of an instance that was retired and has ended.
     pub fn retire(&mut self, id: &InstanceId) {
         if let Some(store) = self.stores.remove(id) {
             for (name, _) in store.all() {
@@ -218,12 +219,12 @@ impl Act {
         self.sockets.keep_only(&mut self.service_manager, |place| planned.contains(place));
     }
 
-    /// That of the orchestrator.
+    /// The binary of the orchestrator.
     pub fn binary(&self) -> &Binary {
         &self.binary
     }
 
-    /// The sandboxes that this kernel can make.
+    /// The sandbox features of this kernel.
     pub fn sandbox_support(&self) -> Support {
         self.sandboxes.support()
     }
@@ -232,17 +233,17 @@ impl Act {
         self.runs.get(&run)
     }
 
-    /// Whether a child of ours is the first process of a run, or is waited for otherwise.
+    /// Whether `pid` is the main process of a run, or a child that is waited for elsewhere.
     pub fn owns(&self, pid: Pid) -> bool {
         self.rehearsing == Some(pid) || self.runs.values().any(|run| run.pid == pid)
     }
 
-    /// Where the API listens, once it does.
+    /// The address of the API; `None` until it is bound.
     pub fn api(&self) -> Option<SocketAddr> {
         self.sockets.tcp_address(self.plan.sockets.get(&SocketId::Api)?)
     }
 
-    /// Takes a run among the live ones.
+    /// Makes the run one of the live runs.
     fn register_run(
         &mut self,
         (id, run): (&InstanceId, RunId),
@@ -280,7 +281,7 @@ impl Act {
         limits::in_force(self.groups.get(id).map(Arc::as_ref), wanted)
     }
 
-    /// To the first process of the run; one that is gone needs no signal.
+    /// Signals the main process of the run. One that has ended is no error.
     pub fn signal(&self, run: RunId, signal: Signal) -> Result<(), ActError> {
         let Some(live) = self.runs.get(&run) else { return Ok(()) };
         live.pidfd.send(signal).map_err(ActError::Signal)?;
@@ -292,26 +293,26 @@ impl Act {
         let Some(live) = self.runs.get_mut(&run) else { return Ok(()) };
         live.group = GroupUse::Spent;
         let members = live.members.kill().map_err(ActError::Kill);
-        // On a host without groups a member is found by its mark, which a program can take off; its
-        // process group it can leave too, but few do both.
+        // On a host without groups a member is found by its mark, which a program can remove; it
+        // can leave its process group too, but few programs do both.
         let process_group = match live.members.group() {
             Some(_) => Ok(()),
             None => process::signal_process_group(live.pid, Signal::KILL).map(|_sent| ()),
         };
         let main = live.pidfd.send(Signal::KILL).map(|_sent| ());
-        // Each was tried, whatever became of the others.
+        // Each of the three was tried, whether or not the others failed.
         members.and(process_group.and(main).map_err(ActError::Signal))
     }
 
-    /// What is to be cleared of the run; from here on its group counts as killed.
+    /// The members of the run that have to be killed. From here on its group counts as killed.
     pub fn begin_clear(&mut self, run: RunId) -> Option<Members> {
         let live = self.runs.get_mut(&run)?;
         live.group = GroupUse::Spent;
         Some(live.members.clone())
     }
 
-    /// Releases what the run had. Its sockets and stored descriptors stay for the next, and
-    /// what it wrote is read to the end.
+    /// Releases what the run had. Its sockets and stored descriptors stay for the next run, and its
+    /// log pipes are read to the end.
     pub fn forget(&mut self, run: RunId) {
         let Some(live) = self.runs.remove(&run) else { return };
         for part in [RunFd::Pidfd, RunFd::Notify, RunFd::StatusBroker] {
@@ -325,7 +326,7 @@ impl Act {
         }
     }
 
-    /// What it counted is not forgotten.
+    /// Removes the group; what it counted is added to `past_events`.
     fn drop_group(&mut self, id: &InstanceId) {
         let Some(spent) = self.groups.remove(id) else { return };
         let counted = spent.limit_events().unwrap_or_default();
@@ -334,7 +335,7 @@ impl Act {
         let _left_for_the_next_sweep = spent.remove();
     }
 
-    /// How often the instance ran into its limits, since the node started.
+    /// How often the instance reached its limits since the node started.
     pub fn limit_events(&self, id: &InstanceId) -> LimitEvents {
         let past = self.past_events.get(id).copied().unwrap_or_default();
         let now = self.groups.get(id).and_then(|group| group.limit_events().ok());
@@ -356,13 +357,13 @@ impl Act {
         refused
     }
 
-    /// One part of a run is needed no more, and neither is what goes with it.
+    /// Releases one descriptor of a run, and those that belong to it.
     pub fn release_fd(&mut self, part: RunFd, id: &InstanceId, run: RunId) {
         let spool = part.companions().map(|(_, spool)| spool);
         self.remove_fds([Some(part), spool].into_iter().flatten(), id, run);
     }
 
-    /// The run did not come to be.
+    /// Releases the descriptors of a run whose spawn failed.
     fn release_all_fds(&mut self, id: &InstanceId, run: RunId) {
         self.remove_fds(RunFd::ALL.into_iter().map(|(part, _)| part), id, run);
     }
@@ -372,7 +373,7 @@ impl Act {
         self.service_manager.remove_fds(names);
     }
 
-    /// Saves what the next orchestrator has to know.
+    /// Writes the checkpoint.
     pub fn save(&mut self, state: State) -> Result<(), CheckpointError> {
         if !self.service_manager.is_connected() {
             return Ok(());
@@ -381,12 +382,12 @@ impl Act {
         self.checkpoint_writer.save(state, runs, &mut self.service_manager)
     }
 
-    /// Writes down what happened, for whoever follows us.
+    /// Appends to the history.
     pub fn record(&mut self, record: &pb::HistoryRecord) -> Result<HistoryRoom, ActError> {
         self.history_log.append(record).map_err(ActError::History)
     }
 
-    /// From now on this is all that is written down.
+    /// Replaces the whole history.
     pub fn record_anew<'a>(
         &mut self,
         records: impl IntoIterator<Item = &'a pb::HistoryRecord>,
@@ -412,12 +413,13 @@ impl Act {
         }
     }
 
-    /// What the service manager does not keep or did not hear, for `status`.
+    /// Degradations of the service manager connection, for `status`.
     pub fn degradations(&self) -> Vec<pb::Degradation> {
         degradations::of(&self.service_manager)
     }
 
-    /// Takes away what stands in the file system, after everything has ended.
+    /// Removes everything from the file system and the fd store; for the end of the node, when
+    /// nothing runs any more.
     pub fn clean_up(&mut self) {
         self.sockets.keep_only(&mut self.service_manager, |_| false);
         for (id, store) in std::mem::take(&mut self.stores) {

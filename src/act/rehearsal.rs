@@ -1,5 +1,5 @@
-//! Before we become another program, it has to show that it can go on from our state: it is run
-//! once as a child, with our arguments and our state, and says so.
+//! The rehearsal of an upgrade: the new program is run once as a child, with the orchestrator's
+//! arguments and state, and has to say that it can take over.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -21,18 +21,18 @@ use crate::linux::pidfd::{Pidfd, Reaped};
 use crate::linux::spawn::{self as kernel, ExecOutcome, ExecReport, Launch, Program};
 use crate::units::{ExitStatus, Signal};
 
-/// Set for a program that is to rehearse and not to run.
+/// The environment variable by which a program knows that it only rehearses.
 pub const REHEARSAL: &str = "BLACKHOLE_REHEARSAL";
-/// What a program says that can go on, before its version.
+/// The beginning of what a program prints that can take over; its version follows.
 pub const ABLE: &str = "can go on: blackhole-node ";
 /// The exit code for a wrong configuration.
 const CONFIGURATION: i32 = 78;
-/// How long it may take. It starts, reads two configurations and ends.
+/// How long a rehearsal may take. The program starts, reads two configurations and ends.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Of what it says, in bytes; it fits a pipe that nobody reads meanwhile.
+/// The most that is read of each of its outputs, in bytes. A pipe holds as much while nobody reads.
 const SAID_MOST: u64 = 60 << 10;
 
-/// A program that is rehearsing.
+/// A rehearsal that is under way.
 #[derive(Debug)]
 pub struct Rehearsal {
     pidfd: Pidfd,
@@ -41,10 +41,10 @@ pub struct Rehearsal {
     stderr: OwnedFd,
 }
 
-/// Why it will not do.
+/// Why the program cannot take over.
 #[derive(Debug)]
 pub enum RehearsalFailure {
-    /// It refuses the configuration, with these words.
+    /// It refuses the configuration; its words.
     Configuration(String),
     Otherwise(String),
 }
@@ -75,13 +75,13 @@ impl Act {
         Ok(Rehearsal { pidfd: child.pidfd, exec: child.exec, stdout, stderr })
     }
 
-    /// It has ended and was collected.
+    /// The rehearsing child has ended and was collected.
     pub fn end_rehearsal(&mut self) {
         self.rehearsing = None;
     }
 }
 
-/// Ours, and what a rehearsal is told.
+/// The orchestrator's environment, with what differs for a rehearsal.
 fn environment(kept: &[(String, OwnedFd)]) -> Result<Vec<CString>, ActError> {
     let mut all: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     for ours in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_PIDFDID"] {
@@ -100,7 +100,7 @@ fn environment(kept: &[(String, OwnedFd)]) -> Result<Vec<CString>, ActError> {
 }
 
 impl Rehearsal {
-    /// The version that it says it is, or why it will not do.
+    /// The version of the program, or why it cannot take over.
     pub async fn outcome(self) -> Result<String, RehearsalFailure> {
         let otherwise = |error: crate::linux::Error| RehearsalFailure::Otherwise(error.to_string());
         if timeout(PATIENCE, self.pidfd.exited()).await.is_err() {
@@ -135,7 +135,7 @@ impl Rehearsal {
     }
 }
 
-/// All that was written into a pipe that nobody else holds.
+/// Everything in a pipe whose write ends are all closed.
 fn said(pipe: OwnedFd) -> String {
     let mut bytes = Vec::new();
     let _what_there_is = File::from(pipe).take(SAID_MOST).read_to_end(&mut bytes);

@@ -1,5 +1,5 @@
 //! One run of an instance, from its spawn or adoption until it is forgotten: what the orchestrator
-//! holds of it, and what it gives to the observers. Values only.
+//! holds of it, and what the observers are given. Values only.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,11 +21,12 @@ pub struct LiveRun {
     pub pid: Pid,
     pub pidfd: Arc<Pidfd>,
     pub members: Members,
-    /// Processor time that its group had used before it began.
+    /// Processor time that its group had used before the run began.
     pub cpu_before: Duration,
-    /// How many of its group the kernel had killed for want of memory before it began.
+    /// How many processes of its group the OOM killer had ended before the run began.
     pub oom_kills_before: u64,
-    /// What a built-in service runs. None: it is none, or started before this was saved.
+    /// The binary of a built-in service. `None`: it is none, or was started by a version that did
+    /// not save it.
     pub binary: Option<Arc<Binary>>,
     pub(super) notify_path: Option<PathBuf>,
     pub(super) notify: Option<Arc<NotifySocket>>,
@@ -33,41 +34,43 @@ pub struct LiveRun {
     pub(super) group: GroupUse,
 }
 
-/// Linux kills whatever is cloned into a group that was killed before (see `Group::kill`).
+/// Linux kills a process that is cloned into a group that was killed before (see `Group::kill`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GroupUse {
     Fresh,
-    /// It was killed, or may have been by an orchestrator before us: not for another run.
+    /// It was killed, or may have been by a former orchestrator: the next run needs a new group.
     Spent,
 }
 
-/// What a fresh process brings with it, for the observers.
+/// What the observers of a run need, after its spawn or adoption.
 #[derive(Debug)]
 pub struct StartedRun {
     pub pid: Pid,
     pub pidfd: Arc<Pidfd>,
     pub members: Members,
     pub origin: RunOrigin,
-    /// How many of its group the kernel had killed for want of memory before it began.
+    /// How many processes of its group the OOM killer had ended before the run began.
     pub oom_kills_before: u64,
     pub stdout: Pipe,
     pub stderr: Pipe,
     pub notify: Option<Arc<NotifySocket>>,
-    /// Our end of the line on which it asks for connections to the status, where it has one.
+    /// The orchestrator's end of the connection broker, for a service that is given the status
+    /// feed.
     pub status: Option<Arc<ConnectionBroker>>,
-    /// Processes that were in its group before it, and were killed.
+    /// Processes that were in its group before the spawn, and were killed.
     pub intruders: Vec<Pid>,
 }
 
-/// Our end of a pipe into which a run writes.
+/// The orchestrator's end of a pipe into which a run writes its log.
 #[derive(Debug)]
 pub struct Pipe {
     pub fd: OwnedFd,
-    /// What was read before of a line that has not ended.
+    /// The beginning of a line that was read and has not ended.
     pub rest: Vec<u8>,
-    /// Parts of that line that were given out before.
+    /// How many parts of that line were given out before.
     pub parts: u32,
-    /// Shared memory for what is read, until it has got out; none: it is in this process alone.
+    /// Shared memory for lines that were read and are not delivered; `None`: they are only in this
+    /// process.
     pub spool: Option<OwnedFd>,
 }
 
@@ -77,7 +80,7 @@ impl From<OwnedFd> for Pipe {
     }
 }
 
-/// The process of a run that is not among the live ones yet.
+/// The main process of a run that is not registered yet.
 pub(super) struct MainProcess {
     pub(super) pid: Pid,
     pub(super) pidfd: Pidfd,
@@ -90,10 +93,10 @@ pub(super) struct MainProcess {
     pub(super) group: GroupUse,
 }
 
-/// How a process came to us.
+/// How the orchestrator came by a run.
 #[derive(Debug)]
 pub enum RunOrigin {
-    /// Whether its program was executed is told here.
+    /// Tells whether its program was executed.
     Spawned(ExecReport),
     /// A former orchestrator started it.
     Adopted,

@@ -1,4 +1,4 @@
-//! Limits of a run, by its group: read, reclaimed down to, set.
+//! Changes of a run's limits, carried out on its group: measure, reclaim, set.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::plan::GroupLimits;
 use crate::units::{ByteSize, RunId};
 
 impl Act {
-    /// What the run uses; the answer is there at once.
+    /// The memory that the run uses, and its limits now.
     pub fn read_usage(&self, run: RunId, change: ChangeId) -> Event {
         let read = self.group_of_run(run).map(usage).transpose();
         let news = match read {
@@ -21,7 +21,7 @@ impl Act {
         Event::News { run, news }
     }
 
-    /// Has memory of the run reclaimed. None: `LimitThreads::outcome` tells.
+    /// Reclaims memory of the run. `None`: the outcome comes by `LimitThreads::outcome`.
     pub fn reclaim(
         &mut self,
         (run, change): (RunId, ChangeId),
@@ -31,7 +31,7 @@ impl Act {
         self.begin_limits((run, change), Work::Reclaim { high, bytes })
     }
 
-    /// Gives the run these limits. None: `LimitThreads::outcome` tells.
+    /// Sets the limits of the run. `None`: the outcome comes by `LimitThreads::outcome`.
     pub fn set_limits(
         &mut self,
         (run, change): (RunId, ChangeId),

@@ -1,4 +1,4 @@
-//! From a sandbox plan to what the kernel is asked for. Knows the paths that programs need.
+//! From a sandbox plan to the rules that the kernel is given. Knows the paths that programs need.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::linux::users::{self, User};
 use crate::plan::{LaunchPlan, Plan, Program, SandboxPlan};
 use crate::units::capability_bits;
 
-/// What is the same for many runs.
+/// The sandbox features of this kernel, and the filters that runs share.
 #[derive(Debug)]
 pub(super) struct Sandboxes {
     support: Support,
     filters: BTreeMap<FilterRules, Arc<Filter>>,
 }
 
-/// What one run is confined by.
+/// The rules for one run.
 #[derive(Debug)]
 pub(super) struct Prepared {
     user: Option<User>,
@@ -41,8 +41,8 @@ impl Sandboxes {
         self.support
     }
 
-    /// Needs the folders of the instance. What the kernel has not got is left out; the node names
-    /// it among its degradations.
+    /// The rules of a launch; the folders of the instance must exist. Features that the kernel
+    /// lacks are left out and named among the node's degradations.
     pub(super) fn prepare(
         &mut self,
         launch: &LaunchPlan,
@@ -59,7 +59,7 @@ impl Sandboxes {
         })
     }
 
-    /// Made once for all services that are filtered alike.
+    /// One filter is made for all services with the same rules.
     fn filter(&mut self, plan: &SandboxPlan) -> Option<Arc<Filter>> {
         let given_back = match &plan.rules.system_call_filter {
             SystemCallFilter::On { given_back } if self.support.system_call_filter => given_back,
@@ -89,7 +89,8 @@ impl Prepared {
     }
 }
 
-/// As whom a service runs; none: as the node. An error where the node cannot do that.
+/// The user that a service runs as; `None`: the orchestrator's own. An error: the node is not root,
+/// or there is no such user or group.
 pub(super) fn user_of(launch: &LaunchPlan) -> Result<Option<User>, ActError> {
     let rules = &launch.sandbox.rules;
     let Some(name) = &rules.user else { return Ok(None) };
@@ -107,7 +108,7 @@ pub(super) fn user_of(launch: &LaunchPlan) -> Result<Option<User>, ActError> {
     Ok(Some(found.ok_or_else(|| ActError::NoUser { user: name.clone() })?))
 }
 
-/// Whether every service can run as whom it is to run.
+/// Whether each service can run as its configured user.
 pub(super) fn check_users(plan: &Plan) -> Result<(), ActError> {
     for (id, instance) in &plan.instances {
         user_of(&instance.launch).map_err(|reason| ActError::Sandbox {
@@ -121,7 +122,7 @@ pub(super) fn check_users(plan: &Plan) -> Result<(), ActError> {
 /// The system's programs and libraries. Not all are on every system.
 const PROGRAMS: [&str; 10] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store"];
-/// What the system tells of itself, and of the names of hosts.
+/// Facts about the system, and the resolution of host names.
 const FACTS: [&str; 6] = [
     "/proc",
     "/sys",
@@ -132,17 +133,18 @@ const FACTS: [&str; 6] = [
 ];
 const DEVICES: [&str; 6] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
-/// Memory that processes share, as a folder.
+/// POSIX shared memory, which is a folder.
 const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Where this binary's libraries are.
 const LIBRARIES: [&str; 6] = ["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64"];
-/// What is read by the runtimes of the language and of the tasks.
+/// What runtimes of programming languages and of tasks read.
 const OWN_FACTS: [&str; 3] = ["/proc", "/sys/fs/cgroup", "/etc/ld.so.cache"];
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
-/// How names of hosts are resolved (resolv.conf(5), nsswitch.conf(5), gai.conf(5)). A file that is
-/// replaced while the service runs is another one, except below a folder that is named here.
+/// The resolution of host names (resolv.conf(5), nsswitch.conf(5), gai.conf(5)). A file that is
+/// replaced while the service runs becomes unreadable to it, unless it is below a folder that is
+/// named here.
 const NAMES_OF_HOSTS: [&str; 9] = [
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -154,7 +156,7 @@ const NAMES_OF_HOSTS: [&str; 9] = [
     "/run/NetworkManager/resolv.conf",
     "/run/NetworkManager/no-stub-resolv.conf",
 ];
-/// Whose certificates are trusted: Debian's and Arch's, Red Hat's, Alpine's and SUSE's places.
+/// Trusted certificates: the places of Debian and Arch, Red Hat, Alpine, and SUSE.
 const AUTHORITIES: [&str; 6] = [
     "/etc/ssl/certs",
     "/etc/ssl/cert.pem",
@@ -190,8 +192,8 @@ fn file_rules(launch: &LaunchPlan) -> Result<Option<FileRules>, ActError> {
     FileRules::new(all).map_err(ActError::Files)
 }
 
-/// Whether the service itself can put a link there, to what it is not to reach. It may use what is
-/// below its own folders anyway.
+/// Whether the service can replace the path by a link to something that it must not reach. Below
+/// its own folders no rule is needed anyway.
 fn is_in_its_hands(path: &Path, writable: &[&Path]) -> bool {
     writable.iter().any(|folder| path != *folder && path.starts_with(folder))
 }

@@ -1,5 +1,5 @@
-//! The service manager that started us, if one did (sd_notify(3)): what it is told, and what its fd
-//! store keeps for the orchestrator that follows us. Never waits for it.
+//! The service manager that started this process, if one did (sd_notify(3)): notifications to it,
+//! and the fd store that it keeps for the next orchestrator. Never blocks on it.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,30 +14,31 @@ use super::manager_fd_store::{Change, ManagerFdStore, Place, Shortage};
 use super::manager_outbox::{Accepted, Outbox};
 use crate::linux::manager::ManagerSocket;
 
-/// The connection to it. Silent where `NOTIFY_SOCKET` is not set.
+/// The connection to the service manager. Sends nothing where `NOTIFY_SOCKET` is not set.
 #[derive(Debug)]
 pub struct ServiceManager {
-    /// How often it is sent `WATCHDOG=1`: a third of `WATCHDOG_USEC`.
+    /// The interval of `WATCHDOG=1`: a third of `WATCHDOG_USEC`.
     pub watchdog_interval: Option<Duration>,
     outbox: Outbox,
     fd_store: ManagerFdStore,
-    /// The last `STATUS=`: it is told changes only.
+    /// The last `STATUS=`; only another one is sent.
     last_status: String,
-    /// Whether it was logged that its store is full.
+    /// Whether the log was told that the fd store is full.
     is_shortage_logged: bool,
 }
 
-/// Whether what has a place reserved is kept.
+/// Whether a descriptor with a reserved place is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reserved {
-    /// Or nobody is there who keeps anything.
+    /// It is, or there is no service manager that could store it.
     Kept,
-    /// It was not sent, and is not going to be.
+    /// It could not be sent, and will not be.
     Lost,
 }
 
 impl ServiceManager {
-    /// The one that our environment names, and why there is none where one is named.
+    /// The service manager that the environment names. The error: why one that is named cannot be
+    /// reached.
     pub fn find() -> (Self, Option<crate::linux::Error>) {
         let watchdog_interval = sd_notify::watchdog_enabled().map(|patience| patience / 3);
         let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
@@ -50,14 +51,14 @@ impl ServiceManager {
         }
     }
 
-    /// `limit`: how many descriptors its store takes, if it tells.
+    /// `limit`: how many descriptors its fd store takes, if it tells.
     fn with(watchdog_interval: Option<Duration>, outbox: Outbox, limit: Option<usize>) -> Self {
         let fd_store = ManagerFdStore::new(Room::below_limit(limit));
         let last_status = String::new();
         Self { watchdog_interval, outbox, fd_store, last_status, is_shortage_logged: false }
     }
 
-    /// For tests: nobody is told anything.
+    /// For tests: without a service manager.
     #[cfg(test)]
     pub(super) fn silent() -> Self {
         Self::with(None, Outbox::default(), None)
@@ -67,12 +68,12 @@ impl ServiceManager {
         self.outbox.is_connected()
     }
 
-    /// How many messages it never got: it read none for too long, or was not there.
+    /// How many messages were lost because it read none for too long, or was not there.
     pub(super) fn lost(&self) -> u64 {
         self.outbox.lost()
     }
 
-    /// What of all that is to be kept has no place in its store; none: everything has one.
+    /// What has no place in its fd store; `None`: everything has one.
     pub(super) fn shortage(&self) -> Option<Shortage> {
         self.fd_store.shortage()
     }
@@ -100,26 +101,27 @@ impl ServiceManager {
         self.say(&[NotifyState::Stopping]);
     }
 
-    /// Asks that the start, stop or reload that is under way may go on for so long from now, also
-    /// beyond its own time limit.
+    /// Asks that the start, stop or reload that is under way may go on for `more` from now, also
+    /// beyond its time limit.
     pub fn extend_timeout(&mut self, more: Duration) {
         let micros = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
         self.say(&[NotifyState::ExtendTimeoutUsec(micros)]);
     }
 
     pub fn watchdog(&mut self) {
-        // One that waits says as much as ten.
+        // One message that waits is enough.
         if self.outbox.is_empty() {
             self.say(&[NotifyState::Watchdog]);
         }
     }
 
-    /// Has the control socket's listener kept, so that operators wait and are not refused.
+    /// Stores the control socket's listener: operators wait in its backlog while no orchestrator is
+    /// there.
     pub fn store_control(&mut self, listener: &UnixListener) {
         let _counted_if_lost = self.store_reserved(FdName::Control, listener.as_fd());
     }
 
-    /// Has one kept that has a place reserved, in the place of what is kept by its name.
+    /// Stores a descriptor in its reserved place, instead of the one that is stored by that name.
     pub(super) fn store_reserved(&mut self, name: FdName, fd: BorrowedFd<'_>) -> Reserved {
         self.outbox.remove(name.to_string());
         match self.outbox.store(name.to_string(), fd) {
@@ -128,15 +130,15 @@ impl ServiceManager {
         }
     }
 
-    /// Has those dropped that have a place reserved.
+    /// Removes descriptors from their reserved places.
     pub(super) fn remove_reserved(&mut self, names: impl IntoIterator<Item = FdName>) {
         for name in names {
             self.outbox.remove(name.to_string());
         }
     }
 
-    /// Takes note of what its store has, or is to have, from a former orchestrator. What is closed
-    /// because nobody knows its name is dropped there too.
+    /// Takes over the accounts of the fd store from a former orchestrator. Descriptors whose names
+    /// are not ours are removed from it.
     pub(super) fn inherit(&mut self, inherited: &InheritedFds) {
         if !self.is_connected() {
             return;
@@ -157,13 +159,13 @@ impl ServiceManager {
         self.obey(changes);
     }
 
-    /// Has a duplicate of the descriptor kept over our end, if there is room for it.
+    /// Stores a duplicate of the descriptor, if there is room for it.
     pub(super) fn store_fd(&mut self, name: FdName, fd: BorrowedFd<'_>) {
         self.store_fds([(name, Some(fd))]);
     }
 
-    /// The same for several at once. Nothing instead of a descriptor: it is to come, and its place
-    /// is taken for it.
+    /// Stores duplicates of several descriptors at once. `None` takes the place for one that will
+    /// come under this name.
     pub(super) fn store_fds<'a>(
         &mut self,
         fds: impl IntoIterator<Item = (FdName, Option<BorrowedFd<'a>>)>,
@@ -182,7 +184,7 @@ impl ServiceManager {
         self.obey(changes);
     }
 
-    /// Has all that is kept by these names dropped.
+    /// Removes all stored descriptors of these names.
     pub(super) fn remove_fds(&mut self, names: impl IntoIterator<Item = FdName>) {
         let changes = self.fd_store.remove(names.into_iter());
         self.obey(changes);
@@ -192,7 +194,7 @@ impl ServiceManager {
         self.remove_fds([name]);
     }
 
-    /// The names of what it does not have, although it is to be kept.
+    /// The names of descriptors that are to be stored and are not.
     pub(super) fn not_stored(&self) -> BTreeSet<String> {
         let here = self.fd_store.not_stored().map(|name| name.to_string());
         here.chain(self.outbox.unsent().map(str::to_owned)).collect()
@@ -223,12 +225,12 @@ impl ServiceManager {
         self.outbox.say(lines.join("\n"));
     }
 
-    /// Waits until something that waits may be sent; for ever when nothing does.
+    /// Waits until a waiting message may be sent; pending for ever when none waits.
     pub async fn writable(&self) {
         self.outbox.writable().await;
     }
 
-    /// Waits until nothing waits any more.
+    /// Waits until no message waits any more.
     pub async fn flush(&mut self) {
         while !self.outbox.is_empty() {
             self.writable().await;
@@ -236,8 +238,8 @@ impl ServiceManager {
         }
     }
 
-    /// Sends of what waits as much as there is room for, and when that is all, what could not even
-    /// wait.
+    /// Sends waiting messages until the socket is full; when none waits any more, also the
+    /// descriptors that were lost before.
     pub fn send_waiting(&mut self) {
         self.outbox.send_waiting();
         if self.outbox.is_empty() {

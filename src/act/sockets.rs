@@ -1,5 +1,5 @@
-//! Listening sockets: bound once, kept over every restart, so that a client waits in the backlog
-//! instead of being refused. Knows where they stand, not whose they are.
+//! Listening sockets: bound once and kept over every restart, so that a client waits in the backlog
+//! instead of being refused. Knows their addresses, not the services that use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -22,7 +22,7 @@ pub(super) struct Sockets {
     next: u64,
 }
 
-/// One, and the number by which it is kept over our end.
+/// A listener, and the number in its name in the fd store.
 #[derive(Debug)]
 struct Bound {
     number: u64,
@@ -37,7 +37,8 @@ enum Listener {
 }
 
 impl Sockets {
-    /// Binds it, unless it is bound, and has it kept. `id` says whose it is, should that fail.
+    /// Binds the listener, unless it is bound, and stores it with the service manager. `id` is for
+    /// the error.
     pub(super) fn bind(
         &mut self,
         id: &SocketId,
@@ -53,8 +54,8 @@ impl Sockets {
         Ok(())
     }
 
-    /// Takes listeners that a former orchestrator bound. One whose file is gone can be reached by
-    /// nobody and is closed, as is what is no listener.
+    /// Takes over listeners that a former orchestrator bound. A Unix socket without its file, which
+    /// no client can reach, and a descriptor that is no listener are closed.
     pub(super) fn take_over(
         &mut self,
         kept: Vec<(u64, OwnedFd)>,
@@ -76,8 +77,8 @@ impl Sockets {
         }
     }
 
-    /// Gives a place that is any free port one of those on its address that `planned` does not name
-    /// otherwise: whoever was told which port it became finds it again.
+    /// Gives each planned place with port 0 a listener that was taken over on the same address and
+    /// is not planned itself: its clients know the port.
     pub(super) fn match_any_ports(&mut self, planned: &BTreeSet<&SocketPlace>) {
         for place in planned {
             let SocketPlace::Tcp(any) = place else { continue };
@@ -94,7 +95,7 @@ impl Sockets {
         }
     }
 
-    /// All of them, with the numbers under which they are kept.
+    /// All listeners, with the numbers in their names.
     pub(super) fn numbered(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>)> {
         self.bound.values().map(|bound| (bound.number, bound.listener.as_fd()))
     }
@@ -110,7 +111,8 @@ impl Sockets {
         }
     }
 
-    /// Closes all others, has them kept no longer, and removes their files.
+    /// Closes all listeners except the `wanted`, removes them from the fd store, and removes their
+    /// files.
     pub(super) fn keep_only(
         &mut self,
         service_manager: &mut ServiceManager,
@@ -142,7 +144,7 @@ impl AsFd for Listener {
     }
 }
 
-/// Where a kept descriptor listens, if anybody can reach it there.
+/// The address of a listener that was taken over. `None`: no client can reach it.
 fn place_of(fd: &OwnedFd) -> Option<SocketPlace> {
     match fds::listens_at(fd)? {
         ListensAt::Unix(path) => is_socket(&path).then_some(SocketPlace::Unix(path)),
@@ -151,7 +153,7 @@ fn place_of(fd: &OwnedFd) -> Option<SocketPlace> {
     }
 }
 
-/// The file of a kept listener, if it has one by which it can be reached.
+/// The file of a Unix socket that was taken over.
 pub(super) fn file_of(fd: &OwnedFd) -> Option<PathBuf> {
     match place_of(fd)? {
         SocketPlace::Unix(path) => Some(path),

@@ -110,7 +110,8 @@ fn spawn(
     })
 }
 
-/// Standard output, standard error and the notify socket: each pipe with our end and the service's.
+/// Standard output, standard error and the notify socket: of each pipe the orchestrator's end and
+/// the service's.
 struct Stdio {
     stdout: (Pipe, OwnedFd),
     stderr: (Pipe, OwnedFd),
@@ -132,7 +133,7 @@ impl Stdio {
     }
 }
 
-/// With a spool where somebody is there to keep it.
+/// With a spool if there is a service manager to keep it.
 fn log_pipe(act: &Act) -> Result<(Pipe, OwnedFd), crate::linux::Error> {
     let (ours, theirs) = fds::pipe()?;
     let spool = act
@@ -143,7 +144,7 @@ fn log_pipe(act: &Act) -> Result<(Pipe, OwnedFd), crate::linux::Error> {
     Ok((Pipe { spool, ..ours.into() }, theirs))
 }
 
-/// Before there is a process: none is adopted later without its stdio.
+/// Stores the descriptors before the process exists: no process can be adopted without its stdio.
 fn keep(act: &mut Act, (id, run): (&InstanceId, RunId), stdio: &Stdio, passed_fds: &PassedFds) {
     let parts = [
         (RunFd::Stdout, Some(stdio.stdout.0.fd.as_fd())),
@@ -186,8 +187,8 @@ fn execute(
     .map_err(ActError::Spawn)
 }
 
-/// Groups are kept over restarts. Whoever came into one in between would count as part of the run
-/// and could speak for it.
+/// Kills processes in the group before the run begins. A group outlives its runs, and whoever is in
+/// it counts as a member of the run and could send notify messages for it.
 fn kill_intruders(group: &Group) -> Result<Vec<Pid>, ActError> {
     if !group.populated().map_err(ActError::Group)? {
         return Ok(Vec::new());
@@ -195,9 +196,9 @@ fn kill_intruders(group: &Group) -> Result<Vec<Pid>, ActError> {
     group.kill_one_by_one().map_err(ActError::Kill)
 }
 
-/// What is made afresh for the run and passed to it; listeners and stored descriptors are not.
+/// Descriptors that are made for one run; listeners and stored descriptors are not.
 struct PassedFds {
-    /// Our end and the service's.
+    /// The orchestrator's end and the service's.
     status: Option<(ConnectionBroker, ConnectionBroker)>,
     sheet: Option<OwnedFd>,
 }
@@ -221,7 +222,7 @@ impl PassedFds {
         })
     }
 
-    /// Names and descriptors in the order of the plan, then what the instance has stored.
+    /// Names and descriptors in the order of the plan, then those that the instance has stored.
     fn descriptors<'a>(
         &'a self,
         act: &'a Act,
@@ -251,7 +252,7 @@ impl PassedFds {
     }
 }
 
-/// Most are bound since the node began; one that could not be is tried again here.
+/// Binds the listeners that could not be bound before; most are bound when the node starts.
 fn bind_listeners(act: &mut Act, launch: &LaunchPlan) -> Result<(), ActError> {
     for id in launch.listeners() {
         if let Some(place) = act.plan.sockets.get(id) {
@@ -348,7 +349,7 @@ pub(super) fn oom_kills(group: &Group) -> u64 {
     group.oom_kills().ok().flatten().unwrap_or_default()
 }
 
-/// Groups are kept over restarts, and so is what they count.
+/// Processor time that the group has used; it goes on counting over the runs.
 fn cpu_used(group: &Group) -> Duration {
     group.cpu_usage().ok().flatten().unwrap_or_default()
 }
@@ -383,7 +384,7 @@ fn notify_socket(
     }
 }
 
-/// Where the run's notify socket is.
+/// The path of the run's notify socket.
 pub(super) fn notify_path(runtime_dir: &Path, id: &InstanceId, run: RunId) -> PathBuf {
     runtime_dir.join("notify").join(format!("{id}.{run}.sock"))
 }

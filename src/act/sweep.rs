@@ -1,4 +1,5 @@
-//! Before anything is started: ends and clears what an earlier life of this node left behind.
+//! Ends and clears what an earlier orchestrator of this node left behind, before anything is
+//! started.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,10 +16,10 @@ use crate::linux::cgroupfs::Group;
 use crate::linux::members::{Marks, Members};
 use crate::units::{InstanceId, Pid, RunId};
 
-/// How long left-overs may take to die of SIGKILL.
+/// How long processes may take to end after SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What was found and is gone now.
+/// How much was found and cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
     pub processes: usize,
@@ -26,16 +27,16 @@ pub struct Swept {
     pub files: usize,
 }
 
-/// What goes on where a former orchestrator stopped, and is not to be touched.
+/// What is adopted from a former orchestrator and must be left alone.
 #[derive(Debug, Default)]
 pub struct Spared {
     pub runs: BTreeSet<(InstanceId, RunId)>,
-    /// Files of sockets on which we listen.
+    /// Files of sockets that were taken over.
     pub sockets: BTreeSet<PathBuf>,
 }
 
-/// Kills every process below `services` and every process that carries this node's mark, removes
-/// the groups below it, and empties the folders of sockets, but for what is spared. The caller
+/// Kills all processes below `services` and all that carry this node's mark, removes the groups
+/// below `services`, and empties the folders of sockets, except for what is spared. The caller
 /// holds the node's lock.
 pub async fn sweep(
     services: Option<&Arc<Group>>,

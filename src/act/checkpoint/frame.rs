@@ -1,4 +1,4 @@
-//! A frame around what is saved, by which damage and another form of it are known.
+//! The frame around a checkpoint: it tells the form, and shows whether the content is damaged.
 //!
 //! 32 bytes, then the content; what is behind it is passed over. `BHSTATE` and a zero, the form
 //! (4 bytes), the length of the content (4), check (16): the first bytes of SHA-256 over form,
@@ -12,7 +12,7 @@ const CHECK: usize = 16;
 /// Bytes before the content.
 pub const HEADER: usize = MAGIC.len() + 2 * size_of::<u32>() + CHECK;
 
-/// Why there is no content to be read.
+/// Why there is no content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("it is empty")]

@@ -1,6 +1,6 @@
-//! The state as it is kept over the orchestrator's end, in two forms: that of `checkpoint.proto`,
-//! and the one that the version before reads. What cannot be read, or is not understood, is named,
-//! and never a reason to end a service. Knows nothing of when it is written.
+//! The state that outlives the orchestrator, in two forms: `checkpoint.proto`, and JSON, which the
+//! version before reads. What cannot be read is named and is never a reason to end a service. Knows
+//! nothing of when it is written.
 
 pub mod frame;
 mod json_form;

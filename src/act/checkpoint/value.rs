@@ -1,4 +1,4 @@
-//! What is saved, what is known when it was read, and why it may be of no use.
+//! The values that a checkpoint holds, those that are read from one, and the errors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,60 +22,60 @@ pub struct Checkpoint {
     pub runs: BTreeMap<RunId, SavedRun>,
 }
 
-/// What the loop knows.
+/// The part of a checkpoint that the supervise loop knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// How many orchestrators there were, with the one that wrote it.
+    /// How many orchestrators there were, with the one that writes.
     pub generation: u32,
     /// The reading of the monotonic clock at `Tick::ZERO`.
     pub began_at: Duration,
     /// The configuration in force, as text that gives it again.
     pub config: String,
-    /// What an operator asked for, and the configuration does not have.
+    /// What an operator changed beside the configuration.
     pub overrides: RuntimeOverrides,
     pub node: SavedNode,
 }
 
-/// What is known of a run beside its descriptors.
+/// What is saved of a run beside its descriptors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedRun {
     pub pid: Pid,
     pub cpu_before: Duration,
     pub oom_kills_before: u64,
-    /// What a built-in service runs. None: it is none, or it is not known.
+    /// The binary of a built-in service. `None`: it is none, or its binary is not known.
     pub binary: Option<Arc<Binary>>,
 }
 
-/// What is known of a former orchestrator, as far as it could be read.
+/// What was read of a former orchestrator's state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Former {
     pub(in crate::act) sequence: u64,
-    /// Where it was.
+    /// The slot it was read from.
     pub(in crate::act) slot: Option<CheckpointSlot>,
     pub generation: u32,
-    /// None: it is not known, and the ticks of `node` are all but zero: its clock begins now.
+    /// `None`: it is not known. The ticks of `node` are zero then, and the node's clock begins now.
     pub began_at: Option<Duration>,
-    /// None: it is not known; the file tells.
+    /// `None`: it is not known; the file is loaded instead.
     pub config: Option<String>,
     pub overrides: RuntimeOverrides,
     pub node: SavedNode,
     pub runs: BTreeMap<RunId, SavedRun>,
     pub known: Known,
-    /// What was not as it should be, in words; empty: all is known.
+    /// What was missing or not understood, in words; empty: everything was read.
     pub remarks: Vec<String>,
 }
 
-/// How much a former orchestrator says of its instances.
+/// How much of the instances is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     Instances,
-    /// There may be runs of others.
+    /// Some could not be read; there may be runs of others.
     SomeInstances,
-    /// Its descriptors are all that there is.
+    /// Nothing but the descriptors.
     Descriptors,
 }
 
-/// Why a checkpoint is of no use.
+/// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error("it cannot be read: {0}")]
@@ -94,8 +94,8 @@ pub enum CheckpointError {
     Boot,
 }
 
-/// Those of a configuration that says nothing of them. They are for what is on its way out: what
-/// stays has its rules from the configuration.
+/// The default rules of the configuration. For instances that are being retired: all others have
+/// rules from the configuration.
 pub fn default_rules() -> Rules {
     Rules {
         needs: Vec::new(),

@@ -1,6 +1,6 @@
-//! Writes checkpoints into memory that the service manager keeps: two slots by turns, so that there
-//! is always a whole one, each in both forms. The memory is stored once and written to again and
-//! again. Knows nothing of what is written.
+//! Writes checkpoints into memory that the service manager keeps: two slots in turn, so that one is
+//! always whole, each in both forms. The memory is stored once and written to many times. Knows
+//! nothing of the content.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,14 +17,15 @@ const MEMORY: &str = "checkpoint";
 #[derive(Debug)]
 pub(in crate::act) struct CheckpointWriter {
     sequence: u64,
-    /// Which is written to next.
+    /// The slot that is written to next.
     slot: CheckpointSlot,
     boot: String,
     memories: BTreeMap<(CheckpointForm, CheckpointSlot), KeptMemory>,
     left: Left,
 }
 
-/// What a former orchestrator may have left by our names, and we did not get or cannot write to.
+/// Names under which a former orchestrator may have stored memory that we did not get or cannot
+/// write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Perhaps,
@@ -32,8 +33,8 @@ enum Left {
 }
 
 impl CheckpointWriter {
-    /// `former`: the one that is gone on from, whose memory is written to again; without one
-    /// `kept` is of no use.
+    /// `former`: the orchestrator that is adopted from; its memory in `kept` is written to again.
+    /// `None`: `kept` is not used.
     pub(in crate::act) fn new(
         former: Option<&Former>,
         kept: Vec<KeptCheckpoint>,
@@ -46,7 +47,7 @@ impl CheckpointWriter {
         }
         Ok(Self {
             sequence: former.map_or(0, |former| former.sequence + 1),
-            // What was gone on from is there until another is.
+            // The slot that was read stays until the other one is written.
             slot: former.and_then(|former| former.slot).map_or(CheckpointSlot::Zero, |s| s.other()),
             boot: process::boot_id()?,
             memories,
@@ -54,7 +55,7 @@ impl CheckpointWriter {
         })
     }
 
-    /// As what a program gets that rehearses: nobody writes to it any more.
+    /// Sealed copies for a rehearsal.
     pub(in crate::act) fn rehearsed(
         &self,
         state: State,
@@ -69,7 +70,7 @@ impl CheckpointWriter {
         CheckpointForm::ALL.into_iter().map(sealed).collect()
     }
 
-    /// Writes it down where the service manager keeps it. The one before is whole until it is.
+    /// Writes a checkpoint. The one before stays whole in the other slot.
     pub(in crate::act) fn save(
         &mut self,
         state: State,
@@ -86,7 +87,8 @@ impl CheckpointWriter {
             let memory = KeptMemory::new(MEMORY)?;
             memory.replace(&bytes)?;
             let name = FdName::Checkpoint(form, self.slot);
-            // What is not kept is made and stored anew by the next turn of the slot.
+            // Memory that could not be stored is made and stored anew when its slot has its turn
+            // again.
             if service_manager.store_reserved(name, memory.as_fd()) == Reserved::Kept {
                 self.memories.insert((form, self.slot), memory);
             }
@@ -94,7 +96,7 @@ impl CheckpointWriter {
         self.sequence += 1;
         self.slot = self.slot.other();
         if std::mem::replace(&mut self.left, Left::Nothing) == Left::Perhaps {
-            // Older than what is there now, and nobody writes to it any more.
+            // What is stored by these names is older than the slot just written, and stays so.
             let others = all().filter(|which| !self.memories.contains_key(which));
             service_manager
                 .remove_reserved(others.map(|(form, slot)| FdName::Checkpoint(form, slot)));
@@ -102,7 +104,7 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// All that was written to, with its name.
+    /// All memory that is written to, with its names.
     pub(in crate::act) fn memories(&self) -> impl Iterator<Item = (FdName, &KeptMemory)> {
         self.memories
             .iter()

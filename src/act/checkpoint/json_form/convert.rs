@@ -1,4 +1,4 @@
-//! What the first form says, from our values and into them.
+//! Conversions between our values and the words of the first form.
 
 use super::{
     Core, Ended, Ending, ExitFacts, ExitStatus, Goal, Instance, Node, Phase, Readiness,
@@ -9,7 +9,7 @@ use crate::decide::{self, Recency, SavedNode};
 use crate::plan;
 use crate::units::{self, InstanceId, NameError, Pid, RunId, ServiceName, Tick};
 
-/// Both ways between two enums whose cases are one another's.
+/// Conversions in both directions between two enums with the same cases.
 macro_rules! same {
     ($theirs:path, $ours:ident: $($their:ident = $our:ident),+) => {
         impl From<$theirs> for $ours {
@@ -83,7 +83,7 @@ impl From<&decide::SavedInstance> for Instance {
             rules: (&instance.rules).into(),
             wanted: instance.wanted.into(),
             tenure: instance.membership.into(),
-            // What is not known is never saved: it was decided when it was read.
+            // A phase that is not known is decided when it is read, so it is never saved.
             phase: instance.phase.as_ref().map_or(Phase::Waiting, Phase::from),
             attempt: instance.attempt,
             recent: instance.recent.iter().map(|at| at.0).collect(),

@@ -1,5 +1,5 @@
-//! The first form, JSON, as the version before this one writes and reads it: its words are that
-//! version's, and whatever ours are called now, they stay. To be dropped with the next version.
+//! The first form, JSON, as the version before this one reads and writes it. Its words are that
+//! version's and stay, whatever our types are called. To be removed with the next version.
 
 mod convert;
 
@@ -12,7 +12,7 @@ use super::value::{Checkpoint, CheckpointError, Former, Known, State};
 use crate::config::{LimitSettings, RuntimeOverrides};
 use crate::units::{NameError, RunId, ServiceName};
 
-/// Of what is written here.
+/// The form's number.
 const FORM: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -250,7 +250,7 @@ pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>, CheckpointError>
     Ok(serde_json::to_vec(&whole)?)
 }
 
-/// What was read, and the boot in which it was written.
+/// The state, and the id of the boot in which it was written.
 pub(super) fn read(bytes: &[u8]) -> Result<(Former, String), CheckpointError> {
     let Head { form } = serde_json::from_slice(bytes)?;
     if form != FORM {

@@ -1,5 +1,5 @@
-//! The form that is written from this version on: `checkpoint.proto`, in a frame. What a later
-//! version adds is passed over by name, and what is missing has a value that harms no service.
+//! The form that is written from this version on: `checkpoint.proto`, in a frame. A field that a
+//! later version added is skipped and named; a missing one gets a value that harms no service.
 
 mod read;
 mod write;
@@ -12,15 +12,15 @@ use super::frame;
 use super::value::{Checkpoint, CheckpointError, Former};
 use crate::rpc::pb::node as pb;
 
-/// Of what is in the frame. A version that cannot be read by its fields alone has another.
+/// The form's number in the frame. A change that fields cannot express gets another.
 const FORM: u32 = 1;
 
 pub(super) fn write(checkpoint: &Checkpoint) -> Vec<u8> {
     frame::wrap(FORM, &pb::Checkpoint::from(checkpoint).encode_to_vec())
 }
 
-/// What was read, and the boot in which it was written, if it says so. `monotonic` is the reading
-/// of the monotonic clock now.
+/// The state, and the id of the boot in which it was written, if it is there. `monotonic`: the
+/// monotonic clock now.
 pub(super) fn read(
     bytes: &[u8],
     monotonic: Duration,

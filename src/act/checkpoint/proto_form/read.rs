@@ -1,5 +1,6 @@
-//! From the messages to our values. Every doubt has a name in `remarks`, and a way out that harms
-//! no service: nothing is stopped, killed or left alone because a field is missing or not known.
+//! From the messages to our values. A field that is missing or not known is named in `remarks` and
+//! replaced by a value that harms no service: nothing is stopped, killed or abandoned because of
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use crate::plan::{Readiness, RestartPolicy, RestartRules, Rules};
 use crate::rpc::pb::node::{self, checkpoint as pb};
 use crate::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
 
-/// Why a run that was to end was unhealthy, where nobody knows.
+/// The reason of an unhealthy run whose reason cannot be read.
 const NOT_KNOWN: &str = "for a reason that is not known any more";
 
-/// `unknown`: how many bytes of it are in fields that we do not have.
+/// `unknown`: how many bytes are in fields that this version does not have.
 pub(super) fn read(
     checkpoint: node::Checkpoint,
     unknown: usize,
@@ -55,7 +56,7 @@ pub(super) fn read(
     let monotonic_ns = u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX);
     let node = SavedNode {
         instances,
-        // Of those that are under way it is known anyway.
+        // The runs that are under way raise it, if that is too low.
         next_run: RunId(reader.or(checkpoint.next_run, "next_run", 0)),
         rng: Rng::seeded(reader.or(checkpoint.random_state, "random_state", monotonic_ns)),
         goal,
@@ -76,7 +77,7 @@ pub(super) fn read(
     (former, checkpoint.boot_id)
 }
 
-/// One of which not all is known is as good as none: what is missing is found out otherwise.
+/// `None`: a required field is missing; the run is then adopted by its descriptors alone.
 fn run(saved: pb::Run) -> Option<(RunId, SavedRun)> {
     let (pid, oom_kills_before) = (Pid(saved.pid?), saved.oom_kills_before?);
     let cpu_before = Duration::from_nanos(saved.cpu_before_ns);
@@ -89,7 +90,7 @@ fn run(saved: pb::Run) -> Option<(RunId, SavedRun)> {
 
 struct Reader {
     now: Tick,
-    /// None: its times mean nothing to us.
+    /// `None`: times cannot be compared with our clock.
     began_at: Option<Duration>,
     remarks: Vec<String>,
 }
@@ -106,12 +107,12 @@ impl Reader {
         })
     }
 
-    /// A time in the past; now, where it is not known.
+    /// A time in the past; if it is not known, now.
     fn time(&self, ns: Option<u64>) -> Tick {
         self.began_at.and(ns).map_or(self.now, |ns| Tick(Duration::from_nanos(ns)))
     }
 
-    /// A time in the future; so much from now, where it is not known.
+    /// A time in the future; if it is not known, `patience` from now.
     fn deadline(&self, ns: Option<u64>, patience: Duration) -> Tick {
         let known = self.began_at.and(ns).map(|ns| Tick(Duration::from_nanos(ns)));
         known.unwrap_or(self.now + patience)
@@ -187,7 +188,7 @@ impl Reader {
         Some((id, instance))
     }
 
-    /// None: it is none that we know, or does not name its run.
+    /// `None`: the kind of phase is not known, or names no run.
     fn phase(&mut self, kind: pb::phase::Kind, wanted: Wanted, rules: &Rules) -> Option<Phase> {
         use pb::phase::Kind;
         Some(match kind {
@@ -241,7 +242,7 @@ impl Reader {
         })
     }
 
-    /// One that is not known is the gentlest that goes on by itself.
+    /// An unknown step becomes the gentlest that goes on by itself.
     fn stop_step(&mut self, step: i32) -> StopStep {
         match pb::StopStep::try_from(step) {
             Ok(pb::StopStep::OwnAccord) => StopStep::OwnAccord,
@@ -256,7 +257,8 @@ impl Reader {
         }
     }
 
-    /// One that is not known is such that what is to run does so again, whatever its policy is.
+    /// An unknown reason becomes one after which the instance is started again under any restart
+    /// policy, if it is wanted up.
     fn stop_reason(&mut self, reason: pb::StopReason, wanted: Wanted) -> StopReason {
         use pb::stop_reason::Kind;
         let known = reason.kind.and_then(|kind| {

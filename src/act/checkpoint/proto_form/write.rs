@@ -38,7 +38,7 @@ impl From<&Checkpoint> for node::Checkpoint {
     }
 }
 
-/// 584 years are the most that can be said; no clock and no configuration comes to them.
+/// At most 584 years, which no clock and no configuration reaches.
 fn ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -115,7 +115,7 @@ impl From<&Phase> for pb::phase::Kind {
                     deadline_ns: Some(ns(deadline.0)),
                 })
             }
-            // Strikes and the watchdog's time begin anew with whoever goes on.
+            // Strikes and the watchdog's time begin anew after an adoption.
             Phase::Ready { run, pid, spawned, since, strikes: _, watchdog: _ } => {
                 Self::Ready(pb::Ready {
                     run: Some(run.0),
