@@ -1,5 +1,5 @@
-//! What a former orchestrator left for us: found, judged, and gone on from. After it everything is
-//! as if this process had run all the time.
+//! Adoption of what a former orchestrator left: descriptors and its checkpoint are found and
+//! judged, and the node goes on with its runs as if this process had run all the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,24 +16,24 @@ use crate::rpc::pb::node::{Degradation, HistoryRecord};
 use crate::telemetry::LogStore;
 use crate::units::{InstanceId, Level, RunId, Tick};
 
-/// What is missing when the former orchestrator's state is not as it was saved.
+/// The degradation for a checkpoint of which something was missing or not understood.
 const CHECKPOINT: &str = "checkpoint";
-/// How much of what is wrong with it is told.
+/// How many remarks about the checkpoint a degradation shows.
 const REMARKS_MOST: usize = 8;
 
-/// Everything that was kept for us.
+/// What was inherited, before it is adopted.
 #[derive(Debug, Default)]
 pub(super) struct Adoption {
     pub(super) arrival: Arrival,
     pub(super) inherited_fds: InheritedFds,
-    /// What is gone on from; none: there is nothing to go on from.
+    /// The former orchestrator's state; `None`: the node starts from nothing.
     pub(super) former: Option<Former>,
-    /// Why what was kept is of no use, in words.
+    /// Why something inherited cannot be used, in words for the log.
     remarks: Vec<String>,
 }
 
-/// Takes what the service manager kept, or what the program that this process was before handed
-/// over. Before anything else opens descriptors.
+/// Takes the descriptors that the service manager stored, or those of an exec handover. To be
+/// called before anything else opens descriptors.
 pub(super) fn take() -> Result<Adoption, BootError> {
     let (arrival, kept) = match exec_handover::take()? {
         Some(handed_over) => (Arrival::InPlace, handed_over),
@@ -46,7 +46,7 @@ pub(super) fn take() -> Result<Adoption, BootError> {
         .map(|name| format!("a descriptor named {name:?} was passed to us and is closed"))
         .collect();
     let former = match inherited_fds.former() {
-        // Its orderly end had begun: nothing of it was to live on.
+        // Its orderly shutdown had begun: none of its services is to go on.
         Ok(former) => former.filter(|former| !former.node.is_ending()),
         Err(error) => {
             remarks.push(format!(
@@ -59,7 +59,7 @@ pub(super) fn take() -> Result<Adoption, BootError> {
 }
 
 impl Adoption {
-    /// The configuration by which the former one lived; else that of the file.
+    /// The configuration that the former orchestrator had in force, or else the file.
     pub(super) fn configuration(&mut self, loader: &Loader) -> Result<Configured, BootError> {
         let Some(text) = self.former.as_ref().and_then(|former| former.config.as_ref()) else {
             return loader.load().map_err(BootError::Configuration);
@@ -73,7 +73,7 @@ impl Adoption {
         }
     }
 
-    /// The configuration with what an operator had changed beside it, as far as that still fits.
+    /// The configuration with the former orchestrator's overrides, as far as they still fit.
     pub(super) fn in_force(&mut self, configured: &Configured) -> Result<InForce, BootError> {
         let file = ConfigFile::new(configured.config.clone(), configured.text.clone());
         if let Some(overrides) = self.overrides(&configured.config) {
@@ -82,7 +82,7 @@ impl Adoption {
                 Err(why) => why,
             };
             self.remarks.push(format!("what was changed beside the configuration: {why}"));
-            // How many instances there are holds in any case: what runs is to go on.
+            // The numbers of instances hold in any case, so that running instances go on.
             let scaled = RuntimeOverrides { scaled: overrides.scaled, ..Default::default() };
             if let Ok(in_force) = InForce::new(file.clone(), scaled) {
                 return Ok(in_force);
@@ -92,8 +92,8 @@ impl Adoption {
         without.map_err(|error| BootError::Configuration(error.to_string()))
     }
 
-    /// What an operator had changed. Where nothing but descriptors tells how many instances a
-    /// service has, it has all that run.
+    /// The overrides of the former orchestrator. If its checkpoint could not be read, each service
+    /// is scaled to the instances of which descriptors were inherited.
     fn overrides(&self, file: &NodeConfig) -> Option<RuntimeOverrides> {
         let former = self.former.as_ref()?;
         let mut overrides = former.overrides.clone();
@@ -109,12 +109,12 @@ impl Adoption {
         Some(overrides)
     }
 
-    /// Something else that is to be told.
+    /// Adds a remark for the log.
     pub(super) fn remark(&mut self, words: String) {
         self.remarks.push(words);
     }
 
-    /// For a rehearsal: there is something to go on from.
+    /// For a rehearsal: an error if there is no checkpoint that could be read.
     pub(super) fn must_go_on(&self) -> Result<(), BootError> {
         match &self.former {
             Some(former) if former.known == Known::Descriptors => {
@@ -125,7 +125,7 @@ impl Adoption {
         }
     }
 
-    /// What of the former one's state is not as it was saved.
+    /// What was missing or not understood in the checkpoint.
     pub(super) fn degradation(&self) -> Option<Degradation> {
         let former = self.former.as_ref()?;
         let instead = match former.known {
@@ -153,7 +153,7 @@ impl Adoption {
         }
     }
 
-    /// The state as it goes on from here; none: the node begins.
+    /// The core's state after the adoption; `None`: the node starts from nothing.
     pub(super) fn resume(&self, in_force: &InForce, now: Tick) -> Option<Resumed> {
         let former = self.former.as_ref()?;
         let adopted = self.inherited_fds.adoptable(former);
@@ -165,7 +165,7 @@ impl Adoption {
     }
 }
 
-/// A state that goes on.
+/// The core's state after an adoption, the effects that follow, and the runs to adopt.
 #[derive(Debug)]
 pub(super) struct Resumed {
     pub(super) node: Node,
@@ -173,12 +173,12 @@ pub(super) struct Resumed {
     runs: BTreeMap<InstanceId, AdoptedRun>,
 }
 
-/// What was taken over, for the observers.
+/// The adopted runs and their logs, for the observers.
 #[derive(Debug, Default)]
 pub(super) struct AdoptedRuns {
     pub(super) started_runs: Vec<(InstanceId, RunId, StartedRun)>,
     pub(super) unread: Vec<Unread>,
-    /// What was recorded of the instances, oldest first.
+    /// The history of the former orchestrator, oldest first.
     pub(super) recorded: Vec<HistoryRecord>,
 }
 
@@ -190,7 +190,7 @@ impl Resumed {
 }
 
 impl Adoption {
-    /// Makes what goes on ours. Afterwards nothing is left to adopt.
+    /// Adopts the runs of `resumed`, and releases all other inherited descriptors.
     pub(super) fn adopt(self, resumed: Option<&Resumed>, act: &mut Act) -> AdoptedRuns {
         let Self { mut inherited_fds, former, .. } = self;
         let mut started_runs = Vec::new();
@@ -207,7 +207,7 @@ impl Adoption {
     }
 }
 
-/// The first of them, and how many more there are; none: there are none.
+/// The first remarks, and how many more there are; `None`: there are none.
 fn in_short(remarks: &[String]) -> Option<String> {
     let (shown, more) = remarks.split_at(remarks.len().min(REMARKS_MOST));
     let more = (!more.is_empty()).then(|| format!("{} more", more.len()));

@@ -1,4 +1,4 @@
-//! Coming up: folders, locks, the sweep, the control socket. After it the loop can begin.
+//! Starting the node up to the supervise loop: folders, locks, the sweep, the control socket.
 
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
@@ -26,11 +26,11 @@ use crate::units::Level;
 
 pub(super) const LOCK: &str = "node.lock";
 
-/// Everything the loop needs.
+/// Everything that the supervise loop needs.
 #[derive(Debug)]
 pub(super) struct Booted {
     pub(super) in_force: InForce,
-    /// How many orchestrators there were, with us.
+    /// How many orchestrators there were, with this one.
     pub(super) generation: u32,
     pub(super) loader: Loader,
     pub(super) resumed: Option<Resumed>,
@@ -41,7 +41,7 @@ pub(super) struct Booted {
     pub(super) act: Act,
     pub(super) signals: Signals,
     pub(super) control: UnixListener,
-    /// Released when the node ends: that of the runtime folder, and that of the data.
+    /// Held until the node ends: the lock of the runtime folder, and that of the data folder.
     pub(super) _locks: (PidLock, Option<PidLock>),
 }
 
@@ -64,11 +64,11 @@ pub(super) async fn boot(settings: Settings, mut adoption: Adoption) -> Result<B
     }
     let signals = Signals::listen().map_err(BootError::Runtime)?;
     let Opened { log_store, without_journal } = logs::open(config)?;
-    // Fails only where something else in this process reads its events already.
+    // Fails only where this process has a subscriber already.
     let _read_already = log_store_subscriber::install(log_store.clone());
     greet(&log_store, &configured);
     adoption.tell(&log_store);
-    // Where it cannot be taken off, our crash will be taken for a wanted stop.
+    // If the flag cannot be removed, a crash of ours is taken for a wanted stop.
     let _ends_services_then = RuntimeFlag::Stopping.clear(runtime_dir);
     process::become_subreaper()?;
     let mut host = host::look(runtime_dir, plan, adoption.arrival, without_journal);
@@ -121,7 +121,7 @@ fn find_service_manager(log_store: &LogStore) -> ServiceManager {
     service_manager
 }
 
-/// The one that was kept for us, on which operators may be waiting, or a new one.
+/// The inherited listener, on which operators may be waiting, or a new one.
 fn control_listener(
     runtime_dir: &Path,
     inherited_fds: &mut InheritedFds,
@@ -132,7 +132,7 @@ fn control_listener(
     let ours = |fd: &OwnedFd| fds::listens_at(fd) == Some(ListensAt::Unix(path.clone()));
     match kept.filter(|fd| ours(fd) && path.exists()) {
         Some(fd) => {
-            // From now on the kernel names us to those who connect.
+            // From now on callers see this process as their peer (`SO_PEERCRED`).
             fds::listen_again(&fd)?;
             Ok(fd.into())
         }
@@ -144,8 +144,8 @@ fn control_listener(
     }
 }
 
-/// Makes the folder for us alone, or takes one that is ours and that nobody else may change. What
-/// is there already keeps its mode: it may be somebody's home.
+/// Makes the folder for the node alone, or accepts one that is owned by it and that no other user
+/// may change. An existing folder keeps its mode: it may be somebody's home.
 fn own_folder(path: &Path) -> Result<(), BootError> {
     let failed = |reason| BootError::Folder { path: path.to_owned(), reason };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -170,8 +170,8 @@ fn lock(folder: &Path) -> Result<PidLock, BootError> {
     })
 }
 
-/// A disk that fails is a reason not to begin. For one that goes on with services it is none: they
-/// would be left alone.
+/// A data folder that cannot be locked is an error, except after an adoption: the disk may have
+/// failed, and the running services would be left without an orchestrator.
 fn lock_data(data_dir: &Path, adoption: &mut Adoption) -> Result<Option<PidLock>, BootError> {
     match lock(data_dir) {
         Err(BootError::Linux(error)) if adoption.former.is_some() => {

@@ -11,10 +11,10 @@ use crate::control::server::ControlService;
 use crate::rpc::pb::node::control_server::ControlServer;
 use crate::rpc::{Peers, Sockets, serve};
 
-/// How long answers that are under way may take when the node ends.
+/// How long calls that are in flight may take when the node ends.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// The control socket, served.
+/// The control socket while it is served.
 #[derive(Debug)]
 pub(super) struct ServedControl {
     end: oneshot::Sender<()>,
@@ -22,7 +22,7 @@ pub(super) struct ServedControl {
 }
 
 impl ServedControl {
-    /// On a duplicate of the listener, so that callers wait in its backlog after the end.
+    /// Serves a duplicate of the listener: after the end, callers wait in its backlog.
     pub(super) fn on(
         listener: &UnixListener,
         control_service: ControlService<LogSources>,
@@ -35,7 +35,7 @@ impl ServedControl {
         Some(Self { end, task })
     }
 
-    /// Answers that are under way have a moment.
+    /// Stops serving; calls that are in flight have `DRAIN` to finish.
     pub(super) async fn end(self) {
         let _its_end_is_awaited_next = self.end.send(());
         let _ended_either_way = self.task.await;

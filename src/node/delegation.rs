@@ -1,60 +1,61 @@
-//! Where in the cgroup v2 hierarchy the services' groups belong: in the unit's own group, where a
-//! service manager gave us that, or in a group of our own making. Decides from facts; touches
+//! The place of the services' groups in the cgroup v2 hierarchy: in the unit's own group, if a
+//! service manager delegated that, or in a group that the node makes. Decides from facts; touches
 //! nothing.
 
-/// Our own group below the unit's. systemd 254 and later puts us there (`DelegateSubgroup=`), else
-/// we go there ourselves: a group that hands on controllers may hold no process (cgroups(7)).
+/// The orchestrator's group below the unit's. systemd 254 and later puts it there
+/// (`DelegateSubgroup=`), before it moves there itself: a group that enables controllers for its
+/// children may hold no process (cgroups(7)).
 pub(super) const ORCHESTRATOR: &str = "orchestrator";
 
-/// What is known before anything is started.
+/// The facts at the start of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Our own group, as `/proc/self/cgroup` names it.
+    /// The process's own group, as `/proc/self/cgroup` names it.
     pub(super) own: String,
     pub(super) started_by: Starter,
-    /// Whether our own group is marked as given to its processes.
+    /// Whether the own group is marked as delegated.
     pub(super) own_delegation: Delegation,
-    /// Whether the group that it is in is.
+    /// Whether the group around the own group is.
     pub(super) parent_delegation: Delegation,
 }
 
-/// Who started this process.
+/// What started this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Starter {
-    /// A service manager itself.
+    /// The service manager.
     Manager,
-    /// A shell, a script, a test; perhaps inside of a unit that is not ours.
+    /// A shell, a script or a test, perhaps inside another unit.
     Other,
 }
 
 impl Starter {
-    /// systemd names the process that it started itself (`SYSTEMD_EXEC_PID`, systemd.exec(5));
-    /// whatever that one starts inherits the variable and is another process.
+    /// systemd names the process that it started (`SYSTEMD_EXEC_PID`, systemd.exec(5)). A child of
+    /// that process inherits the variable but has another pid.
     pub(super) fn of(exec_pid: Option<&str>, own_pid: i32) -> Self {
         let named = exec_pid.and_then(|pid| pid.parse().ok());
         if named == Some(own_pid) { Self::Manager } else { Self::Other }
     }
 }
 
-/// The service manager's mark of delegation on a group (`Group::is_delegated`).
+/// The mark by which a service manager delegates a group (`Group::is_delegated`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delegation {
     Delegated,
     None,
 }
 
-/// Where `services` is made.
+/// Where the group `services` is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In our own group, which is the unit's; we move on to `orchestrator` in it.
+    /// In the own group, which is the unit's; the orchestrator moves on to `orchestrator` in it.
     UnitAroundUs,
-    /// In the group above ours, which is the unit's: we were put into `orchestrator`.
+    /// In the group around the own one, which is the unit's: the own group is `orchestrator`.
     UnitAboveUs,
-    /// In a group below our own that we make for this node alone.
+    /// In a group that is made for this node, below the own group.
     BelowOurs,
 }
 
-/// A mark alone is not enough: a shell in a delegated unit may start many nodes, of which each
+/// The mark alone is not enough: a shell in a delegated unit may start many nodes, each of which
 /// would take the unit's group for its own.
 pub(super) fn place(facts: &Facts) -> Place {
     let in_subgroup = facts.own.rsplit('/').next() == Some(ORCHESTRATOR);

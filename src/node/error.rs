@@ -1,4 +1,4 @@
-//! What can go wrong before the node is up.
+//! Why the node cannot start.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::logs::LogError;
 use crate::act::ActError;
 use crate::units::Pid;
 
-/// Why the node did not come up. Nothing runs then.
+/// Why the node did not start. No service runs then.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     #[error("{0}")]

@@ -1,6 +1,6 @@
-//! What is left to do when the orchestrator has ended under a service manager: the unit's
-//! `ExecStopPost=` runs this beside the services, which its end does not end (`KillMode=process`).
-//! After a wanted stop nothing may live on; after a crash everything does, and is adopted.
+//! `ExecStopPost=` of the unit: what is to be done after the orchestrator has ended under a service
+//! manager, beside the services, which outlive it (`KillMode=process`). After a wanted stop every
+//! service is ended; after a crash they go on, to be adopted.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::act::{ActError, Spared, sweep};
 use crate::linux::cgroupfs::{Group, Hierarchy};
 use crate::linux::process::PidLock;
 
-/// What the unit's `RestartPreventExitStatus=` names: nobody starts us again after it.
+/// The exit status in the unit's `RestartPreventExitStatus=`: no orchestrator is started after it.
 const WRONG_CONFIGURATION: &str = "78";
-/// Where systemd runs the commands of a delegated unit beside its main process.
+/// The group in which systemd runs control commands of a delegated unit.
 const CONTROL: &str = ".control";
 
 #[derive(Debug, thiserror::Error)]
@@ -39,26 +39,26 @@ pub enum AfterStopError {
 struct End<'a> {
     result: &'a str,
     exit_status: &'a str,
-    /// Whether its start was over.
+    /// Whether its start was finished (`READY=1`).
     was_ready: bool,
-    /// Whether its orderly end had begun, however it came out.
+    /// Whether its shutdown had begun, whether or not it finished.
     stop_had_begun: bool,
-    /// Whether the next one is put into a group of its own by the service manager.
+    /// Whether the service manager puts the next orchestrator into a group of its own.
     own_subgroup: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cleanup {
     EndAll,
-    /// The services live on. The next orchestrator is started in the unit's own group, where no
-    /// process can be put while it hands on controllers.
+    /// The services go on. The next orchestrator is started in the unit's own group, into which no
+    /// process can be put while it has controllers enabled for its children.
     FreeTheUnit,
-    /// The services live on, with their limits.
+    /// The services go on, with their limits.
     Nothing,
 }
 
 fn cleanup(end: End<'_>) -> Cleanup {
-    // What runs out of time once the start is over is a stop: it was asked for, and did not follow.
+    // A timeout after the start is that of a stop: the stop was wanted, and the orchestrator hung.
     let hung = end.result == "timeout" && end.was_ready;
     let wanted = end.result == "success" || end.stop_had_begun || hung;
     if wanted || end.exit_status == WRONG_CONFIGURATION {
@@ -70,7 +70,8 @@ fn cleanup(end: End<'_>) -> Cleanup {
     }
 }
 
-/// Does it, and says in a line what was done. `runtime_dir` is what the command line names.
+/// Does what the end of the orchestrator requires, and returns a line about it. `runtime_dir`: the
+/// one of the command line.
 pub fn after_stop(runtime_dir: Option<&Path>) -> Result<String, AfterStopError> {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let (result, exit_status) = (variable("SERVICE_RESULT"), variable("EXIT_STATUS"));
@@ -88,7 +89,7 @@ pub fn after_stop(runtime_dir: Option<&Path>) -> Result<String, AfterStopError> 
         stop_had_begun: RuntimeFlag::Stopping.is_set(&runtime_dir),
         own_subgroup: RuntimeFlag::OwnSubgroup.is_set(&runtime_dir),
     };
-    // The next one may hang as it starts.
+    // The next orchestrator may hang at its start, and must not count as ready then.
     let _services_of_the_next_end_with_it_then = RuntimeFlag::Ready.clear(&runtime_dir);
     let unit = unit_around_us()?;
     match cleanup(end) {
@@ -102,12 +103,12 @@ pub fn after_stop(runtime_dir: Option<&Path>) -> Result<String, AfterStopError> 
     }
 }
 
-/// `RUNTIME_DIRECTORY` names all of the unit's, with colons between them.
+/// The first folder of `RUNTIME_DIRECTORY`, which lists those of the unit separated by colons.
 fn first_folder(list: &str) -> Option<PathBuf> {
     list.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
 }
 
-/// `None` where the unit has no group that is ours to divide.
+/// `None`: the unit has no delegated group.
 fn unit_around_us() -> Result<Option<Group>, crate::linux::Error> {
     let Some(hierarchy) = Hierarchy::find()? else { return Ok(None) };
     if hierarchy.own_name.rsplit('/').next() != Some(CONTROL) {
@@ -127,7 +128,7 @@ fn end_all(unit: Option<&Group>, runtime_dir: &Path) -> Result<String, AfterStop
         Err(error) if error.errno() == Some(libc::ENOENT) => {
             return Ok("nothing was ever started".to_owned());
         }
-        // A node that was not this unit's runs there.
+        // The folder is locked: a node runs there that does not belong to this unit.
         locked => locked?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -139,7 +140,7 @@ fn end_all(unit: Option<&Group>, runtime_dir: &Path) -> Result<String, AfterStop
     Ok(format!("nothing lives on: {} processes were killed", swept.processes))
 }
 
-/// From below: a group that hands a controller on cannot lose it.
+/// From the leaves up: a controller cannot be disabled while a child has it enabled.
 fn disable_controllers(unit: &Group) -> Result<Vec<&'static str>, crate::linux::Error> {
     let groups = match unit.child(SERVICES) {
         Ok(services) => vec![services],

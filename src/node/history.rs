@@ -1,5 +1,5 @@
-//! What happened to each instance, for `why`: the newest remarks of the core, with their times.
-//! They are written down as they come, for the orchestrator that follows us.
+//! The history of each instance, for `why`: the newest remarks of the core, with their times. Each
+//! is also recorded for the orchestrator that follows.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,7 +8,7 @@ use crate::decide::Remark;
 use crate::rpc::pb::node::{Happening, HistoryEvent, HistoryRecord};
 use crate::units::InstanceId;
 
-/// How much is kept of one instance: some ten restarts.
+/// How many remarks are kept of one instance: some ten restarts.
 const KEPT: usize = 64;
 
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// `unix_us` is the wall clock now. Gives what is to be written down of it, if anything is.
+    /// Keeps a remark. `unix_us`: the wall clock now. Returns the record to be written, if any.
     pub(super) fn keep(&mut self, remark: &Remark, unix_us: i64) -> Option<HistoryRecord> {
         let (level, what) = remarks::words(&remark.kind)?;
         let run = remark.run.map_or(0, |run| run.0);
@@ -35,13 +35,13 @@ impl History {
         kept.push_back(happening);
     }
 
-    /// Nobody can ask for it any more. Gives what is to be written down of that.
+    /// Forgets a retired instance. Returns the record to be written.
     pub(super) fn forget(&mut self, id: &InstanceId) -> HistoryRecord {
         self.kept.remove(id);
         HistoryRecord { instance: id.to_string(), event: None }
     }
 
-    /// What a former orchestrator wrote down, oldest first.
+    /// Takes over the records of a former orchestrator, oldest first.
     pub(super) fn restore(&mut self, recorded: Vec<HistoryRecord>) {
         for HistoryRecord { instance, event } in recorded {
             let Ok(id) = instance.parse::<InstanceId>() else { continue };
@@ -54,12 +54,12 @@ impl History {
         }
     }
 
-    /// Oldest first.
+    /// The remarks about an instance, oldest first.
     pub(super) fn of(&self, id: &InstanceId) -> Vec<Happening> {
         self.kept.get(id).into_iter().flatten().cloned().collect()
     }
 
-    /// All of it, as it is written down.
+    /// The whole history as records.
     pub(super) fn records(&self) -> Vec<HistoryRecord> {
         let all = self.kept.iter();
         all.flat_map(|(id, kept)| kept.iter().map(|happening| record(id, happening))).collect()

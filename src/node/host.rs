@@ -1,4 +1,4 @@
-//! What this host gives the node, and what the node does without.
+//! What this host offers the node, and what the node does without.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,46 +13,46 @@ use crate::linux::sandbox::Support;
 use crate::plan::Plan;
 use crate::rpc::pb::node::Degradation;
 
-/// The group below which every instance has its own.
+/// The group that contains the groups of the instances.
 pub(super) const SERVICES: &str = "services";
-/// What limits need. The order is that of `status`.
+/// The controllers that limits need, in the order of `status`.
 pub(super) const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "io"];
 
 const PROCESS_GROUPS: &str = "process-groups";
 const RESOURCE_LIMITS: &str = "resource-limits";
 
-/// How this process came to be the orchestrator.
+/// How this process became the orchestrator.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// Somebody started it, and put it into its group.
+    /// It was started, in a group that somebody else chose.
     #[default]
     Started,
-    /// It was the orchestrator before, as another program.
+    /// By an exec handover, in the group of the former orchestrator.
     InPlace,
 }
 
 #[derive(Debug)]
 pub(super) struct Host {
-    /// None: no cgroup v2 for us.
+    /// `None`: the node has no cgroup v2.
     pub(super) services_cgroup: Option<ServicesCgroup>,
     pub(super) degradations: Vec<Degradation>,
 }
 
 impl Host {
-    /// For a node that does not come up: removes the groups in which nothing lives.
+    /// For a start that failed: removes the groups in which nothing runs.
     pub(super) fn clean_up(&self) {
         self.services_cgroup.iter().cloned().for_each(ServicesCgroup::clean_up);
     }
 
-    /// Why the limits of services are not enforced, if they are not.
+    /// The degradation of limits that are not enforced, if there is one.
     pub(super) fn without_limits(&self) -> Option<&Degradation> {
         let names = [PROCESS_GROUPS, RESOURCE_LIMITS];
         self.degradations.iter().find(|without| names.contains(&without.name.as_str()))
     }
 }
 
-/// Looks once, at the start, and takes its place among the groups. `without_journal` is why the
-/// logs do not go to journald.
+/// Looks at the host once, at the start, and makes the groups. `without_journal`: why the logs do
+/// not go to journald.
 pub(super) fn look(
     runtime_dir: &Path,
     plan: &Plan,
@@ -93,7 +93,7 @@ pub(super) fn look(
     Host { services_cgroup, degradations }
 }
 
-/// What services that are to be confined are not confined by.
+/// The parts of the sandbox that this kernel lacks.
 fn without_sandbox(support: Support) -> Vec<Degradation> {
     let mut all = Vec::new();
     if support.landlock == 0 {
@@ -129,7 +129,8 @@ fn find_services_cgroup(
     take_place(&hierarchy, runtime_dir, arrival).map_err(|error| error.to_string())
 }
 
-/// Makes `services`, gives it what controllers there are, and leaves the unit's own group.
+/// Makes `services`, enables the available controllers for it, and moves this process out of the
+/// unit's own group.
 fn take_place(
     hierarchy: &Hierarchy,
     runtime_dir: &Path,
@@ -145,8 +146,9 @@ fn take_place(
     };
     match (place(&facts), above) {
         (Place::UnitAboveUs, Some(unit)) => {
-            // In place we are where we put ourselves, or where the service manager did: the mark
-            // tells. Without it a crash takes the limits away until the next one writes them anew.
+            // After an exec handover the group tells nothing about who chose it, and the flag that
+            // was set at the start holds. Without the flag, a crash takes the limits away until the
+            // next orchestrator writes them anew.
             if arrival == Arrival::Started {
                 let _limits_are_written_anew = RuntimeFlag::OwnSubgroup.set(runtime_dir);
             }
@@ -155,7 +157,7 @@ fn take_place(
             Ok((ServicesCgroup { services: Arc::new(services), own_parent: None }, missing))
         }
         (Place::UnitAroundUs, _) => {
-            // An older life was started otherwise only if systemd was updated since.
+            // The two differ only if systemd was updated since the node started.
             let _stays_where_it_was = RuntimeFlag::OwnSubgroup.clear(runtime_dir);
             own.create(ORCHESTRATOR)?.add(process::own_pid())?;
             let services = own.create(SERVICES)?;
@@ -184,19 +186,19 @@ fn delegation(group: Option<&Group>) -> Result<Delegation, crate::linux::Error> 
     Ok(if delegated { Delegation::Delegated } else { Delegation::None })
 }
 
-/// A name of its own for every runtime folder, the same at each start: the sweep finds it again.
+/// A group name for each runtime folder, the same at each start, so that the sweep finds it.
 fn base_name(runtime_dir: &Path) -> String {
     format!("blackhole{}", runtime_dir.to_string_lossy().replace(['/', '.'], "-"))
 }
 
-/// Disks are shared fairly without a controller; it is missed where weights were asked for.
+/// Disks are shared evenly without `io`; it is missed only where weights are configured.
 fn is_missed(controller: &str, plan: &Plan) -> bool {
     controller != "io"
         || plan.instances.values().any(|instance| instance.limits.in_force().io_weight.is_some())
 }
 
-/// Each group of the path gives the controllers to those below it; the last one's are the
-/// instances'. A controller that does not get through is missing.
+/// Enables each controller along the path, so that the last group's children have it. One that
+/// cannot be enabled somewhere is missing.
 fn enable_controllers(path: &[&Group]) -> Vec<Missing> {
     CONTROLLERS
         .into_iter()
@@ -217,20 +219,20 @@ fn give(group: &Group, controller: &str) -> Result<(), String> {
     if !has(group.controllers())? {
         return Err("not given to us".to_owned());
     }
-    // The kernel would let it hand on `cpu` and `pids`, and then no group below it could hold a
-    // process: it would be the root of a threaded domain (cgroups(7)).
+    // The kernel would accept `cpu` and `pids`, and then no group below could hold a process: it
+    // would be the root of a threaded domain (cgroups(7)).
     if is_kept_by_processes(group).map_err(|error| error.to_string())? {
         return Err(format!("there are processes in {} itself", group.path().display()));
     }
     group.enable_controller(controller).map_err(|error| error.to_string())
 }
 
-/// Whether processes in it keep it from handing anything on. The root of all groups may do both.
+/// Whether processes in the group keep it from enabling controllers; the root group is exempt.
 fn is_kept_by_processes(group: &Group) -> Result<bool, crate::linux::Error> {
     Ok(!group.is_root()? && group.holds_processes()?)
 }
 
-/// One degradation for all, each controller with its reason; equal reasons together.
+/// One degradation for all missing controllers, with those of the same reason together.
 fn without_controllers(missing: &[Missing]) -> Option<Degradation> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for Missing { controller, why } in missing {

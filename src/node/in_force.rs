@@ -1,5 +1,5 @@
-//! What is in force: the configuration file, what an operator changed beside it, and what follows
-//! from both. A change makes the next value or a refusal; nothing else happens here.
+//! What is in force: the configuration file, the operator's overrides, and the plan that follows
+//! from both. A change makes the next value or a refusal, and has no other effect.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,35 +15,35 @@ use crate::decide::Planned;
 use crate::plan::{LimitLayers, Plan};
 use crate::units::{InstanceId, ServiceName};
 
-/// How much of a refusal stands in one line, in characters.
+/// The most characters of a refusal in one line.
 const LINE_MOST: usize = 300;
 
-/// One value, replaced as a whole.
+/// Configuration, overrides and plan, replaced as one value.
 #[derive(Debug, Clone)]
 pub(super) struct InForce {
     pub(super) file: ConfigFile,
     pub(super) overrides: RuntimeOverrides,
-    /// What the last `set-limits` of a service took the place of.
+    /// The settings of a service before its last `set-limits`.
     former_limits: BTreeMap<ServiceName, LimitSettings>,
-    /// The file with the overrides.
+    /// The file's configuration with the overrides.
     pub(super) config: NodeConfig,
     pub(super) plan: Arc<Plan>,
 }
 
-/// What the configuration file says, and the text that gives it again.
+/// The configuration file as it was read, and a text that gives the same configuration.
 #[derive(Debug, Clone)]
 pub(super) struct ConfigFile {
     config: NodeConfig,
     pub(super) text: String,
 }
 
-/// Why nothing was changed.
+/// Why a change was refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Configuration(String),
     Scale(ScaleError),
     Limits(LimitsError),
-    /// Not the fault of the one who asked.
+    /// Because of the node's state, not of the request.
     State(String),
 }
 
@@ -60,7 +60,7 @@ impl InForce {
         Ok(Self { file, overrides, former_limits: BTreeMap::new(), config, plan })
     }
 
-    /// What the core has to know of every instance.
+    /// The rules and limits of all instances, for the core.
     pub(super) fn planned(&self) -> BTreeMap<InstanceId, Planned> {
         let instances = self.plan.instances.iter();
         instances
@@ -76,7 +76,7 @@ impl InForce {
         instances.map(|(id, plan)| (id.clone(), plan.limits)).collect()
     }
 
-    /// With another file. What it says otherwise than the file before is the file's again.
+    /// The next value with another file. Overrides of keys that the file changes are dropped.
     pub(super) fn with_file(&self, read: Configured) -> Result<Self, Refusal> {
         let fixed = read.config.fixed_keys_changed(&self.file.config);
         if !fixed.is_empty() {
@@ -91,7 +91,7 @@ impl InForce {
         self.next(file, overrides)
     }
 
-    /// With so many instances of a service.
+    /// The next value with this number of instances of a service.
     pub(super) fn scaled(&self, service: &str, instances: u32) -> Result<Self, Refusal> {
         let config = self.config.scaled(service, instances).map_err(Refusal::Scale)?;
         let count = config.services.iter().find(|(name, _)| name.as_str() == service);
@@ -100,7 +100,7 @@ impl InForce {
         self.next(self.file.clone(), overrides)
     }
 
-    /// The service that a `set-limits` is about, and what is in force after it.
+    /// The service that `set-limits` names, and the next value.
     pub(super) fn limited(
         &self,
         name: &str,
@@ -117,7 +117,7 @@ impl InForce {
         Ok((service, next))
     }
 
-    /// Without what the last `set-limits` of the service changed.
+    /// The next value without the last `set-limits` of the service.
     pub(super) fn without_last_limits(&self, service: &ServiceName) -> Result<Self, Refusal> {
         let mut overrides = self.overrides.clone();
         let former = self.former_limits.get(service).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! From a node that came up to its end: the loop, hand-overs, and the last words.
+//! The node from its start to its end: the supervise loop, exec handovers, and the last log lines.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ async fn end(served: Option<ServedControl>) {
     }
 }
 
-/// Spreads restarts; nothing depends on its secrecy.
+/// The seed of the restart jitter; it need not be secret.
 fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| u64::from(process::own_pid().0.unsigned_abs()))
 }

@@ -1,4 +1,4 @@
-//! How the configuration is read: by whoever started the node, each time anew. Knows no file.
+//! The configuration loader that `main` gives to the node. Knows no file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,26 +6,26 @@ use std::sync::Arc;
 use crate::config::NodeConfig;
 use crate::observe::clock::Clock;
 
-/// What the command line and the configuration ask for.
+/// The node's settings from the command line.
 #[derive(Debug)]
 pub struct Settings {
     pub loader: Loader,
     pub clock: Clock,
 }
 
-/// A configuration that was read.
+/// A configuration that was loaded.
 #[derive(Debug)]
 pub struct Configured {
     pub config: NodeConfig,
-    /// All of it, as text that gives the same again.
+    /// A text that gives the same configuration.
     pub text: String,
-    /// Where it came from, in words.
+    /// Where it came from, in words for the log.
     pub origin: String,
     /// Its warnings, one a line.
     pub remarks: Vec<String>,
 }
 
-/// Reads the configuration, or says everything that is wrong with it. May take its time.
+/// Loads the configuration, or returns all its errors. May block on a disk.
 #[derive(Clone)]
 pub struct Loader {
     read: Arc<Read>,
@@ -36,8 +36,8 @@ type Read = dyn Fn() -> Result<Configured, String> + Send + Sync;
 type ReadText = dyn Fn(&str) -> Result<Configured, String> + Send + Sync;
 
 impl Loader {
-    /// `read` reads what the command line asks for, each time anew; `read_text` reads what is
-    /// `Configured::text` of an earlier one.
+    /// `read` loads what the command line names; `read_text` loads the `Configured::text` of an
+    /// earlier one.
     pub fn new(
         read: impl Fn() -> Result<Configured, String> + Send + Sync + 'static,
         read_text: impl Fn(&str) -> Result<Configured, String> + Send + Sync + 'static,

@@ -1,5 +1,5 @@
-//! The node's log log_store: opened from the configuration, registered for every service, served to
-//! the `logs` verb.
+//! The log store of the node: opened by the configuration, with every service registered, and read
+//! by the `logs` verb.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -23,7 +23,7 @@ use crate::telemetry::{
 };
 use crate::units::ServiceName;
 
-/// Why there can be no log.
+/// Why the log store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("cannot use standard output: {0}")]
@@ -32,17 +32,17 @@ pub enum LogError {
     Sink(#[from] SinkError),
 }
 
-/// The logs, and why they do not go to journald where they would.
+/// The log store, and why it does not write to journald where it should.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) log_store: LogStore,
     pub(super) without_journal: Option<String>,
 }
 
-/// Who started the node.
+/// What started the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Starter {
-    /// It gathers what the node says in a journal, if the host has one.
+    /// The service manager, which sends the node's output to the journal, if the host has one.
     ServiceManager,
     Somebody,
 }
@@ -57,8 +57,8 @@ impl Starter {
     }
 }
 
-/// A log store that knows every service that may run, on journald or on standard output: never on
-/// both, for under a service manager that is the journal as well.
+/// A log store with every configured service, on journald or on standard output. Never on both:
+/// under a service manager standard output is the journal too.
 pub(super) fn open(config: &NodeConfig) -> Result<Opened, LogError> {
     let path = Path::new(journal::SOCKET);
     let found = find_journal(config.monitoring.log_target, Starter::find(), path);
@@ -78,7 +78,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, LogError> {
     Ok(Opened { log_store, without_journal })
 }
 
-/// None: it is not asked for. An error: there is none, in words.
+/// `None`: journald is not wanted. An error: it cannot be reached, in words.
 fn find_journal(
     target: LogTarget,
     starter: Starter,
@@ -103,7 +103,7 @@ fn on_stdout(format: LogFormat) -> Result<Sink, LogError> {
     Ok(console::start(stdout.as_fd().try_clone_to_owned()?, style, QUEUE_MAX)?)
 }
 
-/// Makes room for every service, as much as the configuration says.
+/// Registers every service with its configured bounds.
 pub(super) fn register(log_store: &LogStore, config: &NodeConfig) {
     for (name, service) in &config.services {
         let lines = config.monitoring.kept_lines();
@@ -111,11 +111,11 @@ pub(super) fn register(log_store: &LogStore, config: &NodeConfig) {
     }
 }
 
-/// What the `logs` verb reads.
+/// The log store as the `logs` verb reads it.
 #[derive(Debug, Clone)]
 pub(super) struct LogSources {
     pub(super) log_store: LogStore,
-    /// Services that can be asked for.
+    /// The services whose logs can be asked for.
     pub(super) services: watch::Receiver<Arc<[ServiceName]>>,
 }
 

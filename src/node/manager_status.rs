@@ -1,4 +1,4 @@
-//! What the service manager is told of the whole, and how much time it is asked for.
+//! Notifications to the service manager about the node as a whole: readiness, status, more time.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::verbs::WaitFor;
 use crate::decide::{Announcement, NodePhase};
 use crate::units::Level;
 
-/// How often it is asked for more time; each time for three times as much.
+/// How often more time is asked for; each time for three times as long.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
 impl Supervisor {
@@ -32,7 +32,7 @@ impl Supervisor {
         }
     }
 
-    /// A status that changed, and that it takes longer.
+    /// Sends a status that has changed, and asks for more time where something is under way.
     pub(super) fn tell_manager(&mut self) {
         if !self.act.service_manager.is_connected() {
             return;
@@ -46,7 +46,7 @@ impl Supervisor {
         }
     }
 
-    /// What `reloading` began is over, however it came out.
+    /// Ends the reload that `reloading` began, whatever its outcome.
     pub(super) fn end_reload(&mut self) {
         if self.node.is_announced() {
             let summary = self.summary();
@@ -62,7 +62,7 @@ impl Supervisor {
         }
     }
 
-    /// One line for the service manager and for the eye.
+    /// One line for `systemctl status` and the log.
     pub(super) fn summary(&self) -> String {
         let total = self.node.instances().count();
         let ready = self.node.instances().filter(|(_, i)| i.phase.word() == "ready").count();
@@ -83,8 +83,8 @@ impl Supervisor {
         is_expected && self.node.is_moving()
     }
 
-    /// In small portions, from the moment at which it begins: that we hang is noticed when they
-    /// stop.
+    /// Asks for more time while something is under way that the service manager waits for, from its
+    /// beginning. In small portions, so that it notices when the loop hangs.
     pub(super) fn extend_timeout(&mut self) {
         self.timers.extend_at = self.is_waited_for().then(|| {
             self.act.service_manager.extend_timeout(3 * EXTEND_EVERY);

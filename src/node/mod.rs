@@ -1,5 +1,5 @@
-//! The orchestrator's life: come up, drive the circle `wait -> step -> perform`, go down. Drives
-//! every other room; nothing imports it.
+//! The orchestrator: start, the loop `wait -> step -> perform`, shutdown. Drives every other room;
+//! nothing imports it.
 
 mod adoption;
 mod boot;
@@ -40,13 +40,14 @@ pub use error::BootError;
 pub use exec_stop_post::{AfterStopError, after_stop};
 pub use loader::{Configured, Loader, Settings};
 
-/// Runs the node until it is told to end. Errors come before anything was started.
+/// Runs the node until it is told to end. An error comes before any service was started.
 pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
     let adoption = adoption::take()?;
     if std::env::var_os(REHEARSAL).is_some() {
         return rehearse(adoption, &settings.loader);
     }
-    // By hand the limit is usually lower than what we have mapped; we live on as others do.
+    // Without a service manager the limit is usually below what is mapped; the node then runs
+    // unlocked.
     let _as_others = process::stay_in_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BootError::Runtime)?;
@@ -57,8 +58,8 @@ pub fn main(settings: Settings) -> Result<ExitCode, BootError> {
     })
 }
 
-/// Whether we could take the place of the orchestrator that asks: we understand its state, the
-/// configuration in force, and the one that is written now.
+/// The rehearsal of an upgrade: whether this program understands the orchestrator's state, the
+/// configuration in force and the file.
 fn rehearse(mut adoption: adoption::Adoption, loader: &Loader) -> Result<ExitCode, BootError> {
     adoption.must_go_on()?;
     adoption.configuration(loader)?;

@@ -1,4 +1,4 @@
-//! Who watches the runs: their ends, what they say, their health, their logs.
+//! The observers of all runs: their ends, notify messages, health, logs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,19 +35,19 @@ pub(super) struct ObserverContext {
     pub(super) clock: Clock,
     pub(super) log_store: LogStore,
     pub(super) health_checks: watch::Sender<HealthChecks>,
-    /// The names that logs can be asked for.
+    /// The services whose logs can be asked for.
     pub(super) services: watch::Sender<Arc<[ServiceName]>>,
     pub(super) control_service: ControlService<LogSources>,
     pub(super) stop_pumps: watch::Sender<Pumps>,
 }
 
-/// All observers of all runs.
+/// The observers of all runs, and the pumps of their logs.
 #[derive(Debug)]
 pub(super) struct Observers {
     pub(super) context: ObserverContext,
-    /// They end with their run.
+    /// The observers of each run; they end with it.
     of_runs: BTreeMap<RunId, JoinSet<()>>,
-    /// They read a run's logs to the end, which comes when all its processes are gone.
+    /// The pumps, which read the logs of a run until all its processes are gone.
     pub(super) pumps: JoinSet<PumpEnded>,
 }
 
@@ -56,7 +56,7 @@ impl Observers {
         Self { context, of_runs: BTreeMap::new(), pumps: JoinSet::new() }
     }
 
-    /// Without a plan the instance is on its way out, and only its end is waited for.
+    /// Without a plan the instance is being retired, and only its end is observed.
     pub(super) fn watch(
         &mut self,
         id: &InstanceId,
@@ -68,7 +68,7 @@ impl Observers {
         self.of_runs.insert(run, of_run);
     }
 
-    /// Kills what is left of the run, and reports when nothing is.
+    /// Kills the members of the run until none is left, and reports that.
     pub(super) fn clear(&mut self, run: RunId, members: Members) {
         let reporter = Reporter::new(run, self.context.observations.clone());
         self.of_runs.entry(run).or_default().spawn(exits::clear(members, reporter));
@@ -82,36 +82,35 @@ impl Observers {
         self.of_runs.clear();
     }
 
-    /// Reads what is left in a pipe of a run.
+    /// Reads a log pipe of a run that has ended.
     pub(super) fn read_on(&mut self, run: (&InstanceId, RunId, Pid), pipe: (Pipe, RunFd)) {
         read_log(&self.context, run, pipe, &mut self.pumps);
     }
 }
 
-/// What those that read logs are to do.
+/// Whether pumps read on, or stop for an exec handover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pumps {
     Run,
     Stop,
 }
 
-/// How long the gateway's last status calls may take when its run ends.
+/// How long status calls of a gateway that are in flight may take when its run ends.
 const STATUS_FEED_DRAIN: Duration = Duration::from_millis(100);
 
-/// Who reads a pipe of a run's log has come to its end.
+/// A pump has ended.
 #[derive(Debug)]
 pub(super) struct PumpEnded {
     pub(super) instance: InstanceId,
     pub(super) run: RunId,
     pub(super) pid: Pid,
     pub(super) part: RunFd,
-    /// What is to be read on, where it was stopped; none: it was read to its end.
+    /// The pipe, if the pump was stopped before its end; `None`: it was read to its end.
     pub(super) unread: Option<Pipe>,
 }
 
-/// Starts the observers of a run. Those in the returned set end with the run; those put into
-/// `pumps` read its logs to the end, which comes when all its processes are gone. Without a plan
-/// the instance is on its way out, and only its end is waited for.
+/// Starts the observers of a run: those in the returned set end with the run, those in `pumps` read
+/// its logs to the end. Without a plan the instance is being retired, and only its end is observed.
 fn attach(
     context: &ObserverContext,
     (id, run): (&InstanceId, RunId),
@@ -186,7 +185,7 @@ fn read_log(
             Ok(None) | Err(_) => Durability::InProcess(Rest { bytes: rest, parts }),
         };
         let stopped = async {
-            // When nobody can say it any more, it is not said.
+            // The sender is gone: nobody stops this pump any more.
             if stop.wait_for(|stop| *stop == Pumps::Stop).await.is_err() {
                 std::future::pending().await
             }
@@ -202,7 +201,7 @@ fn read_log(
     });
 }
 
-/// Gives a connection to the status feed to whoever asks the broker, until nobody is there.
+/// Serves the status feed on a new connection for each request of the broker, until it is closed.
 async fn serve_status_broker(
     broker: Arc<ConnectionBroker>,
     control_service: ControlService<LogSources>,
@@ -212,7 +211,8 @@ async fn serve_status_broker(
         tokio::select! {
             asked = broker.next_request() => match asked {
                 Ok(BrokerRequest::Connections(_)) => {
-                    // One for all who asked at once: the last is the only one who still waits.
+                    // One connection for all requests at once: only the last of them is still
+                    // waiting.
                     let Ok((ours, theirs)) = fds::socket_pair() else { continue };
                     if broker.hand_out(theirs).is_ok() {
                         connections.spawn(serve_one(ours, control_service.clone()));
@@ -235,6 +235,6 @@ async fn serve_one(
         tonic::service::Routes::new(StatusFeedServer::new(StatusFeedService(control_service)));
     let never = std::future::pending();
     let peers = rpc::Peers::Anyone;
-    // It ends when the gateway closes its end; what went wrong then is the gateway's to say.
+    // It ends when the gateway closes the connection; the gateway reports errors of its own.
     let _ended = rpc::serve(sockets, routes, peers, STATUS_FEED_DRAIN, never).await;
 }

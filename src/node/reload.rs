@@ -1,5 +1,5 @@
-//! Live change: a configuration that is read anew, a service that is scaled or given other limits.
-//! Everything that can be refused is refused before anything is changed.
+//! Live changes: `reload`, `scale`, `set-limits`. Everything that can be refused is refused before
+//! anything is changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::plan::Changes;
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Level, ServiceName};
 
-/// What a change that was made is waited for.
+/// A change that was applied.
 struct Applied {
     changes: Changes,
-    /// The instances that have to come up or go before it is in force.
+    /// The instances that have to be ready or gone before the change is complete.
     touched: BTreeSet<InstanceId>,
 }
 
@@ -37,7 +37,7 @@ impl Supervisor {
         self.pending.reload.push(request);
     }
 
-    /// The configuration was read, or could not be.
+    /// The configuration file was read, or could not be.
     pub(super) fn take_read(&mut self, read: Read) {
         let Read { outcome, requests, next } = read;
         let applied =
@@ -130,7 +130,7 @@ impl Supervisor {
         Ok(changes)
     }
 
-    /// The core has undone the last `set-limits` of the service.
+    /// The core has undone the last `set-limits` of the service: puts the former settings in force.
     pub(super) fn undo_set_limits(&mut self, service: &ServiceName) {
         let undone = self.in_force.without_last_limits(service);
         if let Err(refusal) = undone.and_then(|former| self.put_in_force(former)) {
@@ -138,7 +138,8 @@ impl Supervisor {
         }
     }
 
-    /// Puts in force what may have other instances, and has the core follow.
+    /// Puts a plan in force whose instances may differ, and sends the core the command to follow
+    /// it.
     fn replan(&mut self, next: InForce) -> Result<Applied, Refusal> {
         let applied = self.put_in_force(next)?;
         let planned = self.in_force.planned().into_iter();
@@ -150,7 +151,7 @@ impl Supervisor {
         Ok(applied)
     }
 
-    /// All of it, or nothing.
+    /// Applies the plan as a whole, or refuses it.
     fn put_in_force(&mut self, next: InForce) -> Result<Applied, Refusal> {
         if self.node.goal() == Goal::Shutdown {
             return Err(Refusal::State("the node is stopping".to_owned()));
@@ -169,7 +170,7 @@ impl Supervisor {
         Ok(Applied { changes, touched })
     }
 
-    /// What runs beside the loop goes by what is in force.
+    /// Gives what is in force to the tasks beside the loop.
     fn publish(&self) {
         let (config, context) = (&self.in_force.config, &self.observers.context);
         logs::register(&context.log_store, config);

@@ -1,5 +1,5 @@
-//! Who waits for the configuration file to be read. Reading is done beside the loop, for a file may
-//! lie on a disk that hangs; who asks while it is being read waits for the next reading.
+//! Reload requests, and the reading of the configuration file for them. The file is read on another
+//! thread, because its disk may hang; a request that comes during a reading waits for the next.
 
 use std::future::pending;
 use std::thread;
@@ -11,14 +11,14 @@ use crate::control::Wait;
 use crate::control::server::Responder;
 use crate::rpc::pb::node as pb;
 
-/// Requests that may wait for the next reading; more than operators that can be connected.
+/// How many requests may wait for the next reading; more than operators can be connected.
 const WAITING_MOST: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct ReloadQueue {
     loader: Loader,
     reading: Option<Reading>,
-    /// Who asked after the reading had begun.
+    /// Requests that came after the reading had begun.
     next: Vec<ReloadRequest>,
 }
 
@@ -28,10 +28,10 @@ struct Reading {
     requests: Vec<ReloadRequest>,
 }
 
-/// Somebody who asked for a reload.
+/// A request for a reload.
 #[derive(Debug)]
 pub(super) enum ReloadRequest {
-    /// By SIGHUP: the log is the answer.
+    /// SIGHUP; the outcome is logged.
     Signal,
     Operator {
         reply: Responder<pb::ReplanReply>,
@@ -43,9 +43,9 @@ pub(super) enum ReloadRequest {
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) outcome: Result<Configured, String>,
-    /// Who waited for it.
+    /// The requests that waited for it.
     pub(super) requests: Vec<ReloadRequest>,
-    /// Who waits for the next one.
+    /// The requests that wait for the next one.
     pub(super) next: Vec<ReloadRequest>,
 }
 
@@ -60,14 +60,14 @@ impl ReloadQueue {
             self.reading = Some(Reading { outcome, requests: vec![request] });
             return;
         }
-        // A signal wants no answer, and one more reading serves all.
+        // A signal has no reply: the reading that is to come serves it too.
         let is_served = matches!(request, ReloadRequest::Signal) && !self.next.is_empty();
         if !is_served && self.next.len() < WAITING_MOST {
             self.next.push(request);
         }
     }
 
-    /// The end of the reading that is under way. May be dropped and called again.
+    /// The end of the reading that is under way. Cancel safe.
     pub(super) async fn read(&mut self) -> Read {
         let outcome = match &mut self.reading {
             Some(reading) => (&mut reading.outcome).await,
@@ -81,8 +81,8 @@ impl ReloadQueue {
     }
 }
 
-/// On a thread that ends with its answer. The runtime's own would panic where none can be made;
-/// here that is the end of the channel.
+/// Reads on a thread that ends with the outcome. Tokio's blocking pool panics where no thread can
+/// be made; here the sender is dropped, which the receiver notices.
 fn begin_to_read(loader: Loader) -> oneshot::Receiver<Result<Configured, String>> {
     let (tell, outcome) = oneshot::channel();
     let read = move || {

@@ -1,4 +1,4 @@
-//! The core's remarks, in the words of the log.
+//! The core's remarks, as log lines.
 
 use super::host::Host;
 use crate::decide::{Blame, Memory, Remark, RemarkKind, StopReason};
@@ -23,7 +23,7 @@ pub(super) fn log_degradations(log_store: &LogStore, host: &Host) {
     }
 }
 
-/// Nothing where another line says the same.
+/// `None`: another line says the same.
 pub(super) fn words(kind: &RemarkKind) -> Option<(Level, String)> {
     let said = match kind {
         RemarkKind::Starting => (Level::Info, "starting".to_owned()),

@@ -1,4 +1,4 @@
-//! Answers what an operator asks on the control socket, and keeps who waits for an outcome.
+//! Requests on the control socket, and the callers that wait for an outcome.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::units::InstanceId;
 
 impl Supervisor {
     pub(super) fn answer(&mut self, request: ControlRequest) {
-        // Whoever asked and went away needs no answer.
+        // A caller that went away needs no reply.
         match request {
             ControlRequest::Status { name, reply } => {
                 let _gone = reply.send(self.status(&name));
@@ -119,7 +119,7 @@ impl Supervisor {
         Ok(self.view(|id| ids.contains(id)))
     }
 
-    /// The instances of a name that means something; a disabled service has none.
+    /// The instances that the name stands for; none for a disabled service.
     fn named_or_disabled(&self, name: &str) -> Result<BTreeSet<InstanceId>, Status> {
         let ids = self.node.named(name);
         let disabled = self.in_force.plan.disabled.iter().any(|service| service.as_str() == name);

@@ -1,5 +1,4 @@
-//! From one orchestrator to the next: going on with what a former one left, and saving what the
-//! following one has to know.
+//! Resuming the runs of a former orchestrator, and saving the state for the next one.
 
 use super::adoption::AdoptedRuns;
 use super::reload_queue::ReloadRequest;
@@ -10,9 +9,8 @@ use crate::rpc::pb::node::HistoryRecord;
 use crate::units::{Level, Pid};
 
 impl Supervisor {
-    /// Goes on where a former orchestrator stopped: its runs are watched again, what it wrote and
-    /// nobody read is read, and what was still to be done is done. Then the configuration is read:
-    /// it may have changed meanwhile.
+    /// Resumes after an adoption: adopted runs are observed, unread output is read, and the effects
+    /// that follow are performed. Then the configuration file is read, which may have changed.
     pub(super) fn go_on(&mut self, adopted_runs: AdoptedRuns, effects: Vec<Effect>) {
         let AdoptedRuns { started_runs, unread, recorded } = adopted_runs;
         self.facts.history.restore(recorded);
@@ -43,7 +41,7 @@ impl Supervisor {
         }
     }
 
-    /// One more thing that happened, for `why`.
+    /// Adds a record to the history log.
     pub(super) fn write_down(&mut self, record: &HistoryRecord) {
         let written = match self.act.record(record) {
             Ok(HistoryRoom::Full) => self.act.record_anew(&self.facts.history.records()),

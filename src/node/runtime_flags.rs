@@ -1,17 +1,18 @@
-//! Empty files in the runtime folder that tell a later process of this node what an earlier one
-//! knew: whether it was ready, whether its stop was wanted, and who put it into its group.
+//! Empty files in the runtime folder by which one process of the node leaves facts for the next:
+//! whether it was ready, whether its stop was wanted, and who chose its group.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Each is a file's name.
+/// Each is the name of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RuntimeFlag {
-    /// The service manager was told that this orchestrator is ready: its start is over.
+    /// `READY=1` was sent: the start of the orchestrator is finished.
     Ready,
-    /// The node's orderly end has begun.
+    /// The orderly shutdown of the node has begun.
     Stopping,
-    /// The service manager puts us into a group below the unit's (systemd's `DelegateSubgroup=`).
+    /// The service manager puts the orchestrator into a group below the unit's (systemd's
+    /// `DelegateSubgroup=`).
     OwnSubgroup,
 }
 
@@ -32,7 +33,7 @@ impl RuntimeFlag {
         std::fs::write(self.file(runtime_dir), "")
     }
 
-    /// A mark that is not set is fine.
+    /// A flag that is not set is no error.
     pub(super) fn clear(self, runtime_dir: &Path) -> io::Result<()> {
         match std::fs::remove_file(self.file(runtime_dir)) {
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,5 +1,4 @@
-//! What the services are kept from: what the kernel says of their processes, against what the
-//! configuration asks for.
+//! The sandbox of each service: as the kernel shows it, compared with the configuration.
 
 use crate::act::Act;
 use crate::config::SystemCallFilter;
@@ -10,7 +9,7 @@ use crate::plan::SandboxPlan;
 use crate::rpc::pb::node as pb;
 use crate::units::{InstanceId, Pid, capability_bits, capability_names};
 
-/// Of one instance; `pid`: its first process, if it has one.
+/// The sandbox of one instance. `pid`: its main process, if it has one.
 pub(super) fn of(act: &Act, id: &InstanceId, pid: Option<Pid>) -> pb::InstanceSecurity {
     let rights = pid.and_then(|pid| Some((pid, procfs::rights(pid).ok()??)));
     let plan = act.plan().instances.get(id).map(|plan| &plan.launch.sandbox);
@@ -37,7 +36,7 @@ pub(super) fn of(act: &Act, id: &InstanceId, pid: Option<Pid>) -> pb::InstanceSe
     }
 }
 
-/// What an operator has to know who sees a program fail with "permission denied".
+/// The rules for `why`: for an operator who sees a program fail with "permission denied".
 pub(super) fn in_words(plan: &SandboxPlan) -> String {
     let given_back = plan.rules.given_back();
     match given_back.as_slice() {
@@ -62,7 +61,7 @@ fn word(system_calls: SystemCalls) -> &'static str {
     }
 }
 
-/// What is asked for and does not hold.
+/// The rules of the configuration that the kernel does not enforce.
 fn missing(plan: &SandboxPlan, support: Support, rights: Rights) -> Vec<String> {
     let rules = &plan.rules;
     let mut all = Vec::new();
@@ -74,7 +73,7 @@ fn missing(plan: &SandboxPlan, support: Support, rights: Rights) -> Vec<String> 
     if !more.is_empty() {
         all.push(format!("it has {}", more.join(", ")));
     }
-    // Nothing can be gained under no_new_privs.
+    // Under no_new_privs a process cannot gain capabilities.
     if !rights.no_new_privileges && rights.bounding_set & !kept != 0 {
         all.push("programs that it executes may give it capabilities".to_owned());
     }

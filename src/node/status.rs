@@ -1,4 +1,4 @@
-//! The state as it is told: to the operator and to the gateway.
+//! The status as the operator and the gateway are told it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::rpc::pb::node as pb;
 use crate::telemetry::{Form, LogStore};
 use crate::units::{ByteSize, InstanceId, RunId, Tick};
 
-/// Two samples of processor time closer together than this give no useful percentage.
+/// Two samples of processor time that are closer together than this give no useful percentage.
 const SAMPLES_APART: Duration = Duration::from_millis(200);
 
-/// Processor time as it was last looked at, to tell a percentage from.
+/// The last samples of processor time, from which percentages are computed.
 #[derive(Debug, Default)]
 pub(super) struct CpuSamples {
     runs: BTreeMap<RunId, CpuSample>,
@@ -32,7 +32,7 @@ struct CpuSample {
     percent: f64,
 }
 
-/// All that an answer is made from.
+/// Everything that a status is made from.
 #[derive(Debug)]
 pub(super) struct View<'a> {
     pub(super) node: &'a Node,
@@ -47,7 +47,7 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The node and those instances for which `wanted` holds.
+    /// The status of the node and of those instances for which `wanted` holds.
     pub(super) fn status(
         &self,
         samples: &mut CpuSamples,
@@ -62,8 +62,8 @@ impl View<'_> {
         }
     }
 
-    /// The same of all, without what is measured or passes by itself: it reads no file, and is equal
-    /// to the one before where nothing has changed.
+    /// The status of the node and all instances, without what is measured or passes by itself: it
+    /// reads no file, and equals the one before where nothing has changed.
     pub(super) fn standing(&self) -> pb::NodeStatus {
         let instances = self.node.instances();
         pb::NodeStatus {
@@ -103,7 +103,7 @@ impl View<'_> {
         }
     }
 
-    /// What the host lacks, and what goes wrong just now.
+    /// The degradations of the host, and those of this moment.
     fn degradations(&self) -> Vec<pb::Degradation> {
         let mut all = self.host.degradations.clone();
         all.extend(self.act.degradations());
@@ -168,7 +168,7 @@ impl View<'_> {
         }
     }
 
-    /// None: it is no built-in service, or has no process.
+    /// `None`: it is no built-in service, or has no process.
     fn binary(&self, id: &InstanceId, instance: &Instance) -> Option<pb::Binary> {
         let is_built_in = self.act.plan().instances.get(id)?.launch.program.is_own();
         let live = self.act.run(instance.run()?).filter(|_| is_built_in)?;
@@ -189,7 +189,7 @@ impl View<'_> {
         used.unwrap_or_default()
     }
 
-    /// Since the sample before, or on the average of the run's life.
+    /// Since the sample before, or else since the run began.
     fn cpu_percent(&self, instance: &Instance, usage: Usage, samples: &mut CpuSamples) -> f64 {
         let Some(run) = instance.run() else { return 0.0 };
         let sample = percent(
@@ -216,7 +216,7 @@ fn told_limit(limit: LimitInForce) -> pb::Limit {
     pb::Limit { name: file.to_owned(), wanted: value, set, met, matters }
 }
 
-/// What the kernel has, or without the kernel what is wanted; 0: no limit.
+/// The limit that the kernel has, or without the kernel the wanted one, in bytes; 0: no limit.
 fn memory_limit(limits: &[LimitInForce], wanted: Option<ByteSize>) -> u64 {
     let set = limits.iter().find(|limit| limit.wanted.file == "memory.max");
     match set.and_then(|limit| limit.set.as_deref()) {

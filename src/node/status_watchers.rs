@@ -1,6 +1,6 @@
-//! The status for those who watch it: built when it may have changed and somebody is there, and
-//! given out when it has. One value is kept, so a watcher that lags holds nobody up and finds the
-//! newest. Knows no core and no connection.
+//! The status for those who watch it (`StatusFeed.Watch`): built when something may have changed
+//! and somebody watches, and sent when it differs. Only the newest is kept, so a watcher that lags
+//! blocks nobody. Knows neither the core nor connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use crate::rpc::pb::node::NodeStatus;
 
-/// Between two statuses, which cost as much as there are instances.
+/// The least time between two statuses; building one takes time for each instance.
 const APART: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(super) struct StatusWatchers {
     newest: watch::Sender<Arc<NodeStatus>>,
-    /// When it was built last.
+    /// When a status was built last.
     built: Option<Instant>,
-    /// When it is to be built next; none: nothing has changed since.
+    /// When the next one is to be built; `None`: nothing has changed since.
     due: Option<Instant>,
 }
 
 impl StatusWatchers {
-    /// Something may have changed. The first change after a pause is due at once.
+    /// Something may have changed. After a pause of `APART` a status is due at once.
     pub(super) fn note_change(&mut self, now: Instant) {
         if self.due.is_none() && self.is_watched() {
             self.due = Some(self.built.map_or(now, |built| now.max(built + APART)));
@@ -38,7 +38,7 @@ impl StatusWatchers {
         self.newest.receiver_count() > 0
     }
 
-    /// What was due. It wakes nobody if it is as before.
+    /// The status that was due. Watchers are woken only if it differs from the one before.
     pub(super) fn give(&mut self, now: Instant, status: NodeStatus) {
         (self.built, self.due) = (Some(now), None);
         self.newest.send_if_modified(|newest| {
@@ -50,7 +50,7 @@ impl StatusWatchers {
         });
     }
 
-    /// One more watcher, which begins with `status`, that of now.
+    /// Adds a watcher. `status`: that of now, with which it begins.
     pub(super) fn add(
         &mut self,
         now: Instant,
@@ -60,7 +60,7 @@ impl StatusWatchers {
         self.newest.subscribe()
     }
 
-    /// Nobody is there any more.
+    /// Nobody watches any more.
     pub(super) fn rest(&mut self) {
         self.due = None;
     }

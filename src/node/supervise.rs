@@ -1,4 +1,4 @@
-//! The circle: wait for something, step, perform the effects, wait again.
+//! The supervise loop: wait for something, step, perform the effects, wait again.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -27,18 +27,18 @@ use crate::observe::signals::{NodeSignal, Signals};
 use crate::plan::GroupLimits;
 use crate::units::{InstanceId, Level, RunId};
 
-/// After a child ended, orphans among the children are collected this much later, once for all.
+/// How long after the exit of a child orphans are collected; one look serves all exits in between.
 const REAP_DELAY: Duration = Duration::from_millis(50);
-/// Events after which the state is saved although more is waiting.
+/// After so many events the state is saved even though more observations wait.
 const UNSAVED_MOST: u32 = 64;
-/// How many observations are taken before anything else gets its turn.
+/// How many observations are taken before anything else has its turn.
 const HEARD_AT_ONCE: usize = 64;
 /// An observer reads in one turn, and may need another to report.
 const TURNS_OF_OBSERVERS: usize = 2;
-/// How long the last lines of services and the console may take at the end.
+/// How long the last lines of services and the console may take when the node ends.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Where the loop hears from.
+/// What the loop waits for.
 pub(super) struct Inbox {
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
@@ -47,10 +47,10 @@ pub(super) struct Inbox {
     pub(super) watchdog: Option<tokio::time::Interval>,
 }
 
-/// What the loop was woken by.
+/// What has woken the loop.
 enum Wake {
     Signal(NodeSignal),
-    /// Something that the core has a deadline for is due.
+    /// A deadline of the core is due.
     Due,
     WatchdogDue,
     Request(ControlRequest),
@@ -59,16 +59,16 @@ enum Wake {
     Rehearsed(Rehearsed),
     ReapDue,
     ExtendDue,
-    /// A status for those who watch it.
+    /// A status is due for those who watch it.
     StatusDue,
-    /// The service manager takes messages again.
+    /// The service manager's socket has room for waiting messages.
     ManagerWritable,
     PumpEnded(Result<PumpEnded, JoinError>),
     Observation(Observation),
 }
 
 impl Supervisor {
-    /// Until nothing runs any more, or another program is to take our place.
+    /// Runs until no service runs any more, or until an exec handover.
     pub(super) async fn run(&mut self, inbox: &mut Inbox) -> End {
         loop {
             if let Some(end) = self.end.take() {
@@ -89,8 +89,9 @@ impl Supervisor {
         }
     }
 
-    /// Observations come before time and operators: a run that has ended did not miss its deadline.
-    /// But a service that never stops talking does not keep the loop from everything else.
+    /// Observations come before deadlines and operators: a run that has ended did not miss its
+    /// deadline. Their number is bounded, so that a service that never stops sending does not
+    /// starve the rest.
     fn take_waiting(&mut self, waiting: &mut mpsc::Receiver<Observation>) {
         for _ in 0..HEARD_AT_ONCE {
             match waiting.try_recv() {
@@ -158,7 +159,7 @@ impl Supervisor {
         }
     }
 
-    /// One event, and whatever the effects of it answer at once.
+    /// Handles one event, and those that its effects give at once.
     pub(super) fn take(&mut self, event: Event) {
         if matches!(event, Event::Command(_)) {
             self.timers.unsaved += 1;
@@ -176,7 +177,7 @@ impl Supervisor {
         self.pending.status_watchers.note_change(Instant::now());
     }
 
-    /// What the effects answer at once.
+    /// Performs effects; returns the events that they give at once.
     pub(super) fn perform_all(&mut self, effects: Vec<Effect>) -> Vec<Event> {
         if !effects.is_empty() {
             self.timers.unsaved += 1;
@@ -327,7 +328,7 @@ impl Supervisor {
         }
     }
 
-    /// Everything has ended: reads the last lines, then removes sockets and groups.
+    /// After the last run: reads the last lines, then removes sockets and groups.
     pub(super) async fn clean_up(&mut self) {
         self.observers.forget_all();
         let last_words = async {

@@ -1,5 +1,5 @@
-//! What the orchestrator's loop owns. Nothing here acts by itself: `supervise` turns the circle,
-//! the other files carry out one kind of request each.
+//! The values that the supervise loop owns. `supervise` runs the loop; each other file carries out
+//! one kind of request.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,33 +31,33 @@ pub(super) struct Supervisor {
     pub(super) pending: Pending,
     pub(super) timers: Timers,
     pub(super) facts: Facts,
-    /// Why the loop is to end.
+    /// Why the loop is to end; `None`: it goes on.
     pub(super) end: Option<End>,
 }
 
-/// Who waits for something that takes its time.
+/// Callers that wait for an outcome.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) reload: ReloadQueue,
-    /// The first thing that was wrong with what the last reload read, if it was refused.
+    /// The first error of the last reload, if that was refused.
     pub(super) refused_reload: Option<String>,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) status_watchers: StatusWatchers,
 }
 
-/// What is to be done later, beside what the core has due.
+/// What is due later, beside the core's deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     /// When orphans are collected next.
     pub(super) reap_at: Option<Instant>,
     /// When the service manager is asked for more time next (`EXTEND_TIMEOUT_USEC=`).
     pub(super) extend_at: Option<Instant>,
-    /// Events since the checkpoint was written that may have changed it.
+    /// How many events since the last checkpoint may have changed the state.
     pub(super) unsaved: u32,
 }
 
-/// What `status` and `why` tell beside the state.
+/// What `status` and `why` tell beside the core's state.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) host: Host,
@@ -69,9 +69,9 @@ pub(super) struct Facts {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// Nothing runs any more.
+    /// No service runs any more.
     Stopped,
-    /// This program takes our place.
+    /// An exec handover to this program.
     HandOver(PathBuf),
 }
 
@@ -94,7 +94,7 @@ impl Supervisor {
         status
     }
 
-    /// What was due for those who watch the status.
+    /// Builds and sends the status that is due for those who watch it.
     pub(super) fn give_status(&mut self) {
         if self.pending.status_watchers.is_watched() {
             let status = self.as_view().standing();

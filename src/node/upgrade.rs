@@ -1,5 +1,5 @@
-//! Becoming a newer version of ourselves in place: the same process with the same children, by
-//! another program. It is asked first whether it can go on from where we stand.
+//! The upgrade in place: the process becomes another program by exec and keeps its children. The
+//! new program shows in a rehearsal that it can take over.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -39,8 +39,8 @@ impl Supervisor {
         }
     }
 
-    /// Whether the file that we were started from is another program by now; then that takes our
-    /// place, and reads the configuration.
+    /// A reload after the file of the running program was replaced is an upgrade to the new file,
+    /// which then reads the configuration.
     pub(super) fn upgrades_for(&mut self, asked: ReloadRequest) -> Option<ReloadRequest> {
         let program = match fds::replaced_executable() {
             Ok(Some(program)) => program,
@@ -81,7 +81,7 @@ impl Supervisor {
         }
     }
 
-    /// The rehearsal is over: the loop ends for the hand-over, or goes on.
+    /// The rehearsal is over: the loop ends for the exec handover, or goes on.
     pub(super) fn take_rehearsed(&mut self, rehearsed: Rehearsed) {
         self.act.end_rehearsal();
         let Some(upgrade) = self.pending.upgrade.take() else { return };
@@ -112,7 +112,7 @@ impl Supervisor {
         }
     }
 
-    /// Becomes `program`. Returns only when that failed; then everything goes on as before.
+    /// Becomes `program`. Returns only if that failed; then everything goes on as before.
     pub(super) async fn hand_over(&mut self, program: &Path, control: &UnixListener) {
         self.observers.context.stop_pumps.send_replace(Pumps::Stop);
         let mut pipes = Vec::new();
@@ -125,7 +125,7 @@ impl Supervisor {
             }
         }
         if let Some(sink) = self.observers.context.log_store.sink() {
-            // What is not written in time is counted by whoever reads the journal.
+            // Lines that are not written in time are in the spools, where there are any.
             let _written = sink.flush(LAST_WORDS).await;
         }
         let _told_or_not = timeout(LAST_WORDS, self.act.service_manager.flush()).await;
@@ -157,7 +157,7 @@ impl Supervisor {
     }
 }
 
-/// What is to be read on.
+/// A log pipe whose pump was stopped before its end.
 struct UnreadPipe {
     instance: InstanceId,
     run: RunId,

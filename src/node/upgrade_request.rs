@@ -1,4 +1,4 @@
-//! An upgrade that is under way: the program that rehearses, and who wants to know the outcome.
+//! An upgrade that is under way: the rehearsing program, and the caller that waits.
 
 use std::future::pending;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::act::{Rehearsal, RehearsalFailure};
 use crate::control::server::Responder;
 use crate::rpc::pb::node as pb;
 
-/// A program that shows whether it can go on.
+/// The rehearsal of a program.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     pub(super) program: PathBuf,
@@ -18,10 +18,10 @@ pub(super) struct Upgrade {
     pub(super) requests: Vec<UpgradeRequest>,
 }
 
-/// Who wants to know.
+/// The caller that waits for the upgrade.
 #[derive(Debug)]
 pub(super) enum UpgradeRequest {
-    /// The log is the answer.
+    /// None; the outcome is logged.
     Signal,
     Reload(Responder<pb::ReplanReply>),
     Upgrade(Responder<pb::UpgradeReply>),
@@ -35,7 +35,7 @@ impl Upgrade {
         Self { program, rehearsal, requests: vec![request] }
     }
 
-    /// The end of the rehearsal that is under way. May be dropped and called again.
+    /// The end of the rehearsal that is under way. Cancel safe.
     pub(super) async fn rehearsed(upgrade: &mut Option<Self>) -> Rehearsed {
         match upgrade {
             Some(upgrade) => (&mut upgrade.rehearsal).await,
@@ -46,7 +46,7 @@ impl Upgrade {
 
 impl UpgradeRequest {
     pub(super) fn tell(self, told: pb::UpgradeReply) {
-        // Whoever asked and went away needs no answer.
+        // A caller that went away needs no reply.
         match self {
             Self::Signal => {}
             Self::Reload(reply) => {

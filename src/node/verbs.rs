@@ -1,5 +1,5 @@
-//! Verbs that wait: what was asked for, and whether it holds, or cannot hold any more. Knows no
-//! channel to the one who asked but the way back.
+//! Verbs whose callers wait: what was asked for, and whether it holds or cannot hold any more. Of
+//! the caller only the responder is known.
 
 use std::collections::BTreeSet;
 
@@ -10,22 +10,22 @@ use crate::decide::{Membership, Node, Phase, Wanted};
 use crate::rpc::pb::node::{InstanceStatus, ReplanReply, VerbReply};
 use crate::units::{InstanceId, Tick};
 
-/// What somebody waits for.
+/// What a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitFor {
     Verb(Verb),
-    /// That a new plan is in force: what is new or changed is up, what is not planned is gone.
+    /// The new plan is in force: instances that are new or changed are ready, others are gone.
     Replanned,
-    /// That limits hold: nothing about phases.
+    /// The limits are in force, whatever the phases.
     Limited,
 }
 
-/// Somebody who waits for an outcome.
+/// A caller that waits for an outcome.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) wait_for: WaitFor,
     pub(super) ids: BTreeSet<InstanceId>,
-    /// Those whose limits have to be settled first.
+    /// The instances whose changes of limits have to be over first.
     pub(super) limits: BTreeSet<InstanceId>,
     pub(super) reply: Reply,
 }
@@ -41,17 +41,17 @@ impl Waiter {
     }
 }
 
-/// What went wrong with the limits of these instances, in words.
+/// The refused changes of limits of these instances, in words.
 pub(super) fn refused_limits(node: &Node, ids: &BTreeSet<InstanceId>) -> Vec<String> {
     let refusal = |id: &InstanceId| Some((id.clone(), node.instance(id)?.limits.refusal()?));
     ids.iter().filter_map(refusal).map(|(id, refusal)| format!("{id}: {refusal}")).collect()
 }
 
-/// The way back.
+/// The responder of a caller.
 #[derive(Debug)]
 pub(super) enum Reply {
     Verb(Responder<VerbReply>),
-    /// With what is known of the answer already.
+    /// With the part of the reply that is known already.
     Replan(Responder<ReplanReply>, ReplanReply),
 }
 
@@ -63,7 +63,7 @@ impl Reply {
         }
     }
 
-    /// Something else went wrong.
+    /// Adds remarks to a reply about a plan.
     pub(super) fn remark(&mut self, problems: Vec<String>) {
         match self {
             Self::Verb(_) => {}
@@ -71,9 +71,10 @@ impl Reply {
         }
     }
 
-    /// How the instances are now, or why what is waited for cannot come true.
+    /// Replies with the instances as they are now, or with the reason why the outcome cannot come
+    /// true.
     pub(super) fn send(self, outcome: Result<Vec<InstanceStatus>, Status>) {
-        // Whoever asked and went away needs no answer.
+        // A caller that went away needs no reply.
         match self {
             Self::Verb(reply) => {
                 let _gone = reply.send(outcome.map(|instances| VerbReply { instances }));
@@ -86,12 +87,12 @@ impl Reply {
     }
 }
 
-/// How far a verb has come for all the instances it is about.
+/// Whether what a caller waits for holds, for all instances together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Pending,
     Done,
-    /// What an operator is told of each instance for which it cannot hold.
+    /// Why it cannot hold, for each such instance.
     Failed(Vec<String>),
 }
 
@@ -119,7 +120,7 @@ fn one(node: &Node, wait_for: WaitFor, id: &InstanceId, now: Tick) -> Outcome {
     match (wait_for, instance.membership) {
         (WaitFor::Limited, _) => Outcome::Done,
         (WaitFor::Verb(Verb::Stop), _) if instance.phase.is_at_rest() => Outcome::Done,
-        // Somebody else started it meanwhile.
+        // Another caller started it meanwhile.
         (WaitFor::Verb(Verb::Stop), _) if instance.wanted == Wanted::Up => {
             failed("was started again")
         }
@@ -135,10 +136,10 @@ fn one(node: &Node, wait_for: WaitFor, id: &InstanceId, now: Tick) -> Outcome {
             match &instance.phase {
                 Phase::Ready { .. } => Outcome::Done,
                 Phase::Failed(_) => failed("failed"),
-                // It may come up later; whoever asked should not have to wait for that.
+                // It may become ready later; the caller is not kept waiting for that.
                 Phase::Backoff { .. } => failed("failed to start"),
                 Phase::Stopped if instance.wanted == Wanted::Down => failed("was stopped"),
-                // It did its work and ended well.
+                // It finished its work and exited with success.
                 Phase::Stopped => Outcome::Done,
                 Phase::Waiting if node.is_held_for_good(id) => failed("cannot start"),
                 Phase::Waiting
