@@ -1,5 +1,5 @@
-//! Where the log plane gets its time from, and the time of a record as it is written down.
-//! The only place of the log plane that asks the machine.
+//! The clocks of the log plane, and the time of a record as text. No other file of the log plane
+//! reads a clock.
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::units::Tick;
 
-/// The two clocks that logs need: one to show, one to measure with.
+/// The two clocks that logs need: a wall clock for records, a monotonic one for rates.
 pub trait Clock: Debug + Send + Sync {
     fn wall(&self) -> SystemTime;
-    /// Monotonic; only differences mean something.
+    /// Monotonic: only differences mean something.
     fn tick(&self) -> Tick;
 }
 
@@ -39,7 +39,7 @@ impl Clock for SystemClock {
 /// The last microsecond of the year 9999, the last that RFC 3339 can write.
 const LATEST_US: u64 = 253_402_300_799_999_999;
 
-/// A wall-clock time as records carry it, formatted once for all the lines of one read.
+/// The wall-clock time of a record, formatted once for all lines of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     text: [u8; 27],
@@ -47,7 +47,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Times outside 1970..=9999 become the nearest time inside.
+    /// Times outside the years 1970 to 9999 become the nearest time inside.
     pub fn of(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = u64::try_from(since.as_micros()).unwrap_or(LATEST_US).min(LATEST_US);

@@ -1,5 +1,5 @@
-//! Writes finished lines to the console: standard output, whatever that is. Knows nothing of what
-//! it writes.
+//! Writes rendered lines to the console, that is to standard output. Knows nothing of their
+//! content.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -12,7 +12,7 @@ use super::sink::{Receipt, Sink, SinkError, Unwritten, Waits, Writer};
 #[derive(Debug)]
 struct Console {
     fd: OwnedFd,
-    /// The last thing written was half a line.
+    /// Whether the last write ended in the middle of a line.
     torn: bool,
 }
 
@@ -22,7 +22,8 @@ pub fn start(fd: OwnedFd, style: Style, limit: usize) -> Result<Sink, SinkError>
 }
 
 impl Writer for Console {
-    /// A full disk costs the lines that did not fit; the console stays. Any other error ends it.
+    /// A full disk costs the lines that did not fit, and later ones are written again. Any other
+    /// error ends the console.
     fn write(
         &mut self,
         lines: &[u8],
@@ -49,7 +50,7 @@ impl Writer for Console {
         Err(Unwritten::Lines(lost as u64))
     }
 
-    /// A write of more than a pipe has room for hangs in the kernel.
+    /// A blocking write larger than the room in a pipe cannot be interrupted.
     fn waits(&self) -> Waits {
         Waits::ForEver
     }
@@ -69,7 +70,7 @@ impl Console {
         Ok(())
     }
 
-    /// Somebody who shares the console has made it non-blocking.
+    /// Another process that shares the console has made it non-blocking.
     fn wait_writable(&self) -> Result<(), Errno> {
         match poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], None) {
             Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -1,47 +1,49 @@
-//! The words of a spool that are shared with whoever delivers its records: which state of the
-//! stream holds, and how far its records have got out. Knows neither the records nor a sink.
+//! The shared words of a spool: which of its two states is valid, and how far its records have been
+//! delivered. Knows neither the records nor a sink.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::linux::shared_memory::Words;
 
-/// The places of the shared words.
+/// The indices of the shared words.
 pub(super) mod place {
     pub const LAYOUT: usize = 0;
     pub const PHASE: usize = 1;
-    /// Where the first record begins that has not got out yet.
+    /// The position of the first record that is not delivered.
     pub const HEAD: usize = 2;
-    /// Lines that got into the spool and were lost by the sink.
+    /// Lines that were in the spool and were lost by the sink.
     pub const LATE: usize = 3;
-    /// Lost lines of which was told.
+    /// Lost lines that a notice has told of.
     pub const TOLD: usize = 4;
     pub const STATES: [usize; 2] = [8, 16];
 }
 
-/// Of the phase: which state holds; whether bytes are being taken from the pipe; the last of them.
+/// The bits of the phase: which state is valid; whether bytes are being taken from the pipe; the
+/// last of those bytes.
 pub(super) const WHICH: u64 = 1;
 pub(super) const TAKING: u64 = 2;
 pub(super) const LAST_SHIFT: u32 = 8;
 
-/// What changes at once, with what is taken from the pipe. Positions count bytes of records.
+/// The part of a spool that changes at once when bytes are taken from the pipe. Positions count
+/// bytes of records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// Records before it have got out.
+    /// All records before this position were delivered.
     pub(super) start: u64,
-    /// The end of the records.
+    /// The position at the end of the records.
     pub(super) tail: u64,
-    /// Which of the two places has the rest of a line.
+    /// Which of the two places holds the rest of a line.
     pub(super) which_rest: u64,
     pub(super) rest: u64,
     pub(super) parts: u64,
-    /// Lines that the rate limit dropped and of which nobody was told.
+    /// Lines that the rate limit dropped and that no notice has told of.
     pub(super) unsaid: u64,
-    /// Lines for which there was no room in the sink.
+    /// Lines that were lost because the sink had no room.
     pub(super) lost: u64,
 }
 
-/// How far a stream's records have got out; for any thread.
+/// How far the records of a stream have been delivered. Usable from any thread.
 #[derive(Debug, Clone)]
 pub struct DeliveryCursor(Words);
 
@@ -68,8 +70,8 @@ impl DeliveryCursor {
         self.word(at).load(SeqCst)
     }
 
-    /// Which state holds, whenever it was left. The byte at the mark was another one before the
-    /// last byte came there.
+    /// Which state is valid, at whatever point the process before ended. `mark`: the byte that the
+    /// kernel overwrites when the bytes are taken; it differs from the last of them until then.
     pub(super) fn which(&self, mark: u8) -> u64 {
         let phase = self.load(place::PHASE);
         let taken = phase & TAKING != 0 && phase >> LAST_SHIFT == u64::from(mark);
@@ -95,23 +97,23 @@ impl DeliveryCursor {
         lost.saturating_sub(self.load(place::TOLD))
     }
 
-    /// Whether every record has got out.
+    /// Whether every record was delivered or lost.
     pub fn is_settled(&self) -> bool {
         let tail = self.state(self.load(place::PHASE)).tail;
         self.load(place::HEAD) >= tail
     }
 
-    /// The records up to `position` have got out, or are lost.
+    /// Records before `position` were delivered or lost.
     pub(super) fn settle(&self, position: u64) {
         self.word(place::HEAD).store(position, SeqCst);
     }
 
-    /// A record that waited is lost.
+    /// A record that waited in the sink is lost.
     pub(super) fn lose_one(&self) {
         self.word(place::LATE).fetch_add(1, SeqCst);
     }
 
-    /// So many of the lost lines were told of.
+    /// A notice has told of this many lost lines.
     pub(super) fn tell(&self, lines: u64) {
         self.word(place::TOLD).fetch_add(lines, SeqCst);
     }
@@ -121,7 +123,7 @@ impl DeliveryCursor {
     }
 }
 
-/// A number that is known to be small enough for memory.
+/// A number that is known to fit memory.
 pub(super) fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

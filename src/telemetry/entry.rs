@@ -1,6 +1,6 @@
-//! A recognised line -> an entry for the journal, in systemd's "Native Journal Protocol". No byte
-//! of a line can make a field of its own, or stand where journald or the node has the word. Knows
-//! neither where lines come from nor how entries are sent.
+//! Renders a recognised line as an entry in systemd's "Native Journal Protocol". No content of a
+//! line can make a field of its own or replace one that journald or the node sets. Knows neither
+//! where lines come from nor how entries are sent.
 
 use std::io::Write;
 
@@ -13,16 +13,16 @@ use crate::units::Level;
 /// The most characters of a field's name that journald takes.
 const NAME_MAX: usize = 64;
 
-/// Before the name of a line's field where that is somebody else's.
+/// The prefix of a line's field whose name is reserved.
 const PREFIX: &[u8] = b"F_";
 
-/// What `journalctl` shows as the origin of the node's own lines.
+/// The identifier that `journalctl` shows for the node's own lines.
 const IDENTIFIER: &str = "blackhole";
 
-/// Between entries in a buffer: the length of the next.
+/// Before each entry in a buffer: its length.
 const LENGTH: usize = size_of::<u32>();
 
-/// Names with a meaning of their own (systemd.journal-fields(7)).
+/// Names that systemd gives a meaning (systemd.journal-fields(7)).
 const RESERVED: [&[u8]; 8] = [
     b"PRIORITY",
     b"ERRNO",
@@ -34,20 +34,20 @@ const RESERVED: [&[u8]; 8] = [
     b"USER_UNIT",
 ];
 
-/// Beginnings of such names. With `_` begin those that journald alone gives.
+/// Prefixes of such names. Names that begin with `_` are set by journald alone.
 const RESERVED_BEGINNINGS: [&[u8]; 7] =
     [b"_", b"MESSAGE", b"CODE_", b"SYSLOG_", b"OBJECT_", b"COREDUMP_", b"BLACKHOLE_"];
 
 /// Renders the lines of one stream as entries.
 #[derive(Debug)]
 pub struct Entry {
-    /// The fields that all of them have, up to the time.
+    /// The fields before the time, which all entries of the stream share.
     head: Vec<u8>,
 }
 
 impl Entry {
-    /// `journalctl` shows an entry as `IDENTIFIER[PID]: MESSAGE`, so the identifier is what a
-    /// reader tells the services of one unit apart by: the instance.
+    /// `journalctl` shows an entry as `IDENTIFIER[PID]: MESSAGE`, so the identifier, which tells
+    /// the services of one unit apart, is the instance.
     pub fn new(node_id: &str, source: &Source, stream: Stream) -> Self {
         let is_node = *source.service == *NODE;
         let identifier = if is_node { IDENTIFIER } else { &source.instance };
@@ -70,7 +70,7 @@ impl Entry {
         Self { head }
     }
 
-    /// Appends one entry, for `entries` to find.
+    /// Appends one entry; `entries` finds it again.
     pub fn render(&self, out: &mut Vec<u8>, stamp: &Stamp, line: &Recognised<'_>) {
         let begin = out.len();
         out.extend_from_slice(&[0; LENGTH]);
@@ -124,8 +124,8 @@ fn field(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
     end_field(out, begin, value);
 }
 
-/// Completes a field whose name was written from `begin` on. A value with a line feed gets its
-/// length before it, so that nothing in it is taken for another field.
+/// Completes a field whose name begins at `begin`. A value with a line feed is written with its
+/// length, so that nothing in it is taken for another field.
 fn end_field(out: &mut Vec<u8>, begin: usize, value: impl FnOnce(&mut Vec<u8>)) {
     const SIZE: usize = size_of::<u64>();
     let equals = out.len();
@@ -143,7 +143,7 @@ fn end_field(out: &mut Vec<u8>, begin: usize, value: impl FnOnce(&mut Vec<u8>)) 
     out.push(b'\n');
 }
 
-/// The content of a JSON string that has its quotes.
+/// The content of a JSON string, which has its quotes.
 fn string(out: &mut Vec<u8>, quoted: &str) {
     let inside = quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     json::unescape(out, inside.unwrap_or(quoted));
@@ -158,8 +158,9 @@ fn put_value(out: &mut Vec<u8>, value: Value<'_>) {
     }
 }
 
-/// Appends a valid name of the line's own: upper case, `_` for what is no letter or digit, the
-/// first `NAME_MAX` bytes. With a prefix where it would be somebody else's, or none at all.
+/// Appends a valid field name for a key: upper case, `_` for every character that is no letter or
+/// digit, at most `NAME_MAX` bytes. A name that is reserved, empty or begins with a digit gets a
+/// prefix.
 fn name(out: &mut Vec<u8>, key: &str) {
     let begin = out.len();
     json::unescape(out, key);
@@ -177,9 +178,9 @@ fn name(out: &mut Vec<u8>, key: &str) {
     }
 }
 
-/// The name of journald's own for a place in the code, where the key of the line means that: the
-/// keys of OpenTelemetry, of tracing and of Python's logging. A bare `filename` is often a file of
-/// data; beside the number of a line it is not.
+/// journald's name for a place in the source code (`CODE_FILE` and others), if the key means that:
+/// the keys of OpenTelemetry, tracing and Python's logging. A bare `filename` is often a data file,
+/// except beside a line number.
 fn place_in_code(key: &str, line: &Recognised<'_>) -> Option<&'static str> {
     const LINE_KEYS: [&str; 2] = ["line_number", "lineno"];
     match key {

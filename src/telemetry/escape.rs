@@ -1,4 +1,4 @@
-//! Text from services made safe: inside JSON, and on an operator's terminal. Bytes that are not
+//! Makes text from services safe inside JSON and on an operator's terminal. Bytes that are not
 //! UTF-8 become U+FFFD. Knows no record.
 
 use std::io::Write;
@@ -19,8 +19,9 @@ pub fn json_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// Appends `text` so that it can only be read: no control character reaches the terminal, nor one
-/// that changes the direction of the text. They are shown as in Rust: `\n`, `\x1b`, `\u{202e}`.
+/// Appends `text` without anything that a terminal would obey: control characters and characters
+/// that change the direction of the text are written as Rust escapes them (`
+/// `, `\x1b`, `\u{202e}`).
 pub fn for_terminal(out: &mut Vec<u8>, text: &[u8]) {
     const SPECIAL: [bool; 256] = bytes_that_need_care(b"\x7f");
     copy(out, text, &SPECIAL, |out, c| match c {
@@ -43,7 +44,7 @@ fn steers_text(c: char) -> bool {
     )
 }
 
-/// Control characters, whatever is not ASCII, and `more`.
+/// Control characters, everything that is not ASCII, and `more`.
 const fn bytes_that_need_care(more: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -59,7 +60,7 @@ const fn bytes_that_need_care(more: &[u8]) -> [bool; 256] {
     table
 }
 
-/// Copies runs of harmless bytes and gives each other character to `care`.
+/// Copies runs of harmless bytes, and passes every other character to `care`.
 fn copy(out: &mut Vec<u8>, text: &[u8], special: &[bool; 256], care: impl Fn(&mut Vec<u8>, char)) {
     let mut rest = text;
     loop {

@@ -1,5 +1,5 @@
-//! Sends entries to journald, one datagram each. A journal that is stopped or away is waited for,
-//! with the entries kept, until there is no more time. Knows nothing of what an entry says.
+//! Sends entries to journald, one datagram each. While journald is stopped or absent, entries wait,
+//! until there is no more time. Knows nothing of their content.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use super::render::Form;
 use super::sink::{Receipt, Sink, SinkError, Unwritten, Waits, Writer};
 use crate::linux::journal::{JournalSocket, NotTaken};
 
-/// Between two looks for a journal that is away, while something waits to be sent.
+/// The interval at which an absent journald is looked for while entries wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct Journal {
     path: PathBuf,
-    /// None: it is away.
+    /// `None`: journald is absent.
     socket: Option<JournalSocket>,
 }
 
@@ -43,7 +43,7 @@ pub fn start(path: PathBuf, socket: JournalSocket, limit: usize) -> Result<Sink,
 }
 
 impl Writer for Journal {
-    /// Never gives the journal up.
+    /// The sink of a journal is never given up.
     fn write(
         &mut self,
         lines: &[u8],
@@ -92,10 +92,11 @@ impl Journal {
     }
 }
 
-/// Until the journal has room, or `LOOK_AGAIN` has passed without one, or time is over.
+/// Waits until journald has room, or for `LOOK_AGAIN` where it is absent, or until there is no more
+/// time.
 fn wait(journal: Option<&JournalSocket>, ending: BorrowedFd<'_>) -> Time {
     let over = || PollFd::from_borrowed_fd(ending, PollFlags::IN);
-    // What interrupts a wait makes the caller look again, as its end does.
+    // A wait that was interrupted is like one that has ended: the caller looks again.
     let (over, _interrupted) = match journal {
         Some(socket) => {
             let mut watched = [over(), PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];

@@ -1,5 +1,5 @@
-//! Finds the pieces of a JSON text (RFC 8259) without building it, so that a record can carry
-//! them on verbatim. Strict: what it accepts, every JSON reader accepts. Knows nothing of logs.
+//! Finds the parts of a JSON text (RFC 8259) without building values, so that a record can carry
+//! them verbatim. Strict: every JSON reader accepts what this accepts. Knows nothing of logs.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ pub type Span = Range<usize>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
     pub kind: Kind,
-    /// The whole value; of a string, its quotes too.
+    /// The whole value; a string includes its quotes.
     pub span: Span,
 }
 
@@ -27,8 +27,8 @@ pub enum Kind {
     Array,
 }
 
-/// Gives each member of the object that `text` consists of: its key (with quotes) and its value.
-/// None: `text` is not exactly one object, or `each` returned none.
+/// Passes each member of the object in `text` to `each`: its key (with quotes) and its value.
+/// `None`: `text` is not exactly one object, or `each` returned `None`.
 pub fn members(text: &str, each: impl FnMut(Span, Value) -> Option<()>) -> Option<()> {
     let mut scan = Scan { text, at: 0 };
     scan.space();
@@ -48,13 +48,13 @@ pub fn is_number(text: &str) -> bool {
     scan.number().is_some() && scan.at == text.len()
 }
 
-/// What a JSON string, given with its quotes, says. `None`: it is not one.
+/// The content of a JSON string, given with its quotes. `None`: it is not a JSON string.
 pub fn decode(quoted: &str) -> Option<String> {
     serde_json::from_str(quoted).ok()
 }
 
-/// Appends what a JSON string says, given its inside: the text between the quotes. A backslash that
-/// begins no escape is taken as it stands.
+/// Appends the content of a JSON string, given without its quotes. A backslash that begins no
+/// escape is copied.
 pub fn unescape(out: &mut Vec<u8>, inside: &str) {
     let mut rest = inside;
     while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
@@ -67,7 +67,7 @@ pub fn unescape(out: &mut Vec<u8>, inside: &str) {
     out.extend_from_slice(rest.as_bytes());
 }
 
-/// What the escape at the beginning stands for, and its length.
+/// The character of the escape at the beginning, and the escape's length.
 fn escaped(text: &str) -> Option<(char, usize)> {
     let unit = |at: usize| u32::from_str_radix(text.get(at..at + 4)?, 16).ok();
     let c = match text.as_bytes().get(1)? {
@@ -100,7 +100,7 @@ impl Scan<'_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Steps over `byte` where it is next.
+    /// Skips `byte` if it is next.
     fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
@@ -157,7 +157,7 @@ impl Scan<'_> {
         }
     }
 
-    /// The next value and the space around it.
+    /// The next value and the white space around it.
     fn value(&mut self, depth: u32) -> Option<Value> {
         self.space();
         let start = self.at;

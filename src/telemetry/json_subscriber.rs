@@ -19,8 +19,8 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::units::Level;
 
-/// Begins to log what is at least `level`; of the libraries, only warnings and errors. Panics are
-/// logged as an error line from then on. An error: the process has a subscriber already.
+/// Installs the subscriber for events of at least `level`; of libraries, only warnings and errors.
+/// From then on a panic is logged as an error line. An error: the process has a subscriber already.
 pub fn install(level: Level) -> Result<(), TryInitError> {
     subscriber(level, std::io::stderr).try_init()?;
     panic::set_hook(Box::new(log_panic));
@@ -34,7 +34,7 @@ where
     let own = filter(level);
     let libraries = own.min(LevelFilter::WARN);
     let targets = Targets::new().with_target("blackhole_node", own).with_default(libraries);
-    // A failed write to stderr cannot be told to anyone: reporting it there would panic.
+    // A failed write to stderr cannot be reported anywhere: printing it there would panic.
     let lines = tracing_subscriber::fmt::layer()
         .event_format(JsonLines)
         .log_internal_errors(false)

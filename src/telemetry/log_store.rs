@@ -1,5 +1,5 @@
-//! Everything that was logged: one ring for every service and one for the node itself, and the way
-//! from a line to both the ring and the sink. Knows no process and no pipe.
+//! The log store: a ring of lines for every service and one for the node itself, and the path of a
+//! line into both its ring and the sink. Knows no process and no pipe.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,13 +15,13 @@ use super::ring::{Head, Ring};
 use super::sink::{Account, Chunk, Sent, Sink};
 use crate::units::{Level, Pid, ServiceName};
 
-/// Lines of the node itself that are kept.
+/// How many lines of the node itself are kept.
 const NODE_LINES: u32 = 4096;
 
-/// How many bytes a line is taken to have when a ring's bytes follow from its lines.
+/// The assumed bytes of a line, where the bytes of a ring follow from its lines.
 const USUAL_LINE: usize = 256;
 
-/// The most bytes of one service that are kept, unless more are asked for.
+/// The most bytes of one service that are kept, unless more are configured.
 const RING_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +30,14 @@ pub enum LogStoreError {
     NotRegistered { service: String },
 }
 
-/// What the log store has to know of the node.
+/// What the log store knows of the node.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub node_id: String,
-    /// The orchestrator's own process.
+    /// The orchestrator's process.
     pub pid: Pid,
     /// Lines of the node itself below this level are not recorded, until another level is set.
-    /// Services choose their own.
+    /// Services have levels of their own.
     pub node_level: Level,
 }
 
@@ -73,34 +73,34 @@ struct Inner {
     sink: Option<Sink>,
     clock: Arc<dyn Clock>,
     node: Arc<Source>,
-    /// None: there is no sink.
+    /// `None`: there is no sink.
     node_frame: Option<Frame>,
-    /// Held for one reading or one batch at a time, never over an await.
+    /// Locked for one read or one batch at a time, never over an await.
     log: Mutex<Logs>,
-    /// The number of the newest reading.
+    /// The order of the newest read, for readers that follow.
     news: watch::Sender<u64>,
 }
 
-/// Everything that is kept.
+/// All rings.
 #[derive(Debug)]
 pub(super) struct Logs {
-    /// The number of the newest reading.
+    /// The order of the newest read.
     pub(super) order: u64,
     node_level: Level,
-    /// The node's own is the first. None is ever removed, so an index stays valid.
+    /// The node's own log comes first. None is ever removed, so an index stays valid.
     pub(super) services: Vec<ServiceLog>,
     pub(super) closed: bool,
 }
 
-/// What is kept of one service.
+/// The log of one service.
 #[derive(Debug)]
 pub(super) struct ServiceLog {
     pub(super) service: Box<str>,
     pub(super) ring: Ring,
     pub(super) bucket: Bucket,
-    /// Lines dropped by the rate limit.
+    /// Lines that the rate limit dropped.
     pub(super) over_rate: u64,
-    /// Lines that are in the ring but did not get out.
+    /// Counts lines that are in the ring and were not delivered.
     pub(super) account: Arc<Account>,
 }
 
@@ -120,7 +120,7 @@ impl LogStore {
         log_store
     }
 
-    /// Makes room for `service`, or changes its limits; what is kept of it stays.
+    /// Adds a log for `service`, or changes its limits; its lines stay.
     pub fn register(&self, service: &ServiceName, limits: Limits) {
         let mut log = self.lock();
         match log.services.iter_mut().find(|service_log| *service_log.service == *service.as_str())
@@ -133,7 +133,7 @@ impl LogStore {
         }
     }
 
-    /// Lets go of what is kept of a service that is no longer there.
+    /// Drops the lines of a service that was removed.
     pub fn clear(&self, service: &ServiceName) {
         let mut log = self.lock();
         if let Some(service_log) = log.services.iter_mut().find(|s| *s.service == *service.as_str())
@@ -142,12 +142,12 @@ impl LogStore {
         }
     }
 
-    /// From now on the node's own lines of this level and above are recorded.
+    /// Changes the lowest level at which the node's own lines are recorded.
     pub fn set_node_level(&self, level: Level) {
         self.lock().node_level = level;
     }
 
-    /// Records something that the orchestrator has to say, and shows it. Never waits.
+    /// Records a line of the orchestrator itself and queues it for the sink. Never blocks.
     pub fn node_line(&self, level: Level, message: &str, fields: &[(&str, serde_json::Value)]) {
         let line = structured_line(level, message, fields);
         let stamp = Stamp::of(self.0.clock.wall());
@@ -178,7 +178,7 @@ impl LogStore {
         }
     }
 
-    /// How many lines of `service` were dropped by its rate limit or did not get out.
+    /// How many lines of `service` were dropped by its rate limit or not delivered.
     pub fn dropped(&self, service: &ServiceName) -> u64 {
         let log = self.lock();
         let service_log =
@@ -190,7 +190,7 @@ impl LogStore {
         self.0.sink.as_ref()
     }
 
-    /// Ends every reader that follows, once it has given what is kept.
+    /// Ends every reader that follows, once it has given all that is kept.
     pub fn close(&self) {
         let order = {
             let mut log = self.lock();
@@ -208,13 +208,13 @@ impl LogStore {
         &*self.0.clock
     }
 
-    /// For lines of `source`; none: there is no sink.
+    /// Renders lines of `source` for the sink. `None`: there is no sink.
     pub(super) fn frame(&self, source: &Source, stream: Stream) -> Option<Frame> {
         let node_id = &self.0.settings.node_id;
         self.sink().map(|sink| Frame::new(sink.form(), node_id, source, stream))
     }
 
-    /// The number of the newest reading, whenever it changes.
+    /// The order of the newest read; changes with every read.
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.0.news.subscribe()
     }
@@ -224,7 +224,7 @@ impl LogStore {
         self.0.news.send_replace(order);
     }
 
-    /// Says once that the console was given up.
+    /// Logs once that the console was given up.
     pub(super) fn tell_sink_gone(&self) {
         let reason = self.0.sink.as_ref().and_then(Sink::take_gone);
         if let Some(reason) = reason {
@@ -243,7 +243,7 @@ impl LogStore {
         }
     }
 
-    /// What did not get out is told by the node, in the name of the service.
+    /// The account of a service; the node writes its notices, in the name of the service.
     fn account(&self, service: &str) -> Account {
         let clock = Arc::clone(&self.0.clock);
         let Settings { node_id, pid, .. } = &self.0.settings;
@@ -270,8 +270,8 @@ impl Logs {
     }
 }
 
-/// A line as `Recogniser` takes it apart again. The fields are nested, so that none of them can be
-/// taken for the level or the message.
+/// A line in the form that `Recogniser` reads. The fields are nested, so that none is taken for the
+/// level or the message.
 pub(super) fn structured_line(
     level: Level,
     message: &str,

@@ -1,5 +1,5 @@
-//! What libraries inside the orchestrator say through `tracing` becomes lines of the node.
-//! Knows no library in particular.
+//! Events that libraries in the orchestrator emit through `tracing` become lines of the node. Knows
+//! no library in particular.
 
 use std::fmt::Debug;
 
@@ -13,8 +13,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::log_store::LogStore;
 use crate::units::Level;
 
-/// From now on events of this process go into the log store, which drops those below its level;
-/// those of libraries only at warn and above. Fails if the process already has a subscriber.
+/// Sends the events of this process to the log store, which drops those below its level; of
+/// libraries, only warnings and errors. Fails if the process already has a subscriber.
 pub fn install(log_store: LogStore) -> Result<(), SetGlobalDefaultError> {
     tracing::subscriber::set_global_default(subscriber(log_store))
 }

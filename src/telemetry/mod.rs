@@ -1,5 +1,6 @@
-//! The log plane: what services and the node itself say, from bytes in a pipe to records on the
-//! console and in memory. Knows no process, no supervision state and no configuration file.
+//! The log plane: lines of services and of the node itself, from bytes in a pipe to records in
+//! memory, on the console or in the journal. Knows no process, no supervision state and no
+//! configuration file.
 
 pub mod clock;
 pub mod console;

@@ -1,14 +1,14 @@
-//! How many lines a second a service may write, and when the operator is told of those that were
-//! dropped. Pure: the time is an argument.
+//! The rate limit of a service's lines, and when notices tell of dropped ones. Pure: the time is an
+//! argument.
 
 use std::time::Duration;
 
 use crate::units::Tick;
 
-/// Credit is counted in billionths of a line, so that no rate and no interval is rounded away.
+/// Credit counts billionths of a line, so that no rate and no interval is rounded away.
 const LINE: u64 = 1_000_000_000;
 
-/// How long dropped lines stay unsaid at most, and the least time between two notices.
+/// The longest time until a notice tells of dropped lines, and the shortest between two notices.
 pub const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A token bucket: `burst` lines at once, `rate` lines a second in the long run.
@@ -21,13 +21,13 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Full. `rate` 0: no limit. `burst` counts as at least 1.
+    /// A full bucket. `rate` 0: no limit. `burst` counts as at least 1.
     pub fn new(rate: u32, burst: u32, now: Tick) -> Self {
         let burst = burst.max(1);
         Self { rate, burst, credit: u64::from(burst) * LINE, filled: now }
     }
 
-    /// Other limits begin with a full bucket; the same limits change nothing.
+    /// Changes the limits; a bucket whose limits differ is full again.
     pub fn set(&mut self, rate: u32, burst: u32, now: Tick) {
         if (self.rate, self.burst) != (rate, burst.max(1)) {
             *self = Self::new(rate, burst, now);
@@ -41,7 +41,7 @@ impl Bucket {
         self.filled = self.filled.max(now);
     }
 
-    /// Whether one more line may pass, which it then has.
+    /// Takes a line's credit; false: the line is to be dropped.
     pub fn take(&mut self) -> bool {
         if self.rate == 0 {
             return true;
@@ -52,7 +52,7 @@ impl Bucket {
     }
 }
 
-/// Lines that were dropped and of which nobody was told yet.
+/// Dropped lines that no notice has told of.
 #[derive(Debug, Default)]
 pub struct UntoldDrops {
     lines: u64,
@@ -61,12 +61,12 @@ pub struct UntoldDrops {
 }
 
 impl UntoldDrops {
-    /// Dropped before this process began.
+    /// With lines that were dropped before this process began.
     pub fn inherited(lines: u64, now: Tick) -> Self {
         Self { lines, since: (lines > 0).then_some(now), said: None }
     }
 
-    /// How many there are.
+    /// How many lines no notice has told of.
     pub fn lines(&self) -> u64 {
         self.lines
     }
@@ -76,25 +76,25 @@ impl UntoldDrops {
         self.since.get_or_insert(now);
     }
 
-    /// How many to tell of before a line that passes: the flow resumes.
+    /// How many lines to tell of before the next line passes, if any.
     pub fn before_a_line(&mut self, now: Tick) -> Option<u64> {
         let rested = self.said.is_none_or(|said| now.since(said) >= NOTICE_INTERVAL);
         if rested { self.take(now) } else { None }
     }
 
-    /// How many to tell of because they waited long enough.
+    /// How many lines to tell of because a notice is overdue, if any.
     pub fn overdue(&mut self, now: Tick) -> Option<u64> {
         if self.waits_for(now)?.is_zero() { self.take(now) } else { None }
     }
 
-    /// How many to tell of, whenever the last notice was.
+    /// How many lines to tell of now, whenever the last notice was.
     pub fn take(&mut self, now: Tick) -> Option<u64> {
         self.since.take()?;
         self.said = Some(now);
         Some(std::mem::take(&mut self.lines))
     }
 
-    /// How long until the notice is overdue; none: nothing to say.
+    /// How long until a notice is overdue; `None`: there is nothing to tell.
     pub fn waits_for(&self, now: Tick) -> Option<Duration> {
         self.since.map(|since| NOTICE_INTERVAL.saturating_sub(now.since(since)))
     }

@@ -1,5 +1,6 @@
-//! Reading the log_store: what is kept, in the order in which it was read, over several rings; then
-//! what comes. A reader that is too slow is told how many it missed, and holds nobody up.
+//! Reads the log store: the lines that are kept, in the order in which they were read from
+//! services, over several rings; then new ones. A reader that is too slow is told how many lines it
+//! missed, and blocks nobody.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -17,10 +18,10 @@ use super::record::{NODE, OwnedRecord};
 use super::ring::{Head, Ring};
 use crate::units::{InstanceId, NameError, ServiceName};
 
-/// Records taken out while the log store is locked.
+/// The most records that are copied while the log store is locked.
 const BATCH: usize = 256;
 
-/// Whose records.
+/// Whose records are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// Every service and the node itself.
@@ -33,7 +34,7 @@ pub enum Scope {
 impl FromStr for Scope {
     type Err = NameError;
 
-    /// Empty, `node`, a service or an instance.
+    /// Parses an empty name (all), `node`, a service or an instance.
     fn from_str(name: &str) -> Result<Self, NameError> {
         match name {
             "" => Ok(Self::All),
@@ -47,20 +48,20 @@ impl FromStr for Scope {
     }
 }
 
-/// Which records.
+/// Which records are read.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub scope: Scope,
-    /// How many of the newest to begin with; none: all that are kept.
+    /// How many of the newest records to begin with; `None`: all that are kept.
     pub tail: Option<u32>,
-    /// Only those read at or after this time.
+    /// Only records that were read from the service at or after this time.
     pub since: Option<SystemTime>,
 }
 
-/// What a reader does when it has given everything.
+/// What a reader does after the last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtEnd {
-    /// Ends with the last record that was there when it began.
+    /// Ends with the last record that was there when the reader was made.
     Stop,
     /// Waits for more, until the log store is closed.
     Follow,
@@ -71,9 +72,9 @@ pub enum AtEnd {
 pub struct Reader {
     log_store: LogStore,
     filter: Filter,
-    /// One for each service log; services that came later begin at their first line.
+    /// One for each log; a log that is added later is read from its first line.
     cursors: Vec<Cursor>,
-    /// The last reading to give; none: follow.
+    /// The order of the last read to give; `None`: follow.
     until: Option<u64>,
     batch: VecDeque<OwnedRecord>,
     recogniser: Recogniser,
@@ -90,13 +91,12 @@ struct Filter {
 #[derive(Debug, Clone, Copy, Default)]
 struct Cursor {
     next: u64,
-    /// Lines that were gone before they could be given, not told yet.
+    /// Lines that left the ring before they were given, and are not told of yet.
     skipped: u64,
 }
 
 impl LogStore {
-    /// What `query` asks for, in the order in which it was read, a few records at a time;
-    /// `AtEnd::Follow` goes on with new ones.
+    /// A reader of what `query` asks for. `AtEnd::Follow`: it goes on with new records.
     pub fn read(&self, query: Query, at_end: AtEnd) -> Reader {
         Reader::new(self.clone(), query, at_end)
     }

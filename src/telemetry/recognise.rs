@@ -1,5 +1,5 @@
-//! A line -> level, message and fields. Takes JSON objects, logfmt and the `<N>` prefix of
-//! sd-daemon(3) for what they are; anything else is plain text. Never fails, copies nothing.
+//! Finds level, message and fields in a line: JSON objects, logfmt, and the `<N>` prefix of
+//! sd-daemon(3). Anything else is plain text. Never fails, copies nothing.
 
 use super::json::{self, Kind, Span};
 use super::record::Part;
@@ -20,7 +20,7 @@ pub struct Recognised<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text<'a> {
-    /// As it came: any bytes.
+    /// Plain text: any bytes.
     Bytes(&'a [u8]),
     /// A valid JSON string with its quotes.
     Json(&'a str),
@@ -28,7 +28,7 @@ pub enum Text<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// The inside of a valid JSON string, that is with its escapes.
+    /// The content of a valid JSON string, with its escapes and without its quotes.
     pub key: &'a str,
     pub value: Value<'a>,
 }
@@ -49,19 +49,19 @@ struct FieldSpan {
     form: Form,
 }
 
-/// How a value stands in the line.
+/// The kind of a value in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// A JSON string.
     Quoted,
-    /// Any other JSON value.
+    /// Any JSON value other than a string.
     Json,
     Word,
 }
 
 impl<'a> Recognised<'a> {
-    /// In the order of the line; a key that came twice has its last value. The parts of a line
-    /// that was too long say so in `part` and `continues`.
+    /// The fields in the order of the line; of a repeated key the last value. The parts of a line
+    /// that was too long have `part` and `continues`.
     pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let text = self.text;
         let own = self.fields.iter().map(move |field| Field {
@@ -81,14 +81,14 @@ fn marks(part: Part) -> [Option<Field<'static>>; 2] {
     [(part.number > 0).then_some(number), part.continues.then_some(continues)]
 }
 
-/// Recognises one line after the other in the same memory.
+/// Recognises one line after another and reuses its memory.
 #[derive(Debug, Default)]
 pub struct Recogniser {
     fields: Vec<FieldSpan>,
 }
 
 impl Recogniser {
-    /// The parts of a line that was too long are always plain text.
+    /// Recognises a line. A part of a line that was too long is always plain text.
     pub fn recognise<'a>(&'a mut self, line: &'a [u8], part: Part) -> Recognised<'a> {
         self.fields.clear();
         if part == Part::WHOLE
@@ -132,8 +132,8 @@ impl Recogniser {
         Some(found)
     }
 
-    /// The members of `fields`, as tracing's JSON format and the node's own records have it.
-    /// Only the message may stand there beside the fields.
+    /// The members of `fields`, as tracing's JSON format and the node's own lines have them.
+    /// Of level and message only the message is looked for among them.
     fn nested(&mut self, text: &str, nested: &Span, found: &mut Found) -> Option<()> {
         let shifted = |span: Span| span.start + nested.start..span.end + nested.start;
         json::members(&text[nested.clone()], |key, value| {
@@ -180,7 +180,7 @@ impl Recogniser {
     }
 }
 
-/// What a structured line has beside its fields.
+/// Level and message of a structured line.
 #[derive(Debug, Default)]
 struct Found {
     level: Option<Level>,
@@ -188,7 +188,7 @@ struct Found {
 }
 
 impl Found {
-    /// The first one that names a level is it.
+    /// The first field that names a level.
     fn take_level(&mut self, text: &str, field: &FieldSpan) -> bool {
         let is_named = matches!(&text[field.key.clone()], "level" | "lvl" | "severity");
         if !is_named || self.level.is_some() {
@@ -198,7 +198,7 @@ impl Found {
         self.level.is_some()
     }
 
-    /// The first one that is a text is it.
+    /// The first field that is a text.
     fn take_message(&mut self, text: &str, field: &FieldSpan) -> bool {
         let is_named = matches!(&text[field.key.clone()], "message" | "msg");
         if !is_named || self.message.is_some() || field.form == Form::Json {
@@ -208,7 +208,7 @@ impl Found {
         true
     }
 
-    /// Empty where the line has none.
+    /// Empty if the line has none.
     fn message<'a>(&self, text: &'a str) -> Text<'a> {
         match &self.message {
             None => Text::Bytes(b""),
@@ -218,7 +218,7 @@ impl Found {
     }
 }
 
-/// Without the quotes.
+/// The value without its quotes.
 fn inside(quoted: &Span) -> Span {
     quoted.start + 1..quoted.end - 1
 }
@@ -227,7 +227,7 @@ fn length_while(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|b| !wanted(*b)).unwrap_or(bytes.len())
 }
 
-/// The length of the logfmt key that the bytes begin with.
+/// The length of the logfmt key at the beginning.
 fn key_before_equals(bytes: &[u8]) -> Option<usize> {
     let is_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/' | b'@');
     let length = length_while(bytes, is_key);
@@ -245,7 +245,7 @@ fn logfmt_value(text: &str, at: usize) -> Option<(Span, Form)> {
     clean.then_some((at..at + length, Form::Word))
 }
 
-/// The level of a `<N>` prefix, syslog's number (RFC 5424, 6.2.1), and the rest of the line.
+/// The level of a `<N>` prefix (syslog's number, RFC 5424, 6.2.1), and the rest of the line.
 fn prefixed(line: &[u8]) -> (Level, &[u8]) {
     match line {
         [b'<', number @ b'0'..=b'7', b'>', rest @ ..] => {
@@ -264,8 +264,8 @@ fn syslog_level(number: u32) -> Level {
     }
 }
 
-/// Names in any case, syslog's numbers 0 to 7, and the tens of bunyan and pino: 10 is trace, 60
-/// is fatal.
+/// Names in any case, syslog's numbers 0 to 7, and the tens of bunyan and pino from 10 (trace) to
+/// 60 (fatal).
 fn level_of(value: &str) -> Option<Level> {
     const NAMES: [(Level, &[&str]); 5] = [
         (Level::Info, &["info", "notice", "information", "informational"]),

@@ -1,5 +1,5 @@
-//! What a log record is: where a line came from, which part of a line it is, and the owned form
-//! that leaves the log plane. Knows neither pipes nor how records are kept.
+//! Log records: where a line came from, which part of a line a record is, and the owned form that
+//! readers are given. Knows neither pipes nor how records are kept.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::units::{InstanceId, Level, Pid, RunId};
 /// `ServiceName` reserves it.
 pub const NODE: &str = "node";
 
-/// Who wrote a line.
+/// What wrote a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub service: Box<str>,
@@ -25,23 +25,23 @@ impl Source {
         Self { service, instance, run, pid }
     }
 
-    /// The orchestrator itself. It has no run: 0.
+    /// The orchestrator itself. Its run is 0.
     pub fn node(pid: Pid) -> Self {
         Self { service: NODE.into(), instance: NODE.into(), run: RunId(0), pid }
     }
 }
 
-/// The way a line came in.
+/// How a line reached the log store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Stdout,
     Stderr,
-    /// Said by the orchestrator about itself.
+    /// Written by the orchestrator itself.
     Node,
 }
 
 impl Stream {
-    /// As in records; empty for the orchestrator's own lines.
+    /// The name in records; empty for the orchestrator's own lines.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -51,10 +51,10 @@ impl Stream {
     }
 }
 
-/// Which part of a line a record holds.
+/// Which part of a line a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// From 1 in a line that was too long for one record; 0: the record is the whole line.
+    /// From 1 on in a line that was too long for one record; 0: the record is a whole line.
     pub number: u32,
     /// Whether another part follows.
     pub continues: bool,
@@ -64,7 +64,7 @@ impl Part {
     pub const WHOLE: Self = Self { number: 0, continues: false };
 }
 
-/// A record by itself, structure recognised.
+/// A record with its structure recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedRecord {
     /// When the line was read, in microseconds since 1970.
@@ -78,7 +78,7 @@ pub struct OwnedRecord {
     pub message: String,
     /// Values are JSON texts.
     pub fields: BTreeMap<String, String>,
-    /// How many records between the one before and this one were not kept.
+    /// How many records between this one and the one before were not given.
     pub skipped: u64,
 }
 

@@ -1,5 +1,5 @@
-//! A recognised line -> the text that is shown or stored. Knows neither where lines come from nor
-//! where the text goes.
+//! Renders a recognised line as the text for the console or the journal. Knows neither where lines
+//! come from nor where the text goes.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,7 +11,7 @@ use super::record::{Source, Stream};
 use super::{escape, json};
 use crate::units::Level;
 
-/// What a record is rendered for.
+/// The output that a record is rendered for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Console(Style),
@@ -20,7 +20,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// What befell lines that did not get out, after "17 lines ".
+    /// The words of a loss notice after "17 lines ".
     pub const fn loss(self) -> &'static str {
         match self {
             Self::Console(_) => "not shown: the console was too slow",
@@ -29,12 +29,12 @@ impl Form {
     }
 }
 
-/// What a record looks like on the console.
+/// The style of records on the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// `10:30:00.000  INFO  storage-0       message  key=value`, times in UTC.
     Pretty(Colour),
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -44,7 +44,7 @@ pub enum Colour {
     Never,
 }
 
-/// Renders the lines of one stream; what is the same in all of them is prepared.
+/// Renders the lines of one stream; the parts that all of them share are rendered once.
 #[derive(Debug)]
 pub enum Frame {
     Pretty {
@@ -52,15 +52,15 @@ pub enum Frame {
         name: Vec<u8>,
     },
     Json {
-        /// Between the timestamp and the level.
+        /// The text between the timestamp and the level.
         head: Vec<u8>,
-        /// After the fields.
+        /// The text after the fields.
         tail: Vec<u8>,
     },
     Journal(Entry),
 }
 
-/// How many columns the instance's name has at least.
+/// The least width of the instance's name, in columns.
 const NAME_WIDTH: usize = 14;
 
 impl Frame {
@@ -76,7 +76,7 @@ impl Frame {
         }
     }
 
-    /// Appends one line with its LF, or one entry.
+    /// Appends one line with its LF, or one journal entry.
     pub fn render(&self, out: &mut Vec<u8>, stamp: &Stamp, line: &Recognised<'_>) {
         match self {
             Self::Pretty { colour, name } => pretty(out, *colour, name, stamp, line),
@@ -133,7 +133,7 @@ fn json_fields(out: &mut Vec<u8>, line: &Recognised<'_>) {
     out.push(b'}');
 }
 
-/// A word that is a number or a truth value is written as one, any other as a string.
+/// Writes a word that is a number, `true` or `false` as JSON has it, and any other as a string.
 fn json_value(out: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Json(text) => out.extend_from_slice(text.as_bytes()),
@@ -183,13 +183,13 @@ fn painted(out: &mut Vec<u8>, colour: Colour, code: &[u8], text: &[u8]) {
     }
 }
 
-/// Fields that a reader is not shown: a service's own time, which stands beside the time of
-/// reading, and the place in its code. JSON records have them.
+/// Fields that the pretty style leaves out: the service's own timestamp (the time of reading is
+/// shown) and the place in its source code. JSON records have them.
 pub fn is_for_machines(key: &str) -> bool {
     matches!(key, "timestamp" | "time" | "ts" | "@timestamp" | "target")
 }
 
-/// A JSON value; strings without quotes where that leaves no doubt.
+/// A JSON value; a string without quotes where that is unambiguous.
 fn pretty_value(out: &mut Vec<u8>, text: &str) {
     let inside = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let bare = inside.filter(|t| !t.is_empty() && !t.contains([' ', '\\', '=', '"']));

@@ -1,5 +1,5 @@
-//! The newest lines of one service, bounded in lines and in bytes. Keeps them as they came; what
-//! they mean is found out when somebody asks.
+//! The newest lines of one service, bounded in lines and in bytes. Lines are kept as they came;
+//! their structure is recognised when they are read.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -14,15 +14,15 @@ use super::split::LINE_MAX;
 #[derive(Debug, Clone)]
 pub struct Head {
     pub unix_us: i64,
-    /// The reading it came with. Grows over all the rings of a log store; the lines of one reading
-    /// share it.
+    /// The order of the read that brought the line: increases over all rings of a log store; the
+    /// lines of one read share it.
     pub order: u64,
     pub source: Arc<Source>,
     pub stream: Stream,
     pub part: Part,
 }
 
-/// Memory grows with what is kept, up to about `max_bytes` + 56 bytes a line.
+/// The memory grows with what is kept, up to about `max_bytes` and 56 bytes per line.
 #[derive(Debug)]
 pub struct Ring {
     max_lines: usize,
@@ -31,7 +31,7 @@ pub struct Ring {
     bytes: VecDeque<u8>,
     /// The sequence number of the oldest line that is kept.
     first: u64,
-    /// Where the oldest line begins, counted in bytes since the ring was made.
+    /// Where the oldest line begins, in bytes since the ring was made.
     first_byte: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Kept<'a> {
 }
 
 impl Ring {
-    /// Without lines nothing is kept, else at least `LINE_MAX` bytes.
+    /// `max_lines` 0: nothing is kept; else at least `LINE_MAX` bytes are.
     pub fn new(max_lines: usize, max_bytes: usize) -> Self {
         Self {
             max_lines,
@@ -55,7 +55,7 @@ impl Ring {
         }
     }
 
-    /// Changes the bounds; what is beyond them goes, oldest first.
+    /// Changes the bounds; lines beyond them are dropped, oldest first.
     pub fn set_bounds(&mut self, max_lines: usize, max_bytes: usize) {
         (self.max_lines, self.max_bytes) = (max_lines, max_bytes.max(LINE_MAX));
         self.make_room(0, 0);
@@ -63,7 +63,7 @@ impl Ring {
         self.heads.shrink_to(self.max_lines);
     }
 
-    /// Keeps `line`, at most `LINE_MAX` bytes of it, and lets go of the oldest where it must.
+    /// Keeps at most `LINE_MAX` bytes of `line`, and drops the oldest lines to make room.
     pub fn push(&mut self, head: Head, line: &[u8]) {
         if self.max_lines == 0 {
             self.first += 1;
@@ -87,12 +87,12 @@ impl Ring {
         self.first + self.heads.len() as u64
     }
 
-    /// None: not kept any more, or not yet.
+    /// `None`: the line was dropped, or has not come yet.
     pub fn head(&self, sequence: u64) -> Option<&Head> {
         self.heads.get(self.index(sequence)?).map(|(head, _)| head)
     }
 
-    /// None: not kept any more, or not yet.
+    /// `None`: the line was dropped, or has not come yet.
     pub fn get(&self, sequence: u64) -> Option<Kept<'_>> {
         let index = self.index(sequence)?;
         let (head, start) = self.heads.get(index)?;
@@ -131,7 +131,7 @@ impl Ring {
         }
     }
 
-    /// Doubles like any vector, but never beyond the bound.
+    /// Doubles the capacity like a vector, but never beyond the bound.
     fn grow_for(&mut self, bytes: usize) {
         let needed = self.bytes.len() + bytes;
         if needed > self.bytes.capacity() {
@@ -142,7 +142,7 @@ impl Ring {
 }
 
 impl Kept<'_> {
-    /// Recognises the line and copies everything out of the ring.
+    /// Recognises the line and copies it out of the ring.
     pub fn to_record(&self, recogniser: &mut Recogniser, skipped: u64) -> OwnedRecord {
         let found = recogniser.recognise(&self.line, self.head.part);
         let source = &self.head.source;

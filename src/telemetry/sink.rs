@@ -1,6 +1,6 @@
-//! The queue between the log plane and whoever takes its lines, and the thread that empties it, so
-//! that a reader that does not keep up never stops the supervisor. Counts what does not get out,
-//! and says so when lines pass again. Knows neither what is written nor where.
+//! The queue of rendered lines, and the thread that writes them, so that a slow reader never stops
+//! the supervisor. Counts lines that are not delivered, and writes a notice about them when lines
+//! pass again. Knows neither the content nor the destination.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,16 +18,16 @@ use tokio::time::Instant;
 use super::delivery_cursor::DeliveryCursor;
 use super::render::Form;
 
-/// Bytes that may wait to be written.
+/// The most bytes that wait to be written.
 pub const QUEUE_MAX: usize = 4 << 20;
 
-/// How long a sender waits for room before it drops what it has.
+/// How long a sender waits for room before it drops its lines.
 pub const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Room above the bound that only the node's own few lines may use.
+/// Room above the bound for the node's own lines only.
 const RESERVE: usize = 64 << 10;
 
-/// Written buffers that are kept for the next chunk, and the largest that is worth keeping.
+/// How many written buffers are kept for the next chunk, and the largest that is kept.
 const SPARES: usize = 4;
 const SPARE_MAX: usize = 1 << 20;
 
@@ -39,11 +39,11 @@ pub enum SinkError {
     Ending(#[source] io::Error),
 }
 
-/// Where the lines go.
+/// The destination of the lines.
 pub(super) trait Writer: Send + 'static {
-    /// Writes whole lines, in the form they were rendered in. `ending` becomes readable when there
-    /// is no more time for it. Says of each line, in order, when it is over with it, or leaves
-    /// that to the caller, who then says it of all.
+    /// Writes whole lines in the form in which they were rendered. `ending` becomes readable when
+    /// there is no more time. Either tells `receipt` the outcome of every line, in order, or leaves
+    /// that to the caller, for all lines together.
     fn write(
         &mut self,
         lines: &[u8],
@@ -54,45 +54,45 @@ pub(super) trait Writer: Send + 'static {
     fn waits(&self) -> Waits;
 }
 
-/// What a writer did not write.
+/// What a writer could not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unwritten {
-    /// So many of the lines; the next may fare better.
+    /// This many of the lines; later ones may succeed.
     Lines(u64),
     /// Nothing can be written any more.
     Gone(Errno),
 }
 
-/// Whether a writer that waits can be told to end.
+/// Whether a blocked writer can be told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// It heeds `ending`.
+    /// By `ending`.
     UntilTold,
-    /// It may hang in the kernel.
+    /// No: it may be blocked in the kernel.
     ForEver,
 }
 
-/// Whole lines of one service.
+/// Rendered lines of one service.
 #[derive(Debug)]
 pub struct Chunk {
     pub bytes: Vec<u8>,
     /// How many of the service's records `bytes` holds.
     pub lines: u64,
-    /// Where those are counted that do not get out.
+    /// The account that counts lines that are not delivered.
     pub account: Arc<Account>,
-    /// Whom to tell what has got out.
+    /// Told which records were delivered, if they are in a spool.
     pub(super) receipt: Option<Receipt>,
 }
 
-/// For the records of a chunk that are kept until they have got out.
+/// Reports the delivery of the records in a chunk to their spool.
 #[derive(Debug)]
 pub(super) struct Receipt {
     cursor: DeliveryCursor,
-    /// Where each record ends.
+    /// The position at the end of each record.
     ends: Vec<u64>,
     next: usize,
     lost: u64,
-    /// Bytes that are kept for them.
+    /// Bytes that the records take up in the spool.
     kept: usize,
 }
 
@@ -101,7 +101,7 @@ impl Receipt {
         Self { cursor, ends, next: 0, lost: 0, kept }
     }
 
-    /// The next line has got out.
+    /// The next record was delivered.
     pub(super) fn delivered(&mut self) {
         if let Some(end) = self.ends.get(self.next) {
             self.cursor.settle(*end);
@@ -109,7 +109,7 @@ impl Receipt {
         }
     }
 
-    /// The next line never will.
+    /// The next record is lost.
     pub(super) fn lost(&mut self) {
         self.lost += 1;
         self.cursor.lose_one();
@@ -123,7 +123,7 @@ impl Receipt {
     }
 }
 
-/// The lines of one service that did not get out, and how that is told.
+/// Counts the lines of one service that were not delivered, and renders the notice about them.
 pub struct Account {
     losses: Mutex<Losses>,
     notice: Notice,
@@ -133,11 +133,11 @@ pub struct Account {
 struct Losses {
     lost: u64,
     told: u64,
-    /// Which of those that were not told of are known to a stream's cursor.
+    /// How many of the lines that no notice has told of each spool's cursor counts too.
     known: Vec<(DeliveryCursor, u64)>,
 }
 
-/// Appends a line that tells of so many lost ones.
+/// Appends a notice about this many lost lines.
 type Notice = Box<dyn Fn(&mut Vec<u8>, u64) + Send + Sync>;
 
 impl Account {
@@ -165,7 +165,7 @@ impl Account {
 }
 
 impl Losses {
-    /// What is to be told of now.
+    /// How many lines a notice has to tell of now.
     fn untold(&mut self) -> (u64, Vec<(DeliveryCursor, u64)>) {
         (self.lost - self.told, mem::take(&mut self.known))
     }
@@ -177,21 +177,21 @@ impl fmt::Debug for Account {
     }
 }
 
-/// What became of a chunk.
+/// The outcome of sending a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     Queued,
-    /// There was no room in time; its lines are counted.
+    /// There was no room in time; its lines are counted as lost.
     Dropped,
     /// The sink was given up; nothing is counted any more.
     Gone,
 }
 
-/// What became of a wish for room.
+/// The outcome of reserving room.
 #[derive(Debug)]
 pub(super) enum Reserved {
     Room(Room),
-    /// There was none in time.
+    /// There was no room in time.
     Nothing,
     /// The sink was given up, or is being closed.
     Gone,
@@ -204,11 +204,11 @@ pub(super) struct Room {
     bytes: usize,
 }
 
-/// How a flush ended.
+/// The outcome of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
     Everything,
-    /// The deadline passed, or the sink was given up before all was written.
+    /// The deadline passed, or the sink was given up, before everything was written.
     Unfinished,
 }
 
@@ -221,29 +221,29 @@ struct Shared {
     form: Form,
     limit: usize,
     waits: Waits,
-    /// Readable once there is no more time to write.
+    /// An eventfd that becomes readable when there is no more time to write.
     ending: OwnedFd,
     state: Mutex<State>,
-    /// There is something to write, or the end.
+    /// Signalled when there is something to write, or at the end.
     work: Condvar,
-    /// Something was written, or the sink was given up.
+    /// Signalled when something was written, or the sink was given up.
     room: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Work>,
-    /// Queued or being written.
+    /// Bytes that are queued or being written.
     bytes: usize,
-    /// The thread has taken something and not finished it.
+    /// Whether the thread is writing a chunk.
     writing: bool,
     spares: Vec<Vec<u8>>,
-    /// A sender's patience ended, and nothing was written since.
+    /// Whether a sender waited in vain, and nothing was written since.
     stalled: bool,
     closing: bool,
-    /// Accounts whose losses are to be told of before the next chunk that finds room.
+    /// Accounts with losses that a notice has to tell of before the next chunk that finds room.
     owing: Vec<Arc<Account>>,
-    /// Accounts whose losses could not be told; they owe again when something was written.
+    /// Accounts whose notice could not be written; it is tried again after the next write.
     unsaid: Vec<Arc<Account>>,
     gone: Option<Gone>,
     thread: Option<JoinHandle<()>>,
@@ -283,13 +283,13 @@ impl Sink {
         Ok(Self(shared))
     }
 
-    /// In which form its lines are rendered.
+    /// The form in which lines have to be rendered.
     pub fn form(&self) -> Form {
         self.0.form
     }
 
-    /// Hands `chunk` over, waiting up to `PATIENCE` for room. Nobody waits while the sink is
-    /// stalled: it has had its time.
+    /// Queues `chunk`, and waits up to `PATIENCE` for room. While the sink is stalled, it does not
+    /// wait.
     pub async fn send(&self, chunk: Chunk) -> Sent {
         match self.reserve(chunk.size()).await {
             Reserved::Room(room) => room.queue(chunk),
@@ -301,7 +301,7 @@ impl Sink {
         }
     }
 
-    /// Waits like `send` for room for a chunk of that size.
+    /// Reserves room for a chunk of this size, with the same waits as `send`.
     pub(super) async fn reserve(&self, bytes: usize) -> Reserved {
         if let Some(reserved) = self.0.try_reserve(bytes, 0) {
             return reserved;
@@ -320,12 +320,12 @@ impl Sink {
         }
     }
 
-    /// Counts lines as lost. Those that `cursor` has counted too are told of to it.
+    /// Counts lines as lost. `cursor`: the spool's cursor, if that has counted them too.
     pub(super) fn lose(&self, account: &Arc<Account>, lines: u64, cursor: Option<&DeliveryCursor>) {
         self.0.lock().lose(account, lines, cursor);
     }
 
-    /// Waits until all records of a stream have got out, or the sink was given up.
+    /// Waits until all records of a spool were delivered, or the sink was given up.
     pub(super) async fn settled(&self, cursor: &DeliveryCursor) {
         loop {
             let mut room = std::pin::pin!(self.0.room.notified());
@@ -337,8 +337,8 @@ impl Sink {
         }
     }
 
-    /// Hands `chunk` over if there is room now. For the node's own lines: for them there is room
-    /// even where services have filled the queue.
+    /// Queues `chunk` if there is room now. For the node's own lines, for which there is room even
+    /// when services have filled the queue.
     pub fn offer(&self, chunk: Chunk) -> Sent {
         match self.0.try_reserve(chunk.size(), RESERVE) {
             Some(Reserved::Room(room)) => room.queue(chunk),
@@ -355,12 +355,12 @@ impl Sink {
         self.0.lock().spares.pop().unwrap_or_default()
     }
 
-    /// Whether lines are being dropped because nothing is read at the other end.
+    /// Whether lines are being dropped because the destination takes none.
     pub fn is_stalled(&self) -> bool {
         self.0.lock().stalled
     }
 
-    /// Why the sink was given up. Says it once.
+    /// Why the sink was given up; told once.
     pub fn take_gone(&self) -> Option<io::Error> {
         let mut state = self.0.lock();
         let gone = state.gone.as_mut().filter(|gone| !gone.told)?;
@@ -368,8 +368,7 @@ impl Sink {
         Some(gone.reason.into())
     }
 
-    /// Waits until everything that was handed over is written, and every loss told of, at most
-    /// `within`.
+    /// Waits until all queued lines and all notices are written, for at most `within`.
     pub async fn flush(&self, within: Duration) -> Flushed {
         let deadline = Instant::now() + within;
         loop {
@@ -390,8 +389,8 @@ impl Sink {
         }
     }
 
-    /// Flushes and ends the thread. What could not be written in time is counted as lost. A thread
-    /// that hangs in the kernel is not waited for; it ends as soon as the kernel lets go of it.
+    /// Flushes and ends the thread. Lines that are not written in time are counted as lost. A
+    /// thread that is blocked in the kernel is not waited for; it ends when its call returns.
     pub async fn close(&self, within: Duration) -> Flushed {
         let flushed = self.flush(within).await;
         let thread = {
@@ -407,7 +406,7 @@ impl Sink {
         };
         self.0.work.notify_one();
         self.0.room.notify_waiters();
-        // Fails only where it was closed 2^64 times before.
+        // Fails only if the counter of the eventfd is full.
         let _told = rustix::io::write(&self.0.ending, &1_u64.to_ne_bytes());
         if let Some(thread) = thread {
             drop(thread.join());
@@ -421,7 +420,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None: there is no room now.
+    /// `None`: there is no room now.
     fn try_reserve(self: &Arc<Self>, bytes: usize, reserve: usize) -> Option<Reserved> {
         let mut state = self.lock();
         if state.is_over() {
@@ -434,7 +433,7 @@ impl Shared {
         Some(Reserved::Room(Room { shared: Arc::clone(self), bytes }))
     }
 
-    /// The thread.
+    /// The writing thread.
     fn work_on(&self, mut writer: impl Writer) {
         while let Some(work) = self.next_work() {
             match work {
@@ -446,7 +445,7 @@ impl Shared {
         }
     }
 
-    /// Waits for some; none: the end.
+    /// Waits for a chunk or a notice; `None`: the end.
     fn next_work(&self) -> Option<Work> {
         let mut state = self.lock();
         loop {
@@ -530,7 +529,7 @@ impl Room {
         }
         state.queue.push_back(Work::Write(chunk));
         drop(state);
-        // Now it is the chunk's.
+        // The chunk takes the room over.
         self.bytes = 0;
         self.shared.work.notify_one();
         Sent::Queued
@@ -549,7 +548,7 @@ impl Drop for Room {
 }
 
 impl Chunk {
-    /// The room that it takes up: what is kept for it is bounded too.
+    /// The room of a chunk: that of its lines, or of its records in the spool if that is larger.
     fn size(&self) -> usize {
         let kept = self.receipt.as_ref().map_or(0, |receipt| receipt.kept);
         self.bytes.len().max(kept)
@@ -561,7 +560,7 @@ impl State {
         self.queue.is_empty() && self.owing.is_empty() && !self.writing
     }
 
-    /// Nothing more is taken.
+    /// Nothing is accepted any more.
     fn is_over(&self) -> bool {
         self.gone.is_some() || self.closing
     }

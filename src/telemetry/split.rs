@@ -1,18 +1,18 @@
-//! Bytes as they come from a pipe -> lines. Loses nothing: a line that is too long becomes parts,
-//! the same parts however the bytes were chunked. Knows nothing of what a line means.
+//! Splits the bytes of a pipe into lines. Loses nothing: a line that is too long becomes parts, and
+//! how the bytes were chunked makes no difference. Knows nothing of the content.
 
 use super::record::Part;
 
 /// The most bytes of one record. A longer line is split into parts.
 pub const LINE_MAX: usize = 64 * 1024;
 
-/// An emptied buffer larger than this is given back, so that an idle service costs next to nothing.
+/// An emptied buffer larger than this is freed, so that an idle service takes up little memory.
 const KEPT_BUFFER: usize = 4 * 1024;
 
-/// What was read of a line whose end has not come.
+/// The beginning of a line whose end has not been read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rest {
-    /// At most `LINE_MAX` and a CR.
+    /// At most `LINE_MAX` bytes and a CR.
     pub bytes: Vec<u8>,
     /// How many parts of the line were given out before.
     pub parts: u32,
@@ -22,27 +22,27 @@ pub struct Rest {
 #[derive(Debug, Default)]
 pub struct Splitter {
     pending: Vec<u8>,
-    /// How many parts of the pending line were already given out.
+    /// How many parts of the pending line were given out.
     parts: u32,
 }
 
 impl Splitter {
-    /// Goes on where another one stopped.
+    /// Goes on in the middle of a line, where another splitter stopped.
     pub fn resume(rest: Rest) -> Self {
         Self { pending: rest.bytes, parts: rest.parts }
     }
 
-    /// Stops in the middle of a line.
+    /// Takes the rest of a line out.
     pub fn take_rest(&mut self) -> Rest {
         Rest { bytes: std::mem::take(&mut self.pending), parts: std::mem::take(&mut self.parts) }
     }
 
-    /// What is left in the middle of a line, and how many parts of it were given out.
+    /// The rest of a line, and how many parts of that line were given out.
     pub fn rest(&self) -> (&[u8], u32) {
         (&self.pending, self.parts)
     }
 
-    /// Gives every line that `data` completes, without its LF or CR LF.
+    /// Passes on every line that `data` completes, without its LF or CR LF.
     pub fn feed(&mut self, data: &[u8], mut each: impl FnMut(&[u8], Part)) {
         let mut start = 0;
         for newline in memchr::memchr_iter(b'\n', data) {
@@ -59,7 +59,7 @@ impl Splitter {
         self.cut_pending(&mut each);
     }
 
-    /// Gives what is left when the stream has ended in the middle of a line.
+    /// Passes the rest of a line on after the end of the stream.
     pub fn finish(&mut self, mut each: impl FnMut(&[u8], Part)) {
         if !self.pending.is_empty() {
             self.end_pending(|line| line, &mut each);
@@ -82,7 +82,7 @@ impl Splitter {
         self.parts = 0;
     }
 
-    /// A CR at the end may turn out to belong to the line's end, so it does not count yet.
+    /// A CR at the end may belong to the line's end, so it does not count yet.
     fn cut_pending(&mut self, each: &mut impl FnMut(&[u8], Part)) {
         let visible = without_cr(&self.pending).len();
         if visible <= LINE_MAX {
@@ -93,7 +93,7 @@ impl Splitter {
         self.pending = pending[visible - rest..].to_vec();
     }
 
-    /// Gives parts until the rest fits one record; the rest.
+    /// Passes parts on until the rest fits one record; returns the rest.
     fn cut<'a>(&mut self, mut line: &'a [u8], each: &mut impl FnMut(&[u8], Part)) -> &'a [u8] {
         while line.len() > LINE_MAX {
             let (part, rest) = line.split_at(cut_point(line));
@@ -109,7 +109,7 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// `LINE_MAX`, or up to 3 bytes before it where that does not cut a UTF-8 sequence in two.
+/// `LINE_MAX`, or up to 3 bytes before it so that no UTF-8 sequence is cut in two.
 fn cut_point(line: &[u8]) -> usize {
     let continuation = |at: &usize| line[*at] & 0b1100_0000 == 0b1000_0000;
     (LINE_MAX - 3..=LINE_MAX).rev().find(|at| !continuation(at)).unwrap_or(LINE_MAX)

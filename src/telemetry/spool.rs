@@ -1,6 +1,6 @@
-//! What was taken from a stream and has not got out yet, in memory that outlives this process: the
-//! records that wait in the sink, the rest of a line, and the losses of which nobody was told.
-//! Whenever this process dies, the next one goes on from there. Knows no sink and no service.
+//! The spool of a stream, in memory that outlives this process: records that were read and are not
+//! delivered, the rest of a line, and losses that no notice has told of. The next process goes on
+//! from there, at whatever point this one dies. Knows no sink and no service.
 
 use std::io;
 use std::ops::Range;
@@ -15,29 +15,31 @@ use super::split::{LINE_MAX, Rest};
 use crate::linux::shared_memory::{self, Bytes};
 use crate::linux::{self, pipe_peek};
 
-/// Bytes of records: as many as may wait in the sink, and what one read gives.
+/// Bytes of records: as many as may wait in the sink, and those of one read.
 const ROOM: usize = QUEUE_MAX + (1 << 20);
 
-/// So much of the room is used over and over by a stream that is read as fast as it writes; the
-/// memory of the rest is given back.
+/// While records are delivered as fast as they are read, this much of the room is used over and
+/// over, and the memory of the rest is given back.
 const CALM: usize = 64 * 1024;
 
-/// For the rest of a line: `LINE_MAX` and a CR, in whole pages.
+/// Room for the rest of a line: `LINE_MAX` and a CR, in whole pages.
 const REST_ROOM: usize = LINE_MAX + 4096;
 
-/// The places in the shared bytes.
+/// The offsets in the shared bytes.
 const MARK: usize = 0;
 const RESTS: [usize; 2] = [4096, 4096 + REST_ROOM];
 const RECORDS: usize = RESTS[1] + REST_ROOM;
 const SIZE: usize = RECORDS + ROOM;
 
-/// The layout; it changes with it. Memory that is new is all zero, which is a valid beginning.
+/// The number of the layout; another layout has another number. New memory is all zero, which is a
+/// valid beginning.
 const LAYOUT: u64 = 0x5350_4f4f_4c00_0001;
 
-/// No count comes to this in a century.
+/// No count reaches this in a century.
 const COUNT_MAX: u64 = 1 << 56;
 
-/// A record's length, and its part: the number doubled, and one more if it continues.
+/// The header of a record: its length, and its part (the number doubled, and one more if it
+/// continues).
 const HEADER: usize = 2 * size_of::<u32>();
 
 #[derive(Debug, thiserror::Error)]
@@ -50,36 +52,36 @@ pub enum SpoolError {
     Damaged { what: &'static str },
 }
 
-/// One stream's; for one reader at a time.
+/// The spool of one stream; used by one reader at a time.
 #[derive(Debug)]
 pub struct Spool {
     cursor: DeliveryCursor,
     bytes: Bytes,
     state: State,
-    /// The end of what was written of the room since memory was given back.
+    /// The end of the room that was written to since memory was given back.
     high: usize,
 }
 
-/// Records as they are written to the spool.
+/// Records in the form in which the spool holds them.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     bytes: Vec<u8>,
-    /// Where each ends.
+    /// Where each record ends.
     ends: Vec<u64>,
 }
 
-/// The stream's state after what was read.
+/// What a read changes in a spool.
 #[derive(Debug)]
 pub(super) struct Change<'a> {
     pub(super) records: &'a [u8],
     pub(super) rest: &'a [u8],
     pub(super) parts: u32,
     pub(super) unsaid: u64,
-    /// Lines that are lost by it.
+    /// Lines that are lost by this change.
     pub(super) lost: u64,
 }
 
-/// The first bytes in a pipe, which were looked at and are to be taken out.
+/// Bytes at the beginning of a pipe that were looked at and are to be taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Looked<'a> {
     pub pipe: BorrowedFd<'a>,
@@ -88,7 +90,7 @@ pub struct Looked<'a> {
     pub last: u8,
 }
 
-/// A record that is kept, and where it ends.
+/// A record in the spool, and the position at its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kept<'a> {
     pub(super) line: &'a [u8],
@@ -97,13 +99,13 @@ pub(super) struct Kept<'a> {
 }
 
 impl Spool {
-    /// Memory for one stream, to be kept by whoever outlives this process. It takes up only what
-    /// is in it.
+    /// New memory for a spool, to be kept by another process too. It takes up only as much as is
+    /// written to it.
     pub fn memory() -> Result<OwnedFd, SpoolError> {
         Ok(shared_memory::memory("blackhole-log")?)
     }
 
-    /// Goes on from what is in `memory`, which may be new. Nobody else may have it open.
+    /// Opens a spool, which may be new. No other process may have it open.
     pub fn open(memory: impl AsFd) -> Result<Self, SpoolError> {
         let (words, mut bytes) = shared_memory::map(memory, SIZE)?;
         let cursor = DeliveryCursor::new(words);
@@ -145,7 +147,7 @@ impl Spool {
         self.cursor.clone()
     }
 
-    /// Lost lines of which nobody was told.
+    /// Lost lines that no notice has told of.
     pub(super) fn untold(&self) -> u64 {
         self.cursor.untold(&self.state)
     }
@@ -160,12 +162,12 @@ impl Spool {
         Rest { bytes, parts: u32::try_from(self.state.parts).unwrap_or(u32::MAX) }
     }
 
-    /// Where what has not got out begins.
+    /// The position of the first record that is not delivered.
     pub(super) fn head(&self) -> u64 {
         self.cursor.load(place::HEAD).clamp(self.state.start, self.state.tail)
     }
 
-    /// A copy of the records that have not got out, for `kept`.
+    /// A copy of the records that are not delivered, for `kept`.
     pub(super) fn copy(&mut self) -> Vec<u8> {
         let head = self.head();
         let mut records = Vec::with_capacity(index(self.state.tail - head));
@@ -175,7 +177,7 @@ impl Spool {
         records
     }
 
-    /// Where a next record begins if there is room for `length` bytes.
+    /// The position for the next record, if there is room for `length` bytes.
     pub(super) fn room_for(&self, length: usize) -> Option<u64> {
         let live = index(self.state.tail - self.head());
         if live + length > ROOM {
@@ -186,10 +188,10 @@ impl Spool {
         Some(if live == 0 && is_far { again } else { self.state.tail })
     }
 
-    /// Nothing is in the room: what was used of it in busier times is given back.
+    /// For an empty room: gives memory back that was used in busier times.
     fn calm_down(&mut self) {
         if self.high > 2 * CALM {
-            // Without that it only takes up more.
+            // If it fails, more memory stays in use.
             let _kept = self.bytes.give_back(RECORDS + 2 * CALM, RECORDS + self.high);
         }
         self.high = 0;
@@ -199,8 +201,9 @@ impl Spool {
         self.state.tail
     }
 
-    /// Writes `change` down, its records from `begin` on, and takes out of the pipe what it came
-    /// from: both or neither, whenever this process dies. After an error nothing has changed.
+    /// Writes `change`, its records from `begin` on, and takes the bytes it came from out of the
+    /// pipe: both or neither, at whatever point this process dies. After an error nothing has
+    /// changed.
     pub(super) fn commit(
         &mut self,
         begin: u64,
@@ -229,7 +232,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes where nothing is that counts yet.
+    /// Writes to places that the valid state does not use.
     fn write(&mut self, begin: u64, change: &Change<'_>) -> State {
         if begin > self.state.tail {
             self.calm_down();
@@ -271,7 +274,7 @@ impl Records {
         &self.bytes
     }
 
-    /// Where each ends if the first begins there.
+    /// Where each record ends if the first begins at `begin`.
     pub(super) fn take_ends(&mut self, begin: u64) -> Vec<u64> {
         self.bytes.clear();
         let mut ends = std::mem::take(&mut self.ends);
@@ -285,7 +288,7 @@ impl Records {
     }
 }
 
-/// The records in `bytes`, of which the first begins at `begin`.
+/// The records in `bytes`, of which the first begins at the position `begin`.
 pub(super) fn kept(bytes: &[u8], begin: u64) -> impl Iterator<Item = Kept<'_>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -299,7 +302,7 @@ pub(super) fn kept(bytes: &[u8], begin: u64) -> impl Iterator<Item = Kept<'_>> {
     })
 }
 
-/// Where `length` bytes from a position on are: the room is a ring.
+/// The pieces of memory for `length` bytes from a position on: the room is a ring.
 fn pieces(position: u64, length: usize) -> impl Iterator<Item = Range<usize>> {
     let from = index(position % ROOM as u64);
     let first = length.min(ROOM - from);

@@ -1,5 +1,5 @@
-//! The way of a stream's bytes into the log_store: split, limited, kept, rendered, handed to the
-//! console. Knows no pipe; whoever reads one calls this once for each read.
+//! The path of a stream's bytes into the log store: split, rate limited, kept, rendered, queued for
+//! the sink. Knows no pipe; the pump calls it once for each read.
 
 use std::io;
 use std::ops::Range;
@@ -18,10 +18,10 @@ use super::split::{Rest, Splitter};
 use super::spool::{Change, Kept, Looked, Records, Spool, kept};
 use crate::units::{Level, Tick};
 
-/// Bytes of kept records that are sent at once.
+/// The most bytes of spooled records that are sent at once.
 const PIECE: u64 = 64 * 1024;
 
-/// One stream of one run.
+/// The writer for one stream of one run.
 #[derive(Debug)]
 pub struct StreamWriter {
     log_store: LogStore,
@@ -29,39 +29,39 @@ pub struct StreamWriter {
     splitter: Splitter,
     lane: Lane,
     account: Arc<Account>,
-    /// None: what has not got out is in this process alone.
+    /// `None`: lines that are not delivered are in this process alone.
     spool: Option<Spool>,
 }
 
-/// What the lines of the stream have in common, and what was rendered of them.
+/// What the lines of the stream share, and the buffer of rendered ones.
 #[derive(Debug)]
 struct Lane {
     source: Arc<Source>,
     stream: Stream,
-    /// None: there is nowhere to show them.
+    /// `None`: there is no sink.
     frame: Option<Frame>,
     recogniser: Recogniser,
     unsaid: UntoldDrops,
     rendered: Vec<u8>,
-    /// Records in `rendered`.
+    /// How many records are in `rendered`.
     lines: u64,
-    /// The same records as they are kept; none: they are not kept.
+    /// The same records in the form of the spool; `None`: there is no spool.
     records: Option<Records>,
 }
 
-/// What there is room for.
+/// The outcome of looking for room for the records.
 #[derive(Debug)]
 enum Wanted {
-    /// The records, which begin there in the spool.
+    /// Room in the sink, and the position of the records in the spool.
     Room(Room, u64),
     /// There are no records to send.
     Nothing,
-    /// The records, for which there is none.
+    /// There is no room for the records.
     TooMuch,
     Gone,
 }
 
-/// One reading at work: the lane, and the service's service log while the log store is locked.
+/// One read: the lane, and the service's log while the log store is locked.
 struct Reading<'a> {
     lane: &'a mut Lane,
     service_log: &'a mut ServiceLog,
@@ -71,7 +71,7 @@ struct Reading<'a> {
 }
 
 impl LogStore {
-    /// The way in for one stream of one run of a registered service.
+    /// A writer for one stream of one run of a registered service.
     pub fn stream_writer(
         &self,
         source: Source,
@@ -112,20 +112,21 @@ impl StreamWriter {
         Self { log_store, service_log, splitter: Splitter::default(), lane, account, spool: None }
     }
 
-    /// Waits until everything that is kept has got out, or the sink was given up.
+    /// Waits until everything in the spool was delivered, or the sink was given up.
     pub async fn settled(&self) {
         if let (Some(sink), Some(spool)) = (self.log_store.sink(), &self.spool) {
             sink.settled(&spool.cursor()).await;
         }
     }
 
-    /// Goes on in the middle of a line. Before anything is taken in.
+    /// Goes on in the middle of a line. To be called first.
     pub fn resume(&mut self, rest: Rest) {
         self.splitter = Splitter::resume(rest);
     }
 
-    /// From here on everything is kept in `spool` until it has got out; what is in it from before
-    /// goes out first. Before anything is taken in; instead of `resume` and `hand_over`.
+    /// Keeps everything in `spool` from here on until it is delivered, after the records that are
+    /// in it were sent. To be called first, instead of `resume`; `keep_and_hand_over` then replaces
+    /// `hand_over`.
     pub async fn keep_in(&mut self, mut spool: Spool) -> io::Result<()> {
         self.splitter = Splitter::resume(spool.rest());
         self.lane.unsaid = UntoldDrops::inherited(spool.unsaid(), self.log_store.clock().tick());
@@ -140,7 +141,7 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Takes what one read gave. Call `hand_over` after it.
+    /// Takes the bytes of one read. `hand_over` has to follow.
     pub fn take_in(&mut self, data: &[u8]) {
         self.read(|splitter, reading| {
             reading.say_overdue();
@@ -148,18 +149,18 @@ impl StreamWriter {
         });
     }
 
-    /// How long until dropped lines have to be told of; none: there are none.
+    /// How long until a notice about dropped lines is due; `None`: none were dropped.
     pub fn notice_due(&self) -> Option<Duration> {
         self.lane.unsaid.waits_for(self.log_store.clock().tick())
     }
 
-    /// Tells of dropped lines now. Call `hand_over` after it.
+    /// Writes a notice about dropped lines now. `hand_over` has to follow.
     pub fn say_dropped(&mut self) {
         self.read(|_, reading| reading.say_dropped());
     }
 
-    /// The stream has ended: half a line is a line, and nothing stays unsaid. Call `hand_over`
-    /// after it.
+    /// The stream has ended: the rest of a line becomes a line, and a notice tells of all dropped
+    /// lines. `hand_over` has to follow.
     pub fn finish(&mut self) {
         self.read(|splitter, reading| {
             splitter.finish(|line, part| reading.line(line, part));
@@ -167,8 +168,8 @@ impl StreamWriter {
         });
     }
 
-    /// The stream is read by another one from here on: half a line is not a line yet, but no drop
-    /// stays unsaid. Call `hand_over` after it.
+    /// Another process goes on with the stream: the rest of a line is returned, and a notice tells
+    /// of all dropped lines. `hand_over` has to follow.
     pub fn stop(&mut self) -> Rest {
         self.read(|splitter, reading| {
             reading.say_dropped();
@@ -176,7 +177,7 @@ impl StreamWriter {
         })
     }
 
-    /// Gives what was rendered to the sink. Waits at most `sink::PATIENCE` for room.
+    /// Queues the rendered lines for the sink. Waits at most `sink::PATIENCE` for room.
     pub async fn hand_over(&mut self) {
         let bytes = std::mem::take(&mut self.lane.rendered);
         let (Some(sink), false) = (self.log_store.sink(), bytes.is_empty()) else {
@@ -190,8 +191,8 @@ impl StreamWriter {
         }
     }
 
-    /// Writes down what was taken in since the last time, takes what it was read from out of its
-    /// pipe, and gives it to the sink. Waits at most `sink::PATIENCE` for room.
+    /// Writes what was taken in to the spool, takes the bytes it came from out of the pipe, and
+    /// queues the rendered lines for the sink. Waits at most `sink::PATIENCE` for room.
     pub async fn keep_and_hand_over(&mut self, looked: Option<Looked<'_>>) -> io::Result<()> {
         let room = self.room().await;
         let (Some(spool), Some(records)) = (&mut self.spool, &mut self.lane.records) else {
@@ -252,7 +253,7 @@ impl StreamWriter {
         }
     }
 
-    /// Sends what is in the spool, from `begin` on, a piece at a time. Where the sink has no room,
+    /// Sends the records in the spool, from `begin` on, a piece at a time. If the sink has no room,
     /// the rest is lost, as it is for lines that are read.
     async fn send_kept(&mut self, records: &[u8], mut begin: u64) -> io::Result<()> {
         let mut left = kept(records, begin).peekable();
@@ -275,7 +276,7 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Whether the sink has it.
+    /// Whether the sink has accepted the piece.
     async fn send_piece(&mut self, place: Range<u64>, ends: Vec<u64>) -> bool {
         let bytes = std::mem::take(&mut self.lane.rendered);
         let (Some(sink), Some(spool), false) =
@@ -299,7 +300,7 @@ impl StreamWriter {
         }
     }
 
-    /// Forgets what is in the spool from `begin` on.
+    /// Drops the records in the spool from `begin` on.
     fn give_up_kept(&mut self, begin: u64, lines: u64) -> io::Result<()> {
         let Some(spool) = &mut self.spool else { return Ok(()) };
         let sink = self.log_store.sink().filter(|_| self.lane.frame.is_some());
