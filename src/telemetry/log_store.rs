@@ -26,7 +26,7 @@ const RING_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogStoreError {
-    #[error("service {service:?} is not registered with the log log_store")]
+    #[error("service {service:?} is not registered with the log store")]
     NotRegistered { service: String },
 }
 
@@ -409,6 +409,6 @@ pub(super) mod tests {
         let log_store = log_store(&FixedClock::new());
         let source = Source::instance(&"web-0".parse().unwrap(), RunId(1), Pid(7));
         let refused = log_store.stream_writer(source, Stream::Stdout).unwrap_err();
-        assert_eq!(refused.to_string(), "service \"web\" is not registered with the log log_store");
+        assert_eq!(refused.to_string(), "service \"web\" is not registered with the log store");
     }
 }
