@@ -1,4 +1,5 @@
-//! What a built-in service is made of: its settings, and what it opens. Knows none of them.
+//! The interface of a built-in service: its settings, and how it is opened. Knows no particular
+//! one.
 
 use tokio::task::{JoinError, JoinSet};
 use tonic::service::Routes;
@@ -9,14 +10,14 @@ use crate::rpc::Ending;
 
 /// A service of the catalog. Its folder implements this; `service::live` names it.
 pub(super) trait BuiltinService {
-    /// What the launch says for it alone.
+    /// The settings of the launch that only this service has.
     type Settings;
 
     /// Checks the settings before anything is opened.
     fn settings(launch: &Launch) -> Result<Self::Settings, LaunchError>;
 
-    /// Opens what the service keeps, and begins its work beside gRPC. What it is handed beside its
-    /// gRPC sockets it takes out of `launch`.
+    /// Opens what the service keeps, and starts its work beside gRPC. Listeners and brokers that
+    /// only it is passed are taken out of `launch`.
     async fn open(
         launch: &mut Launch,
         settings: Self::Settings,
@@ -24,7 +25,7 @@ pub(super) trait BuiltinService {
     ) -> Result<Routes, ServiceError>;
 }
 
-/// What a service does beside answering gRPC.
+/// The tasks of a service beside answering gRPC.
 #[derive(Debug)]
 pub(super) struct Beside {
     tasks: JoinSet<Result<(), ServiceError>>,
@@ -36,7 +37,8 @@ impl Beside {
         Self { tasks: JoinSet::new(), ending }
     }
 
-    /// Begins `work`. It ends when the end has begun, or when its callers are gone; never before.
+    /// Starts a task. It has to end when the shutdown has begun, or when its callers are gone, and
+    /// not before.
     pub(super) fn spawn<W>(&mut self, work: W)
     where
         W: Future<Output = Result<(), ServiceError>> + Send + 'static,
@@ -44,12 +46,13 @@ impl Beside {
         self.tasks.spawn(work);
     }
 
-    /// Tells when the end has begun.
+    /// A handle that tells when the shutdown has begun.
     pub(super) fn ending(&self) -> Ending {
         self.ending.clone()
     }
 
-    /// The next error, or an end that nobody asked for; waits while all goes well. Cancel safe.
+    /// The next error of a task, or the end of one that should go on; pending while all goes well.
+    /// Cancel safe.
     pub(super) async fn failed(&mut self) -> ServiceError {
         while let Some(ended) = self.tasks.join_next().await {
             match outcome(ended) {
@@ -61,7 +64,7 @@ impl Beside {
         std::future::pending().await
     }
 
-    /// Returns when all of it has ended.
+    /// Waits until all tasks have ended.
     pub(super) async fn ended(mut self) -> Result<(), ServiceError> {
         while let Some(ended) = self.tasks.join_next().await {
             outcome(ended)?;

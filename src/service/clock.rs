@@ -2,12 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Microseconds since 1970; negative before it.
+/// The time now, in microseconds since 1970; negative before it.
 pub fn unix_us() -> i64 {
     of(SystemTime::now())
 }
 
-/// The same for a file's time.
+/// The time of a file, likewise.
 pub fn of(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),

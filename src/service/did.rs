@@ -13,7 +13,7 @@ const METHOD: &str = "did:key:";
 const ED25519: [u8; 2] = [0xed, 0x01];
 /// Multicodec `x25519-pub` (0xec) as an unsigned varint.
 const X25519: [u8; 2] = [0xec, 0x01];
-/// The key's part is 48 characters long; what is far longer is not decoded at all.
+/// The encoded key has 48 characters; a text that is far longer is not decoded at all.
 const KEY_TEXT_MOST: usize = 64;
 
 /// Why a text is not an Ed25519 did:key.
@@ -31,7 +31,7 @@ pub enum DidError {
     NotAPoint,
 }
 
-/// An Ed25519 public key that is known by its did:key. Ordered as its text is.
+/// An Ed25519 public key, named by its did:key. Ordered as the text is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Did {
     key: VerifyingKey,
@@ -47,7 +47,7 @@ impl Did {
         self.key.as_bytes()
     }
 
-    /// The part behind `did:key:`; letters and digits only.
+    /// The text after `did:key:`; letters and digits only.
     pub fn multibase(&self) -> &str {
         &self.multibase
     }

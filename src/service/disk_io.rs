@@ -1,4 +1,4 @@
-//! File work beside the runtime: on blocking threads, a limited number at once.
+//! File operations on blocking threads, a limited number at once.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use tokio::sync::Semaphore;
 use tokio_stream::Stream;
 use tonic::Status;
 
-/// How much file work a process does at once.
+/// How many file operations of a process run at once.
 const AT_ONCE: usize = 16;
 
-/// The way to the disk; clones share the limit.
+/// Runs file operations; clones share the limit.
 #[derive(Debug, Clone)]
 pub struct Disk(Arc<Semaphore>);
 
@@ -22,7 +22,7 @@ impl Default for Disk {
 }
 
 impl Disk {
-    /// Does `work` on a blocking thread. Work that has begun is finished even when the caller goes
+    /// Runs `work` on a blocking thread. Work that has begun is finished even if the caller goes
     /// away. UNAVAILABLE: the process is ending.
     pub async fn run<T: Send + 'static>(
         &self,

@@ -1,4 +1,4 @@
-//! Durable files: what was answered as kept is there after a power cut.
+//! Durable files: what a caller was told is stored survives a power cut.
 //!
 //! A file is written beside its place, flushed, renamed into place, and the folder is flushed.
 
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// An operation on a file or folder that failed, by name.
+/// An operation that failed on a file or folder.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {path:?}: {source}")]
 pub struct FileError {
@@ -33,7 +33,7 @@ impl From<FileError> for tonic::Status {
     }
 }
 
-/// Gives an I/O result the name of the operation and of its object.
+/// Adds the operation and its object to an I/O error.
 pub trait Doing<T> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, FileError>;
 }
@@ -88,8 +88,7 @@ pub fn write_durably(path: &Path, beside: &Path, bytes: &[u8]) -> Result<(), Fil
     path.parent().map_or(Ok(()), flush)
 }
 
-/// Removes a file that nobody needs any more. When that fails it is logged; the next start tries
-/// again.
+/// Removes a file that is not needed any more. A failure is logged; the next start tries again.
 pub fn remove_quietly(path: &Path) {
     match fs::remove_file(path) {
         Ok(()) => {}
@@ -98,7 +97,7 @@ pub fn remove_quietly(path: &Path) {
     }
 }
 
-/// Removes what an interrupted run left: the files of `folder` whose names begin with `prefix`.
+/// Removes what an interrupted process left: the files of `folder` whose names begin with `prefix`.
 pub fn remove_leftovers(folder: &Path, prefix: &str) -> Result<usize, FileError> {
     let mut removed = 0;
     for entry in fs::read_dir(folder).doing("list", folder)? {
@@ -115,7 +114,7 @@ pub fn remove_leftovers(folder: &Path, prefix: &str) -> Result<usize, FileError>
     Ok(removed)
 }
 
-/// The file names of the folder, in byte order. Names that are not UTF-8 are not ours: left out.
+/// The file names in the folder, in byte order. Names that are not UTF-8 are not ours and left out.
 pub fn sorted_names(folder: &Path) -> Result<Vec<String>, FileError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).doing("list", folder)? {

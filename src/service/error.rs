@@ -1,4 +1,4 @@
-//! Why a service could not begin or go on.
+//! Why a service cannot start, or has failed.
 
 use std::error::Error;
 use std::io;
@@ -21,7 +21,7 @@ pub enum ServiceError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     File(#[from] FileError),
-    /// What only the one service knows; its folder makes it.
+    /// An error of one service, made in its folder.
     #[error(transparent)]
     Own(Box<dyn Error + Send + Sync>),
     #[error("a part of the service ended although nobody told it to")]

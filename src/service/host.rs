@@ -1,4 +1,5 @@
-//! From the launch to the end of a service: what all of them do the same way. Knows none of them.
+//! The life of a built-in service from its launch to its end, which is the same for all. Knows no
+//! particular one.
 
 use std::cell::Cell;
 use std::io;
@@ -13,10 +14,10 @@ use crate::catalog::Builtin;
 use crate::rpc::{Ending, Health, Peers, Sockets, serve, with_reflection};
 use crate::telemetry::json_subscriber;
 
-/// By what the end was told.
+/// What told the service to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopCause {
-    /// SIGTERM or SIGINT: the node's or an operator's wish.
+    /// SIGTERM or SIGINT, from the node or an operator.
     Signalled,
     /// SIGXCPU: the process has used up its processor time.
     CpuTimeUsedUp,
@@ -78,7 +79,7 @@ impl Signals {
     }
 }
 
-/// Health first, so that nobody is sent here any more; then the end.
+/// Health goes first, so that no more callers are sent here; then the service drains.
 async fn tell_when_signalled(
     mut signals: Signals,
     health: Health,

@@ -1,4 +1,5 @@
-//! What the node hands a built-in service at its start: the launch sheet and the sockets, checked.
+//! What the node passes to a built-in service at its start, checked: the launch sheet and the
+//! sockets.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,14 +22,14 @@ use crate::units::{ByteSize, InstanceId, Level};
 
 /// The most bytes that a launch sheet may have.
 const SHEET_MOST: u64 = 64 << 10;
-/// The names of the API's listeners, the first of which there has to be.
+/// The names of the API's listeners; the first is required.
 const API: [&str; 4] = ["http", "http-grpc", "http-ws", "http-metrics"];
-/// The longest drain that a sheet may ask for.
+/// The longest drain that a sheet may set.
 const DRAIN_MOST: Duration = Duration::from_secs(3600);
-/// The drain of a sheet that says nothing.
+/// The drain if the sheet sets none.
 const DRAIN_UNSAID: Duration = Duration::from_secs(5);
 
-/// Why a service cannot begin.
+/// Why a launch is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     #[error(transparent)]
@@ -54,15 +55,16 @@ pub enum LaunchError {
 pub struct Launch {
     pub instance: InstanceId,
     pub run: u64,
-    /// Absolute, and a folder.
+    /// Absolute, and an existing folder.
     pub data_dir: PathBuf,
     pub log_level: Level,
     pub drain: Duration,
-    /// This instance's own socket, then the service's shared one where there is one.
+    /// The instance's own socket, then the one that all instances of the service share, if there is
+    /// one.
     pub grpc: Vec<UnixListener>,
-    /// A port on which the same is served.
+    /// A TCP port on which the service is served too.
     pub port: Option<TcpListener>,
-    /// [`Need::Api`]: all of them serve the same.
+    /// [`Need::Api`]: the listeners of the API, which all serve the same.
     pub api: Vec<TcpListener>,
     /// [`Need::Status`]
     pub status: Option<UnixStream>,
@@ -70,12 +72,12 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// What the configuration says for a key that has a default, in bytes.
+    /// The value of a key that has a default, in bytes.
     pub fn size(&self, key: &SizeKey) -> Result<u64, LaunchError> {
         self.limit(key)?.ok_or_else(|| refuse(key.key, "", &allowed(key)))
     }
 
-    /// What the configuration says for a key, in bytes; none: no limit.
+    /// The value of a key, in bytes; `None`: no limit.
     pub fn limit(&self, key: &SizeKey) -> Result<Option<u64>, LaunchError> {
         let Some(said) = self.sizes.get(key.key) else { return Ok(None) };
         if !(key.least..=key.most).contains(said) {
@@ -93,7 +95,7 @@ fn refuse<V: ToString>(field: &'static str, value: V, allowed: &str) -> LaunchEr
     LaunchError::Field { field, value: value.to_string(), allowed: allowed.to_owned() }
 }
 
-/// Takes what was passed to this process for `builtin`.
+/// Takes the descriptors that were passed to this process for `builtin`.
 pub fn take(builtin: Builtin) -> Result<Launch, LaunchError> {
     check(builtin, listen_fds::take()?)
 }

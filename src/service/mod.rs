@@ -1,5 +1,5 @@
-//! What runs in a child: the built-in services, and the life that they share. Knows nothing of how
-//! the node decides; it is told by the launch sheet and by signals.
+//! The built-in services, which run as children of the orchestrator, and what they have in common.
+//! Knows no supervision: a service is told what it needs by the launch sheet and by signals.
 
 mod builtin;
 mod clock;
@@ -26,10 +26,10 @@ pub use durable_file::FileError;
 pub use error::ServiceError;
 pub use launch::LaunchError;
 
-/// The life of a built-in service: takes what the node passed, serves until SIGTERM or
-/// SIGINT, drains and ends. Exit code 0: it was told to end; 1: it could not begin or go on, and
-/// the last line on stderr says why. After SIGXCPU, the end of its processor time, it drains alike
-/// and ends by that signal, so that the node can tell.
+/// Runs a built-in service: takes what the node passed, serves until SIGTERM or SIGINT, drains and
+/// ends. Exit code 0: it was told to end; 1: it could not start or has failed, and the last line on
+/// stderr says why. After SIGXCPU, the end of its processor time, it drains likewise and then dies
+/// by that signal, so that the node knows the reason.
 pub fn main(builtin: Builtin) -> ExitCode {
     match live(builtin) {
         Ok(StopCause::Signalled) => ExitCode::SUCCESS,
@@ -44,7 +44,7 @@ pub fn main(builtin: Builtin) -> ExitCode {
             if tracing::dispatcher::has_been_set() {
                 tracing::error!("{error}");
             } else {
-                // For the person who ran it by hand: there is no log yet.
+                // For a person who ran it by hand: there is no log yet.
                 eprintln!("blackhole-node: {error}");
             }
             ExitCode::FAILURE

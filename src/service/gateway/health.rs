@@ -1,4 +1,4 @@
-//! The page `/health`: the node and its services in one JSON object. Its keys are a promise.
+//! The page `/health`: the node and its services in one JSON object. Its keys are stable.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -130,8 +130,8 @@ fn service<'a>(instances: &[&'a InstanceStatus]) -> Service<'a> {
     }
 }
 
-/// Sums, the first process, and the phase, health and reason of the worst. The last health check
-/// is the oldest one; none, while an instance was never checked.
+/// The sums, the first process, and the phase, health and reason of the worst instance. The last
+/// health check is the oldest one; `None` while an instance was never checked.
 fn together(instances: &[&InstanceStatus]) -> InstanceStatus {
     let worst = instances.iter().rev().max_by_key(|one| InstanceHealth::of(one));
     let worst = worst.map(|worst| InstanceStatus {
@@ -175,7 +175,7 @@ fn uptime(seconds: f64) -> String {
     human_duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()).replace(' ', "")
 }
 
-/// Whole percents of one processor; what is not a number is 0.
+/// Whole percents of one processor; NaN is 0.
 fn percent(percent: f64) -> String {
     format!("{:.0}%", percent.max(0.0))
 }
@@ -185,7 +185,7 @@ fn memory(used: u64, limit: u64) -> String {
     if limit == 0 { used.to_string() } else { format!("{used}/{}", ByteSize(limit)) }
 }
 
-/// `2024-01-15T10:30:00Z`; None for 0, which means never. Times that RFC 3339 cannot write become
+/// `2024-01-15T10:30:00Z`; `None` for 0, which means never. Times that RFC 3339 cannot write become
 /// its first or last.
 fn rfc3339(unix_us: i64) -> Option<String> {
     /// 9999-12-31T23:59:59Z

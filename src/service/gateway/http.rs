@@ -1,4 +1,4 @@
-//! From a request to its answer: which page, which methods, what else is said. Knows no socket.
+//! The response to an HTTP request: pages, methods, headers. Knows no socket.
 
 use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -11,12 +11,12 @@ use super::metrics::{self, Requests};
 use super::status_feed::StatusCache;
 
 const JSON: &str = "application/json";
-/// Characters of an unknown path or method that are said back.
+/// The most characters of an unknown path or method that a response repeats.
 const SAID_BACK: usize = 256;
 
 type Body = Full<Bytes>;
 
-/// What there is to ask for.
+/// The pages.
 #[derive(Debug, Clone, Copy)]
 enum Page {
     Health,
@@ -42,7 +42,7 @@ impl Page {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub struct Site {
     feed: StatusCache,

@@ -1,4 +1,4 @@
-//! What `/health` says of an instance, made from what the orchestrator tells of it.
+//! The health of an instance on `/health`, from its status.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub enum InstanceHealth {
     Healthy,
     /// It serves, slowed down by its limits.
     Degraded,
-    /// On purpose: what stopped otherwise is restarted or failed.
+    /// On purpose: an instance that stopped otherwise is restarted or failed.
     Stopped,
     Stopping,
     Starting,
@@ -39,17 +39,17 @@ impl InstanceHealth {
         }
     }
 
-    /// Whether it answers.
+    /// Whether it answers requests.
     pub fn serves(self) -> bool {
         self <= Self::Degraded
     }
 
-    /// Whether the node as a whole is as it should be with an instance of this health.
+    /// Whether the node counts as healthy with an instance of this health.
     pub fn is_wanted(self) -> bool {
         self <= Self::Stopped
     }
 
-    /// Why `instance`, which has this health, is not healthy; None if it is.
+    /// Why `instance`, which has this health, is not healthy; `None` if it is.
     pub fn reason(self, instance: &InstanceStatus) -> Option<String> {
         let plain = match self {
             Self::Healthy => return None,

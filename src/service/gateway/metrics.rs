@@ -1,5 +1,5 @@
-//! The page `/metrics` in the OpenMetrics text format, which Prometheus reads since 2.5. Metric and
-//! label names are a promise.
+//! The page `/metrics` in the OpenMetrics text format, which Prometheus reads since 2.5. Names of
+//! metrics and labels are stable.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,15 +18,15 @@ use crate::rpc::pb::node::{InstancePhase, InstanceStatus, NodePhase};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers so far, by page and status code.
+/// The number of responses, by page and status code.
 type Counts = BTreeMap<(&'static str, u16), u64>;
 
-/// What the gateway counts of itself.
+/// The gateway's own metrics.
 #[derive(Debug, Default)]
 pub struct Requests(Mutex<Counts>);
 
 impl Requests {
-    /// `page` is one of a few names, never a client's text: each is a time series for good.
+    /// `page` is one of a few names, never a client's text: each value becomes a time series.
     pub fn count(&self, page: &'static str, code: u16) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((page, code)).or_default() +=
             1;
@@ -37,7 +37,7 @@ impl Requests {
     }
 }
 
-/// The page. Without a snapshot it has only what the gateway knows of itself.
+/// The page. Without a snapshot it has the gateway's own metrics only.
 pub fn page(snapshot: Option<Arc<Snapshot>>, requests: &Requests) -> String {
     let mut registry = Registry::with_prefix("blackhole");
     registry.register_collector(Box::new(Scrape { snapshot, requests: requests.so_far() }));
@@ -52,7 +52,7 @@ struct Scrape {
     requests: Counts,
 }
 
-/// A metric that every instance has, or has while there is something to tell.
+/// A metric of each instance for which `value` gives one.
 struct PerInstance<T> {
     name: &'static str,
     help: &'static str,
@@ -98,7 +98,7 @@ const COUNTERS: [PerInstance<u64>; 7] = [
     },
 ];
 
-/// The same, of what is no whole number.
+/// Counters that are no whole numbers.
 const TIMES: [PerInstance<f64>; 1] = [PerInstance {
     name: "instance_cpu_throttled_seconds",
     help: "Time for which cpu_cores held the instance back since the node started",
@@ -163,7 +163,7 @@ impl Collector for Scrape {
     }
 }
 
-/// What writes the lines of one metric after the other.
+/// Writes one metric after the other.
 struct Lines<'a>(DescriptorEncoder<'a>);
 
 impl Lines<'_> {

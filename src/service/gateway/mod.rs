@@ -1,7 +1,7 @@
-//! The built-in service `gateway`: what the node shows to the outside over HTTP. So far that is
-//! `GET /health` for people and load balancers and `GET /metrics` for Prometheus.
+//! The built-in service `gateway`: the node's HTTP interface. So far that is `GET /health` for
+//! people and load balancers, and `GET /metrics` for Prometheus.
 //!
-//! It knows only what the orchestrator tells over the status connection.
+//! It knows only what the orchestrator tells on the status feed.
 
 mod health;
 mod http;

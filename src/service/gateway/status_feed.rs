@@ -1,5 +1,5 @@
-//! The orchestrator's status, asked for once for all who want it at about the same time, and anew
-//! when the orchestrator says that it has changed.
+//! A cache of the orchestrator's status: one request for all who want it at about the same time,
+//! and a new one after the orchestrator told of a change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -15,10 +15,10 @@ use crate::rpc::pb::node::status_feed_client::StatusFeedClient;
 use crate::rpc::pb::node::{InstanceStatus, NodeInfo, NodeStatus, StatusFeedRequest};
 use crate::units::human_duration;
 
-/// How old an answer may be, and how long one is waited for.
+/// How long answers are waited for and given again.
 #[derive(Debug, Clone, Copy)]
 pub struct Freshness {
-    /// From the wish for an answer to giving up.
+    /// From a request for the status to giving up.
     pub answer: Duration,
     /// How long an answer is given again while nothing has changed.
     pub good: Duration,
@@ -34,7 +34,7 @@ impl Freshness {
     };
 }
 
-/// Why the status is not known.
+/// Why the status is not available.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FeedError {
     #[error("the orchestrator did not answer within {}", human_duration(*.0))]
@@ -45,7 +45,7 @@ pub enum FeedError {
     NoNode,
 }
 
-/// A complete answer of the orchestrator.
+/// A complete status.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub node: NodeInfo,
@@ -68,7 +68,7 @@ type Fetched = Result<Arc<Snapshot>, FeedError>;
 #[derive(Debug)]
 struct Answer {
     at: Instant,
-    /// The changes that were told of before it was asked for.
+    /// How many changes were told of before this answer was asked for.
     changes: u64,
     fetched: Fetched,
 }
@@ -77,11 +77,12 @@ struct Answer {
 pub struct StatusCache {
     orchestrator: StatusFeedClient<Channel>,
     freshness: Freshness,
-    /// Held while the orchestrator is asked: who comes meanwhile waits for the same answer.
+    /// Locked while the orchestrator is asked, so that all requests in that time get the same
+    /// answer.
     last: Mutex<Option<Answer>>,
-    /// How many changes the orchestrators told of.
+    /// How many changes orchestrators have told of.
     changes: Arc<AtomicU64>,
-    /// Counts them, as long as one orchestrator answers; ends with the cache.
+    /// The task that counts them while one orchestrator answers; ends with the cache.
     watch: StdMutex<JoinSet<()>>,
 }
 
@@ -115,8 +116,8 @@ impl StatusCache {
         fetched
     }
 
-    /// Asks for the first time, before the gateway itself is ready: an answer that says so is given
-    /// to nobody.
+    /// Asks once before the gateway is ready, and gives the answer to nobody: it says that the
+    /// gateway is starting.
     pub async fn greet(&self) {
         log_change(true, &self.ask_by(Instant::now() + self.freshness.answer).await);
     }
@@ -126,8 +127,9 @@ impl StatusCache {
         answer.changes == self.changes.load(Ordering::Acquire) && answer.at.elapsed() < keep
     }
 
-    /// Begun by an answer and not by a timer: an orchestrator that is not there, or is of a version
-    /// that tells of no changes, is not asked again and again.
+    /// Starts the task that counts changes, if it does not run. Called after an answer and not by a
+    /// timer, so that an orchestrator that is absent, or of a version without `Watch`, is not asked
+    /// again and again.
     fn watch_for_changes(&self) {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         while watch.try_join_next().is_some() {}
@@ -148,8 +150,8 @@ impl StatusCache {
     }
 }
 
-/// Until the orchestrator ends. The first status that it tells counts too: something may have
-/// changed since the answer before.
+/// Counts changes until the orchestrator ends. The first status counts too: something may have
+/// changed since the answer before it.
 async fn count_changes(mut orchestrator: StatusFeedClient<Channel>, changes: Arc<AtomicU64>) {
     let Ok(statuses) = orchestrator.watch(StatusFeedRequest {}).await else { return };
     let mut statuses = statuses.into_inner();

@@ -1,6 +1,5 @@
-//! The keys this node holds: one file each, and the files are the only truth, so that several
-//! instances may share the folder. Knows nothing of gRPC.
-//!
+//! The keys that this node holds, one file each. Nothing is cached, so that several instances may
+//! share the folder. Knows nothing of gRPC.
 //! A key file `keys/<multibase of the did>` (mode 0600): the 8 bytes `BHKEY 1\n`, the 32-byte seed
 //! of RFC 8032, the creation time in microseconds since 1970 (i64, little endian), the label.
 //! The name is checked against the seed whenever the file is read.
@@ -39,7 +38,7 @@ pub enum KeyError {
     File(#[from] FileError),
 }
 
-/// What is public of a held key.
+/// The public part of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub did: Did,
@@ -51,7 +50,7 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Keys {
     folder: PathBuf,
-    /// Begins the names of files that are being written by this instance.
+    /// The prefix of files that are being written by this instance.
     beside: String,
     written: AtomicU64,
 }
@@ -89,7 +88,7 @@ impl Keys {
         Ok(Held { did, label: label.to_owned(), created_unix_us: now_unix_us })
     }
 
-    /// The key itself. It is erased from memory when it is dropped.
+    /// The signing key. It is erased from memory when it is dropped.
     pub fn signing_key(&self, did: &Did) -> Result<SigningKey, KeyError> {
         self.read(did.multibase()).map(|(_, key)| key)
     }
@@ -119,7 +118,8 @@ impl Keys {
 }
 
 fn read_at_most(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // One more, so that a file that is too long is seen; never grown, so that no copy is left.
+    // One byte more, so that a file that is too long is noticed; never grown, so that no copy of
+    // the key is left in memory.
     let mut bytes = Zeroizing::new(vec![0; most + 1]);
     let mut file = File::open(path)?;
     let mut length = 0;

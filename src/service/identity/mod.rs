@@ -1,5 +1,5 @@
 //! The identity service: keys and did:key documents over gRPC. `keys` holds the files, `did` the
-//! format; here are only requests and answers.
+//! format; this file has the requests and responses.
 
 mod keys;
 
@@ -27,7 +27,7 @@ use crate::rpc::pb::identity::{
 
 /// The most bytes that are signed or checked in one call.
 const PAYLOAD_MOST: usize = 1 << 20;
-/// A payload and what is around it.
+/// A payload and the rest of its message.
 const MESSAGE_MOST: usize = PAYLOAD_MOST + (64 << 10);
 
 /// The service over the keys below `data_dir`, for the instance of that number.

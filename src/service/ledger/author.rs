@@ -1,4 +1,4 @@
-//! Who signed an entry: an Ed25519 key, kept as its 32 bytes. Knows nothing of the chain.
+//! The author of an entry: an Ed25519 key of 32 bytes. Knows nothing of the chain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::service::did::{self, Did, DidError};
 
-/// Characters of a wrong author that an error repeats.
+/// The most characters of a wrong author that an error repeats.
 const SHOWN_MOST: usize = 64;
 
-/// Why a text names no author.
+/// The text is not an author's.
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?} is not an Ed25519 did:key: {why}")]
 pub struct AuthorError {
-    /// At most 64 characters of what was given.
+    /// At most 64 characters of the text.
     text: String,
     why: DidError,
 }
@@ -24,7 +24,7 @@ pub struct AuthorError {
 pub struct Author([u8; 32]);
 
 impl Author {
-    /// From what an entry keeps; not checked to be a point of the curve.
+    /// The key of an entry; not checked to be a point of the curve.
     pub fn from_bytes(key: [u8; 32]) -> Self {
         Self(key)
     }

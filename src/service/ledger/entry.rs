@@ -1,4 +1,4 @@
-//! One entry and its canonical bytes. Knows neither the file nor who may write.
+//! One entry and its canonical bytes. Knows neither the file nor the writer.
 //!
 //! The canonical bytes, integers big-endian:
 //!
@@ -21,14 +21,14 @@ use super::author::Author;
 /// SHA-256.
 pub type Hash = [u8; 32];
 
-/// What stands for the entry before the first one.
+/// The previous hash of the first entry.
 pub const NO_ENTRY: Hash = [0; 32];
 
 const TAG: [u8; 8] = *b"BHENTRY1";
 /// Canonical bytes of an entry without a payload.
 pub const FIXED: usize = 8 + 8 + 8 + 32 + 32 + 64;
 
-/// What the author gave, with its place in the chain.
+/// An entry: what its author gave, and its place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub index: u64,
@@ -61,7 +61,7 @@ impl Entry {
         parts.concat()
     }
 
-    /// None: the bytes are too few, or do not begin as an entry does.
+    /// `None`: the bytes are too few, or do not begin with the tag.
     pub fn decode(canonical: &[u8]) -> Option<Self> {
         let (tag, rest) = canonical.split_first_chunk::<8>()?;
         let (index, rest) = rest.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! Everything that can go wrong in the ledger, and what a caller is told of it.
+//! The errors of the ledger, and their gRPC statuses.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::service::durable_file::FileError;
 use crate::service::error::ServiceError;
 use crate::units::ByteSize;
 
-/// What went wrong, and with what.
+/// An error of the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! How entries lie in the file: a header, then frames. Knows no chain and no signatures.
+//! The layout of the file: a header, then a frame for each entry. Knows no chain and no signatures.
 //!
 //! Header, 32 bytes: `BHLEDGER`, format version (4 bytes), mark (12), check (8): the first bytes
 //! of SHA-256 over the 24 before. Frame: mark (12), behind (4), length (4), check (12), then
@@ -30,13 +30,13 @@ pub const PAYLOAD_MOST: usize = 16 << 20;
 /// Bytes of the largest body.
 const BODY_MOST: usize = entry::FIXED + PAYLOAD_MOST;
 const MAGIC: [u8; 8] = *b"BHLEDGER";
-/// Bytes that are searched at once for a later frame.
+/// How many bytes are searched at once for a later frame.
 const WINDOW: usize = 1 << 20;
 
 /// Random bytes that begin every frame of one file.
 pub type FrameMark = [u8; 12];
 
-/// Why there is no frame to be read.
+/// Why no frame can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     #[error("it cannot be read: {0}")]
@@ -133,8 +133,8 @@ pub fn read(from: &mut impl Read, mark: FrameMark) -> Result<Frame, Fault> {
     Ok(Frame { behind: number(behind), body, hash })
 }
 
-/// Where the first whole frame lies that a later write wrote than the one which wrote at
-/// `damaged`. Such a frame proves that what was at `damaged` had reached the disk.
+/// The place of the first whole frame of a later write than the one at `damaged`. Such a frame
+/// proves that the bytes at `damaged` had reached the disk.
 pub fn later_write(file: &Arc<File>, mark: FrameMark, damaged: u64) -> io::Result<Option<u64>> {
     let mut window = vec![0; WINDOW + mark.len() - 1];
     let mut from = damaged;
@@ -154,7 +154,7 @@ pub fn later_write(file: &Arc<File>, mark: FrameMark, damaged: u64) -> io::Resul
     }
 }
 
-/// A part of a file, read without moving the file's own position.
+/// A part of a file, read without moving the position of the file.
 #[derive(Debug)]
 pub struct Span {
     file: Arc<File>,
@@ -168,7 +168,7 @@ impl Span {
         Self { file: Arc::clone(file), at, end }
     }
 
-    /// Reads until `buffer` is full or the span has ended; says how much.
+    /// Reads until `buffer` is full or the span has ended; returns how much.
     fn read_fully(mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut have = 0;
         while have < buffer.len() {

@@ -1,4 +1,4 @@
-//! The ledger's gRPC methods: checks what callers send, hands it to the writer, reads for them.
+//! The ledger's gRPC methods: checks requests, passes appends to the writer, and reads entries.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -21,9 +21,9 @@ use crate::rpc::pb::ledger::ledger_server::Ledger;
 use crate::service::disk_io::{Disk, DiskStream};
 use crate::units::ByteSize;
 
-/// Bytes of payloads that are being appended at once, in all calls.
+/// The most bytes of payloads that are being appended at once, over all calls.
 const ROOM: usize = 64 << 20;
-/// Entries that `Read` fetches at once, and the bytes of payload after which it takes no more.
+/// How many entries `Read` fetches at once, and after how many bytes of payload it fetches no more.
 const BATCH_ENTRIES: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -36,7 +36,7 @@ pub struct LedgerService {
     /// Bytes of the largest payload.
     most: usize,
     room: Arc<Semaphore>,
-    /// One check at a time: it keeps a processor busy.
+    /// One check at a time, because each keeps a processor busy.
     verifying: Semaphore,
 }
 
@@ -46,7 +46,7 @@ impl LedgerService {
         Self { store, queue, disk, most, room, verifying }
     }
 
-    /// The request as a draft whose signature is its author's.
+    /// The request as a draft, after its author's signature was checked.
     async fn checked(&self, request: pb::AppendRequest) -> Result<Draft, Status> {
         let pb::AppendRequest { author, payload, signature } = request;
         let author: Author = author.parse().map_err(LedgerError::from)?;
@@ -95,7 +95,7 @@ impl Ledger for LedgerService {
         Ok(Response::new(pb::GetResponse { entry: Some(shown(entry, hash)) }))
     }
 
-    /// Empty where `from` is at the head or beyond it.
+    /// Empty if `from` is the length of the ledger or more.
     async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<Entries>, Status> {
         let pb::ReadRequest { from, limit } = request.into_inner();
         let length = self.store.head().length;
@@ -139,7 +139,7 @@ fn shown(entry: Entry, hash: Hash) -> pb::Entry {
     }
 }
 
-/// Reads entries in batches of limited size; a batch has at least one.
+/// Reads entries in batches of limited size, of at least one entry.
 #[derive(Debug)]
 struct Batches {
     store: Arc<Store>,
@@ -168,7 +168,7 @@ impl Iterator for Batches {
     }
 }
 
-/// What `Read` sends. One batch is in memory, and the next is fetched when it was sent.
+/// The stream of `Read`. One batch is in memory; the next is fetched after it was sent.
 #[derive(Debug)]
 pub struct Entries {
     batches: DiskStream<Batches, VecDeque<pb::Entry>>,

@@ -1,5 +1,5 @@
-//! The built-in service `ledger`: an append-only log of signed entries, each bound to the one
-//! before by its hash, in one file.
+//! The built-in service `ledger`: an append-only log of signed entries in one file, each linked to
+//! the one before by its hash.
 //!
 //! `data_dir/ledger.log` is laid out as [`frame`] says, and an entry in it as [`entry`] says. At
 //! the start the whole file is read and every checksum, hash and link is checked; signatures were

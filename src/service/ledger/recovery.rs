@@ -33,12 +33,12 @@ pub struct Recovery {
 #[derive(Debug)]
 pub struct Loaded {
     pub store: Store,
-    /// Bytes of an unfinished write that were cut off the end.
+    /// Bytes of an unfinished write that were cut off.
     pub cut: u64,
 }
 
 impl Recovery {
-    /// Takes the ledger of `folder`, which must exist; makes an empty one where there is none.
+    /// Opens the ledger of `folder`, which must exist; makes an empty one if there is none.
     pub fn begin(folder: &Path) -> Result<Self, LedgerError> {
         let lock = lock(folder)?;
         let path = folder.join(NAME);
@@ -54,7 +54,7 @@ impl Recovery {
         Ok(Self { lock, file, path, mark, length, scan, starts: Vec::new() })
     }
 
-    /// Checks about [`STEP`] bytes more.
+    /// Checks about [`STEP`] more bytes.
     pub fn step(&mut self) -> Result<Progress, LedgerError> {
         let until = self.scan.at() + STEP;
         while self.scan.at() < until {
@@ -67,8 +67,8 @@ impl Recovery {
         Ok(Progress::More)
     }
 
-    /// Makes durable what was found: the process before this one may have ended between a write
-    /// and its flush, and from now on these entries are shown.
+    /// Flushes the entries that were found: the process before this one may have ended between a
+    /// write and its flush, and from now on readers see them.
     pub fn finish(self) -> Result<Loaded, LedgerError> {
         let end = self.scan.at();
         if end < self.length {
@@ -80,7 +80,7 @@ impl Recovery {
         Ok(Loaded { store, cut: self.length - end })
     }
 
-    /// No error: what was found is the torn end of the file.
+    /// `Ok`: what was found is the torn end of the file.
     fn judge(&self, found: Break) -> Result<(), LedgerError> {
         let torn = match found.why {
             Why::Frame(Fault::Read(source)) => {

@@ -1,4 +1,4 @@
-//! Walks the file from its first entry on and checks that each is whole and linked to the one
+//! Reads the file from its first entry on and checks that each is whole and linked to the one
 //! before. Holds one entry at a time; does not check signatures.
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use super::frame::{self, FILE_HEADER, Fault, FrameMark, Span};
 
 const BUFFER: usize = 64 << 10;
 
-/// The walk. After an error it does not go on.
+/// A scan. After an error it is over.
 #[derive(Debug)]
 pub struct Scan {
     bytes: BufReader<Span>,
@@ -21,7 +21,7 @@ pub struct Scan {
     previous: Hash,
 }
 
-/// An entry that was found good, and where its frame begins.
+/// An entry that is valid, and where its frame begins.
 #[derive(Debug)]
 pub struct Found {
     pub at: u64,
@@ -29,7 +29,7 @@ pub struct Found {
     pub entry: Entry,
 }
 
-/// The place where the chain cannot be followed any further.
+/// The first place where the chain is broken.
 #[derive(Debug, thiserror::Error)]
 #[error("entry {index} at byte {at}: {why}")]
 pub struct Break {
@@ -66,12 +66,12 @@ impl Scan {
         self.at
     }
 
-    /// The hash of the last entry that was found good.
+    /// The hash of the last valid entry.
     pub fn last(&self) -> Hash {
         self.previous
     }
 
-    /// The next entry; none where the file's end is reached between two entries.
+    /// The next entry; `None` at the end of the file.
     pub fn next(&mut self) -> Result<Option<Found>, Break> {
         if self.at >= self.end {
             return Ok(None);

@@ -1,10 +1,10 @@
-//! Long work on the file, done in steps on blocking threads: it ends soon after its caller left,
-//! and does not keep a process from ending.
+//! Long work on the file, in steps on blocking threads: it ends soon after its caller went away,
+//! and does not delay the end of the process.
 
 use super::error::LedgerError;
 use crate::service::disk_io::Disk;
 
-/// Bytes of the file that one step looks at, or one entry where that is larger.
+/// How many bytes of the file a step covers; a larger entry is one step.
 pub const STEP: u64 = 512 << 10;
 
 /// Whether there is another step.
@@ -14,7 +14,7 @@ pub enum Progress {
     Done,
 }
 
-/// Calls `step` until it is done, and gives the work back.
+/// Calls `step` until it is done, and returns the work.
 pub async fn in_steps<W: Send + 'static>(
     disk: &Disk,
     mut work: W,

@@ -1,5 +1,5 @@
-//! The open file and the index of where its entries lie. Readers use it at any time; only the
-//! writer adds to it. Eight bytes of memory an entry.
+//! The open file and the index of its entries. Any thread may read; only the writer appends. Eight
+//! bytes of memory per entry.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use super::error::LedgerError;
 use super::frame::{self, FrameMark, Span};
 use super::scan::{Break, Scan, Why};
 
-/// The ledger as it is on disk.
+/// The ledger on disk.
 #[derive(Debug)]
 pub struct Store {
     file: Arc<File>,
     path: PathBuf,
     mark: FrameMark,
     chain: RwLock<Chain>,
-    /// Held so that no second process opens the same ledger.
+    /// The lock by which no other process opens the same ledger.
     _lock: Option<File>,
 }
 
-/// What is durably in the file. Bytes beyond `end` are nobody's.
+/// The durable entries. Bytes beyond `end` belong to none.
 #[derive(Debug)]
 pub struct Chain {
     /// Where each entry's frame begins.
@@ -30,12 +30,12 @@ pub struct Chain {
     pub last: Hash,
 }
 
-/// The chain's end.
+/// The head of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// How many entries there are.
     pub length: u64,
-    /// The last one's.
+    /// The hash of the last entry.
     pub hash: Hash,
     /// Where the next frame will begin.
     pub end: u64,

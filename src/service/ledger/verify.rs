@@ -1,18 +1,18 @@
-//! The check of the whole chain: frames, hashes, links, and every author's signature.
+//! Verification of the whole chain: frames, hashes, links, and every author's signature.
 
 use super::error::LedgerError;
 use super::scan::{Break, Found, Scan, Why};
 use super::steps::{Progress, STEP};
 use super::store::{Head, Store};
 
-/// A check of what was durable when it began, a step at a time.
+/// The verification of what was durable at its start, a step at a time.
 #[derive(Debug)]
 pub struct Check {
     scan: Scan,
     head: Head,
-    /// How many entries were found good.
+    /// How many entries are valid so far.
     pub checked: u64,
-    /// Where and why the chain is not good; none so far.
+    /// Where and how the chain is broken; `None`: it is not, so far.
     pub problem: Option<String>,
 }
 
@@ -22,7 +22,7 @@ impl Check {
         Self { scan: store.scan(head), head, checked: 0, problem: None }
     }
 
-    /// Checks about [`STEP`] bytes more. What is wrong with the chain is no error but `problem`.
+    /// Checks about [`STEP`] more bytes. A broken chain is no error; it is in `problem`.
     pub fn step(&mut self) -> Result<Progress, LedgerError> {
         let until = self.scan.at() + STEP;
         while self.scan.at() < until {
@@ -41,7 +41,7 @@ impl Check {
         Ok(Progress::More)
     }
 
-    /// The file is a good chain, but perhaps not the one that was written.
+    /// The file is a valid chain, but perhaps not the one that was written.
     fn wrong_end(&self) -> Option<String> {
         let same = (self.checked, self.scan.last()) == (self.head.length, self.head.hash);
         (!same).then(|| {

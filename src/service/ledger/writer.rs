@@ -1,5 +1,5 @@
-//! The only writer of the file. What waits is written together and flushed once; only then is
-//! it shown to readers and answered.
+//! The only writer of the file. Waiting appends are written together and flushed once; only then
+//! are they visible to readers and answered.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,9 +15,9 @@ use super::frame::{self, FRAME_HEADER};
 use super::store::Store;
 use crate::service::durable_file::{Doing, FileError};
 
-/// Appends that wait at most; further callers wait for room.
+/// How many appends may wait; further callers wait for room.
 pub const QUEUE: usize = 256;
-/// No further entry is added to a write that has this many bytes.
+/// A write that has this many bytes takes no further entry.
 const GROUP: usize = 4 << 20;
 
 /// An append whose signature was checked.
@@ -28,34 +28,34 @@ pub struct Draft {
     pub payload: Vec<u8>,
 }
 
-/// Where a draft is now, durably.
+/// The place of a draft that was appended durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     pub index: u64,
     pub hash: Hash,
 }
 
-/// What a caller is told.
+/// The outcome that a caller is told.
 pub type Answer = Result<Appended, Arc<LedgerError>>;
 
-/// A draft in the queue.
+/// A waiting append.
 #[derive(Debug)]
 pub struct Waiting {
     pub draft: Draft,
     pub answer: oneshot::Sender<Answer>,
-    /// Its share of the memory for payloads.
+    /// Its part of the memory for payloads.
     pub room: Option<OwnedSemaphorePermit>,
 }
 
-/// What the writer has done in its life.
+/// What the writer has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub appended: u64,
-    /// Flushes that made them durable.
+    /// Flushes that made the entries durable.
     pub flushes: u64,
 }
 
-/// Writes what comes through `queue` until every sender is gone. Blocks its thread.
+/// Writes appends from `queue` until every sender is gone. Blocks its thread.
 pub fn write_until_closed(store: Arc<Store>, mut queue: mpsc::Receiver<Waiting>) -> Tally {
     let mut writer = Writer { store, stopped: None, tally: Tally::default() };
     while let Some(first) = queue.blocking_recv() {
@@ -82,12 +82,12 @@ fn size(waiting: &Waiting) -> usize {
 #[derive(Debug)]
 struct Writer {
     store: Arc<Store>,
-    /// Set once the file can no longer be trusted to end where it should.
+    /// Set when the end of the file cannot be trusted any more.
     stopped: Option<Arc<LedgerError>>,
     tally: Tally,
 }
 
-/// The bytes of one write, and what they will have appended.
+/// The bytes of one write, and the entries in it.
 #[derive(Debug, Default)]
 struct Group {
     bytes: Vec<u8>,
@@ -96,7 +96,7 @@ struct Group {
 }
 
 impl Writer {
-    /// Writes the group and answers each. Callers that have gone are left out.
+    /// Writes the group and answers the callers. Callers that went away before are left out.
     fn append(&mut self, group: Vec<Waiting>) {
         let present = group.into_iter().filter(|waiting| !waiting.answer.is_closed());
         let (drafts, callers): (Vec<_>, Vec<_>) =
@@ -109,7 +109,7 @@ impl Writer {
             Err(error) => vec![Err(error); callers.len()],
         };
         for ((caller, _room), answer) in callers.into_iter().zip(answers) {
-            // A caller that went away meanwhile has its entry appended all the same.
+            // A caller that goes away from here on has its entry appended all the same.
             let _ = caller.send(answer);
         }
     }
@@ -149,7 +149,7 @@ impl Writer {
         group
     }
 
-    /// After a failed write: what it left is cut off, and the next append may go better.
+    /// After a failed write: cuts off what it left, so that the next append may succeed.
     fn undo(&mut self, error: FileError, end: u64) -> Arc<LedgerError> {
         match self.cut_back(end) {
             Ok(()) => {
@@ -163,7 +163,7 @@ impl Writer {
         }
     }
 
-    /// After a failed flush nobody knows which of the file's pages are on disk: a later flush may
+    /// After a failed flush it is not known which pages of the file are on disk: a later flush may
     /// succeed without having written them (fsync(2)).
     fn undo_and_stop(&mut self, error: FileError, end: u64) -> Arc<LedgerError> {
         if let Err(cut) = self.cut_back(end) {
@@ -172,14 +172,15 @@ impl Writer {
         self.stop(error)
     }
 
-    /// Durably, so that an entry that was answered with an error does not come back.
+    /// Durably: an entry whose append was answered with an error must not come back.
     fn cut_back(&self, end: u64) -> Result<(), FileError> {
         let file = self.store.file();
         let cut: io::Result<()> = file.set_len(end).and_then(|()| file.sync_all());
         cut.doing("cut back", self.store.path())
     }
 
-    /// Gives what this write's callers are told; later ones are told that all has stopped.
+    /// Returns the error for the callers of this write; later ones are told that the writer has
+    /// stopped.
     fn stop(&mut self, error: FileError) -> Arc<LedgerError> {
         let reason = Arc::new(LedgerError::from(error));
         let stopped = Arc::new(LedgerError::Stopped(Arc::clone(&reason)));
@@ -189,7 +190,7 @@ impl Writer {
     }
 }
 
-/// By the system's clock as it stands: it may go back. 0 before 1970.
+/// The system's clock, which may go back; 0 before 1970.
 fn now_unix_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

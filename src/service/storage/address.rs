@@ -1,5 +1,5 @@
-//! How blocks are named: CIDv1 with sha2-256 (github.com/multiformats/cid). A block is kept under
-//! its digest alone, so every codec's cid of the same bytes finds it.
+//! Names of blocks: CIDv1 with sha2-256 (github.com/multiformats/cid). A block is stored under its
+//! digest alone, so that the cid of the same bytes with any codec finds it.
 
 use cid::multibase;
 use cid::multihash::Multihash;
@@ -14,7 +14,7 @@ const TEXT_MOST: usize = 128;
 const SHARED_HEAD: usize = 7;
 const SHARD: usize = 2;
 
-/// Why a text names no block.
+/// Why a text is not the name of a block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("cid {0:?} is not a CID")]
@@ -42,8 +42,8 @@ impl Digest {
         Cid::new_v1(RAW, hash.expect("32 bytes fit a multihash of up to 64"))
     }
 
-    /// The folder and the file of the block. The folder is the first byte of the digest as base32
-    /// shows it, so that folders and files together are in the order of the cids' texts.
+    /// The folder and the file of the block. The folder is named by the first byte of the digest as
+    /// base32 shows it, so that folders and files sort like the texts of the cids.
     pub fn place(&self) -> (String, String) {
         let name = self.raw_cid().to_string();
         (shard_of(&name).to_owned(), name)
@@ -55,8 +55,8 @@ pub fn shard_of(raw_cid: &str) -> &str {
     raw_cid.get(SHARED_HEAD..SHARED_HEAD + SHARD).unwrap_or_default()
 }
 
-/// Every folder that `shard_of` can name, one for each first byte of a digest, in the order of
-/// their texts (where `2` is before `a`, other than among the values of base32).
+/// Every folder that `shard_of` can name, one for each first byte of a digest, sorted as text (`2`
+/// before `a`, other than by base32 value).
 pub fn shards() -> Vec<String> {
     let mut shards: Vec<String> = (0..=u8::MAX)
         .map(|first| {
@@ -84,7 +84,7 @@ impl std::str::FromStr for Address {
             return Err(AddressError::TooLong(text.len()));
         }
         let not_a_cid = || AddressError::NotACid(text.to_owned());
-        // The parser would also take a path that ends in a cid, and bytes behind the cid.
+        // The parser accepts a path that ends in a cid too, and bytes behind the cid.
         let cid = Cid::try_from(text).ok().filter(|_| !text.contains('/'));
         let cid = cid.ok_or_else(not_a_cid)?;
         if cid.version() == Version::V0 {

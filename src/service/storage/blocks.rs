@@ -41,7 +41,7 @@ pub struct Facts {
     pub stored_unix_us: i64,
 }
 
-/// All blocks below one folder.
+/// The blocks below one folder.
 pub struct Blocks {
     blocks: PathBuf,
     beside: PathBuf,
@@ -62,7 +62,7 @@ impl Blocks {
         for shard in shards() {
             durable_file::make(&blocks.join(shard))?;
         }
-        // Also when all were there: an earlier start may have ended between the two.
+        // Also if all were there: an earlier start may have ended between making and flushing.
         durable_file::flush(&blocks)?;
         let prefix = format!("{instance}-");
         durable_file::remove_leftovers(&beside, &prefix)?;
@@ -100,7 +100,7 @@ impl Blocks {
         writer.finish(expected)
     }
 
-    /// A block that comes in pieces.
+    /// A writer for a block that comes in pieces.
     pub fn writer(self: &Arc<Self>) -> Result<Writer, StorageError> {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         let path = self.beside.join(format!("{}{number}", self.prefix));
@@ -190,8 +190,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// Whoever put it may not have flushed its folder yet, and who is told that it is there relies
-    /// on it.
+    /// The caller relies on a block that it is told is there, but whoever stored it may not have
+    /// flushed the folder yet.
     fn found(&self, digest: Digest, size: u64) -> Result<Stored, StorageError> {
         self.flush(&digest)?;
         Ok(Stored { digest, size, existed: true })
@@ -258,19 +258,19 @@ fn count(blocks: &Path) -> Result<Counts, FileError> {
     Ok(counts)
 }
 
-/// A block on its way in. Dropped before it is finished, it leaves nothing.
+/// A block that is being written. Dropped before `finish`, it leaves nothing behind.
 pub struct Writer {
     blocks: Arc<Blocks>,
     file: File,
     path: PathBuf,
     hash: Sha256,
     size: u64,
-    /// Taken when the block is put into place.
+    /// `None` after the block was put into place.
     reservation: Option<Reservation>,
 }
 
 impl Writer {
-    /// Refuses, before it is written, what is beyond the largest block or the quota.
+    /// Refuses more than the largest block or the quota before it is written.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), StorageError> {
         let more = length(piece);
         self.blocks.check_size(self.size.saturating_add(more))?;
@@ -295,7 +295,8 @@ impl Writer {
             self.reservation.take().expect("only `finish` takes it, and it ends the writer");
         let place = self.blocks.path(&digest);
         let placed = reservation.commit(|counts| {
-            // What is there now is damaged, or was put by another call in the meantime.
+            // The block that is there now is damaged, or was stored by another call in the
+            // meantime.
             let before = size_of(&place)?;
             fs::rename(&self.path, &place).doing("put into place", &place)?;
             counts.blocks += u64::from(before.is_none());
@@ -309,13 +310,13 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// After `finish` there is nothing at the path any more.
+    /// After `finish` there is nothing at `path`.
     fn drop(&mut self) {
         durable_file::remove_quietly(&self.path);
     }
 }
 
-/// A block on its way out. The last piece is given only when the whole block proved to be intact.
+/// A block that is being read. The last piece is given only if the whole block is intact.
 pub struct Pieces {
     file: File,
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! Everything that can go wrong with blocks, and what a caller is told of it.
+//! The errors of the storage, and their gRPC statuses.
 
 use tonic::Status;
 

@@ -1,5 +1,5 @@
 //! The storage service: blocks over gRPC. `address` holds the names, `blocks` the files, `usage`
-//! the counts and the quota; here are only requests and answers.
+//! the counts and the quota; this file has the requests and responses.
 
 mod address;
 mod blocks;
@@ -32,11 +32,11 @@ use crate::rpc::pb::storage::{
     StatRequest, StatResponse, UsageRequest, UsageResponse,
 };
 
-/// The largest block that goes in one message; larger ones are streamed.
+/// The largest block in one message; larger ones are streamed.
 const UNARY_MOST: u64 = 16 << 20;
 /// See [`Limits`].
 const NO_QUOTA: u64 = 0;
-/// What is around the data in a message.
+/// The rest of a message beside the data.
 const AROUND: usize = 64 << 10;
 
 /// The service over the blocks below `data_dir`, for the instance of that number (below 64).

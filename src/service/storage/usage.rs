@@ -1,9 +1,9 @@
-//! How much is stored, exact for all instances that share the folder.
+//! How much is stored, exact over all instances that share the folder.
 //!
-//! The counts are in one small file. Whoever changes what is stored holds its `flock`, so a block
-//! appears and is counted as one step. A change that a killed process left half done is seen by
-//! its mark, and the blocks are counted anew. Bytes of puts under way are reserved in a slot per
-//! instance, which the instance clears when it starts again.
+//! The counts are in one small file. Every change of the stored blocks holds its `flock`, so that a
+//! block appears and is counted in one step. A change that a killed process did not finish is
+//! marked, and the blocks are counted anew. Bytes of puts in progress are reserved in a slot per
+//! instance, which the instance clears when it starts.
 //!
 //! The file (numbers u64, little endian): `BHUSE 1\n`, 1 while a change is under way, blocks,
 //! bytes, 64 reservations. It is not flushed: after a power cut the first instance counts anew.
@@ -25,7 +25,7 @@ const SLOTS: usize = INSTANCES as usize;
 const HEAD: usize = 4;
 const NUMBERS: usize = HEAD + SLOTS;
 
-/// What is stored.
+/// The number of blocks, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub blocks: u64,
@@ -38,7 +38,8 @@ type Recount = Box<dyn Fn() -> Result<Counts, FileError> + Send + Sync>;
 pub struct Usage {
     file: File,
     path: PathBuf,
-    /// Held (shared) as long as this process lives: alone is who gets it exclusively.
+    /// Locked shared as long as this process lives: the process that can lock it exclusively is
+    /// alone.
     _presence: File,
     threads: Mutex<()>,
     slot: usize,
@@ -89,12 +90,12 @@ impl Usage {
         Ok(self.hold()?.settled()?.counts)
     }
 
-    /// Nothing set aside yet.
+    /// A reservation of nothing.
     pub fn reservation(self: &Arc<Self>) -> Reservation {
         Reservation { usage: Arc::clone(self), bytes: 0 }
     }
 
-    /// Does `change` to what is stored and to the counts as one step. When it fails, it must have
+    /// Runs `change` on the stored blocks and the counts as one step. If it fails, it must have
     /// changed nothing.
     pub fn change<T>(
         &self,
@@ -131,7 +132,7 @@ fn open_or_make(path: &Path) -> Result<File, FileError> {
     options.open(path).doing("open", path)
 }
 
-/// The right to read and write the numbers, among all threads and instances.
+/// The locked counts: no other thread or instance reads or writes them.
 struct Held<'a> {
     usage: &'a Usage,
     _threads: MutexGuard<'a, ()>,
@@ -146,7 +147,7 @@ impl Drop for Held<'_> {
 }
 
 impl Held<'_> {
-    /// None: the file is new or not one of ours.
+    /// `None`: the file is new or not one of ours.
     fn read(&self) -> Result<Option<Numbers>, FileError> {
         let mut bytes = [0; NUMBERS * 8];
         match self.usage.file.read_exact_at(&mut bytes, 0) {
@@ -166,7 +167,7 @@ impl Held<'_> {
         Ok(Some(Numbers { changing, counts, reserved: std::array::from_fn(|_| next()) }))
     }
 
-    /// The numbers, counted anew where a change was left half done.
+    /// The numbers; counted anew if a change was not finished.
     fn settled(&self) -> Result<Numbers, FileError> {
         let unknown = Numbers { changing: true, counts: Counts::default(), reserved: [0; SLOTS] };
         let mut numbers = self.read()?.unwrap_or(unknown);
@@ -186,14 +187,14 @@ impl Held<'_> {
     }
 }
 
-/// Bytes set aside for a put. Dropped, they are given back.
+/// Bytes that are reserved for a put, and given back when this is dropped.
 pub struct Reservation {
     usage: Arc<Usage>,
     bytes: u64,
 }
 
 impl Reservation {
-    /// Sets `bytes` more aside, or refuses because they would exceed the quota.
+    /// Reserves `bytes` more, or refuses because they would exceed the quota.
     pub fn grow(&mut self, bytes: u64) -> Result<(), StorageError> {
         let held = self.usage.hold()?;
         let mut numbers = held.settled()?;
@@ -209,7 +210,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Does `change` and gives the reserved bytes back as one step.
+    /// Runs `change` and gives the reserved bytes back as one step.
     pub fn commit<T>(
         mut self,
         change: impl FnOnce(&mut Counts) -> Result<T, FileError>,
