@@ -1,4 +1,4 @@
-//! The method through which time enters.
+//! The monotonic clock of the node, and the wall clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,8 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    /// A clock that began at this reading of the kernel's monotonic clock, in this boot: it goes on
-    /// for the orchestrator that follows another.
+    /// A clock that began at this reading of the kernel's monotonic clock, in this boot: after an
+    /// adoption the clock of the former orchestrator goes on.
     pub fn begun_at(monotonic: Duration) -> Self {
         let ago = process::monotonic().saturating_sub(monotonic);
         let now = Self::start().start;
@@ -34,7 +34,7 @@ impl Clock {
         Tick(self.start.elapsed())
     }
 
-    /// The point at which the runtime's timer must fire for `tick`.
+    /// The instant for tokio's timers at which `tick` is reached.
     pub fn instant(self, tick: Tick) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.start + tick.0)
     }
@@ -49,7 +49,7 @@ impl Clock {
     }
 }
 
-/// Microseconds since 1970 by the wall clock, for people to read.
+/// The wall clock, in microseconds since 1970.
 pub fn unix_us() -> i64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! The beginning and the end of a process, from the kernel: its exec report, its pidfd, its group.
+//! The exec report of a run, and the end of its main process and of its group, from the kernel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use crate::linux::pidfd::{Pidfd, Reaped};
 use crate::linux::spawn::{ExecOutcome, ExecReport};
 use crate::units::ExitStatus;
 
-/// How often, and how long apart, we look whether a parent has collected its child.
+/// How often, and how far apart, it is looked whether another parent has collected its child.
 const COLLECTED_LOOKS: u32 = 50;
 const COLLECTED_LOOK: Duration = Duration::from_millis(10);
 
-/// A run's first process, and what is known of its beginning.
+/// The main process of a run, and what is known about its start.
 #[derive(Debug)]
 pub struct MainProcess {
     pub pidfd: Arc<Pidfd>,
     pub members: Members,
-    /// None: a former orchestrator started it, long since.
+    /// `None`: a former orchestrator started it.
     pub exec: Option<ExecReport>,
-    /// What its group had counted before it.
+    /// How many processes of its group the OOM killer had ended before the run began.
     pub oom_kills_before: u64,
 }
 
-/// Tells whether the program was executed, then how its process ended, then ends.
+/// Reports whether the program was executed, then how its process ended, then ends.
 pub async fn watch(first: MainProcess, reporter: Reporter) {
     let MainProcess { pidfd, members, exec, oom_kills_before } = first;
     match exec {
@@ -39,7 +39,7 @@ pub async fn watch(first: MainProcess, reporter: Reporter) {
     let mut waits = Retry::default();
     let status = loop {
         if let Err(error) = pidfd.exited().await {
-            // Without the kernel's word we look from time to time.
+            // Without the kernel's notification the process is looked at from time to time.
             pause(&mut waits, &error, &reporter).await;
         }
         match pidfd.reap() {
@@ -52,7 +52,7 @@ pub async fn watch(first: MainProcess, reporter: Reporter) {
             }
         }
     };
-    // The counter is read after the process was collected: the kernel has counted by then.
+    // Read after the process was collected: the kernel has counted by then.
     let oom_kills = oom_kills(&members).saturating_sub(oom_kills_before);
     let facts = ExitFacts { status, oom_kills };
     let group = match members.any() {
@@ -80,8 +80,8 @@ async fn tell_of_exec(exec: ExecReport, reporter: &Reporter) {
     }
 }
 
-/// Of another process's child. The kernel tells it when that one has collected it, and does not
-/// wake us then.
+/// For a child of another process: whether it was collected, which the kernel tells, but does not
+/// notify of.
 async fn recorded_end(pidfd: &Pidfd) -> ExitStatus {
     for _ in 0..COLLECTED_LOOKS {
         let collected = pidfd.pid().is_ok_and(|pid| pid.is_none());
@@ -93,16 +93,16 @@ async fn recorded_end(pidfd: &Pidfd) -> ExitStatus {
     pidfd.recorded_end().unwrap_or(ExitStatus::Unseen)
 }
 
-/// Kills what is left of the run until nothing is, tells so, and ends.
+/// Kills the members of the run until none is left, reports that, and ends.
 pub async fn clear(members: Members, reporter: Reporter) {
     match members.clear().await {
         Ok(()) => reporter.report(News::GroupEmpty).await,
-        // The core asks again when its patience is over.
+        // The core asks again after its timeout.
         Err(error) => reporter.warn(error.to_string()).await,
     }
 }
 
-/// Zero where the host has no memory controller for us.
+/// 0 without the memory controller.
 fn oom_kills(members: &Members) -> u64 {
     members.group().and_then(|group| group.oom_kills().ok().flatten()).unwrap_or(0)
 }

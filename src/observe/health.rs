@@ -1,7 +1,7 @@
-//! Health by `grpc.health.v1` on a connection of its own: `Watch` for changes as they happen,
-//! `Check` at every interval as the proof of life that a hung process cannot give.
+//! Health checks by `grpc.health.v1`, over a connection of their own: `Watch` tells changes as they
+//! happen, and `Check` at every interval proves that the process still answers.
 //!
-//! Semantics of gRFC A17: a server without the health service counts as healthy.
+//! After gRFC A17 a server without the health service counts as healthy.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -25,15 +25,15 @@ use crate::rpc;
 /// The first pause before an ended `Watch` is opened again.
 const REOPEN: Duration = Duration::from_millis(100);
 
-/// How one instance is checked.
+/// The checks of one instance.
 #[derive(Debug, Clone)]
 pub struct HealthPlan {
     pub socket: PathBuf,
-    /// They may change at any time.
+    /// Interval, timeout and so on; a reload may change them at any time.
     pub rules: watch::Receiver<HealthChecks>,
 }
 
-/// Checks until it is dropped. The first SERVING is told as soon as it comes.
+/// Runs the checks until it is dropped. The first SERVING is reported as soon as it comes.
 pub async fn watch(mut plan: HealthPlan, clock: Clock, scheduling: Scheduling, reporter: Reporter) {
     let channel = rpc::client::channel_to(&plan.socket);
     let client = HealthClient::new(channel.clone());
@@ -67,7 +67,7 @@ async fn tell_changes(
             Err(status) if status.code() == Code::Unimplemented => {
                 return reporter.report(News::Checked(Check::Healthy)).await;
             }
-            // The next check says what is wrong, if something is.
+            // If something is wrong, the next check says what.
             Err(_) => {}
         }
         let interval = rules.borrow().interval;
@@ -81,9 +81,9 @@ async fn tell_changes(
     }
 }
 
-/// How long to wait before a `Watch` that `lasted` so long is opened again, after a pause `former`
-/// before it: twice that, and at most the interval of the checks, which tell a change as soon then.
-/// After one that lasted for an interval the pauses begin anew.
+/// The pause before a `Watch` that lasted `lasted` is opened again. `former`: the pause before it.
+/// Twice the former one, at most the interval of the checks, which then tell a change as soon; the
+/// first one again, after a `Watch` that lasted for an interval.
 fn reopen_after(former: Option<Duration>, lasted: Duration, interval: Duration) -> Duration {
     match former {
         Some(former) if lasted < interval => former.saturating_mul(2).min(interval),
@@ -124,19 +124,19 @@ async fn check_at_every_beat(
     }
 }
 
-/// Waits for the next beat, by the rules as they are then.
+/// Waits for the next check, by the interval as it is then.
 async fn next_beat(rules: &mut watch::Receiver<HealthChecks>, clock: Clock) -> HealthChecks {
     loop {
         let now = *rules.borrow_and_update();
         tokio::select! {
             () = sleep_until(clock.next_beat(now.interval)) => return now,
-            // The sender outlives every run.
+            // The sender outlives all runs.
             _ = rules.changed() => {}
         }
     }
 }
 
-/// The empty service name asks for the server as a whole.
+/// The empty service name stands for the whole server.
 fn everything() -> HealthCheckRequest {
     HealthCheckRequest { service: String::new() }
 }

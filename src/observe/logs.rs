@@ -1,5 +1,5 @@
-//! Reads what a service writes: one pump for each of its two pipes. Knows neither what lines mean
-//! nor where they go.
+//! Pumps: each reads one of the two log pipes of a run into the log store. Knows neither the
+//! meaning of lines nor their destination.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -17,19 +17,20 @@ use crate::telemetry::spool::Looked;
 use crate::telemetry::stream_writer::StreamWriter;
 use crate::telemetry::{LogStore, LogStoreError, Rest, Source, Spool, Stream};
 
-/// Bytes of one read, and so the most that is done before other tasks have their turn.
+/// The most bytes of one read, after which other tasks have their turn.
 const READ_SIZE: usize = 64 * 1024;
-/// How long a stream that flows fast gathers lines before it is read again.
+/// How long lines of a fast stream gather before the next read.
 const GATHER: Duration = Duration::from_millis(1);
-/// It flows fast when it gives at least this much in a millisecond.
+/// A stream is fast if it gives at least this many bytes per millisecond.
 const FAST: usize = 1024;
-/// Only a pipe that holds this much is left alone for so long: its writer must not wait for us.
+/// Only a pipe that holds this much is left alone for that long: its writer must not block.
 const ROOMY: usize = 1 << 20;
 
 thread_local! {
-    /// For one read at a time; idle pumps hold no buffer of their own.
+    /// One buffer for all pumps, used for one read at a time: an idle pump has none.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    /// For one look at a time, of whichever pump. None: the last look failed, or there was none.
+    /// One buffer for all pumps, used for one look at a time. `None`: the last look failed,
+    /// or there was none yet.
     static MIRROR: RefCell<Option<Mirror>> = const { RefCell::new(None) };
 }
 
@@ -43,31 +44,33 @@ pub enum LogError {
     Book(#[from] LogStoreError),
 }
 
-/// Where what was taken from a pipe is until it is delivered.
+/// Where bytes that were taken from a pipe are until they are delivered.
 #[derive(Debug)]
 pub enum Durability {
-    /// This process alone, and with it it is lost. A pump before had read the rest of a line.
+    /// In this process alone, with which they are lost. Holds the rest of a line of the pump
+    /// before.
     InProcess(Rest),
-    /// The spool, and the pipe for what is not in there. Somebody else has both of them too.
+    /// In the spool, and what is not in there still in the pipe. Another process has both of them
+    /// too.
     Spooled(Box<Spool>),
 }
 
-/// Why a pump has ended.
+/// Why a pump ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// Nobody has the other end any more.
+    /// All write ends of the pipe are closed.
     EndOfFile,
-    /// It was asked to. What was not read is still in the pipe; `rest` is for the next pump, unless
-    /// it is in the spool.
+    /// It was asked to stop. Unread bytes are still in the pipe; `rest` is for the next pump,
+    /// unless it is in the spool.
     Stopped { pipe: OwnedFd, rest: Rest },
 }
 
-/// How a pipe is read.
+/// How bytes are taken from a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// What is read is taken out of it at once.
+    /// With the read.
     Read,
-    /// It is taken out when it is in the spool.
+    /// After they are in the spool.
     Look,
 }
 
@@ -86,9 +89,9 @@ enum Halt {
     Asked(OwnedFd),
 }
 
-/// What one read gave.
+/// The outcome of a read.
 enum Got {
-    /// So many bytes; less than `READ_SIZE` is all there was.
+    /// The number of bytes; if less than `READ_SIZE`, the pipe is empty.
     Bytes {
         count: usize,
         last: u8,
@@ -97,8 +100,8 @@ enum Got {
     EndOfFile,
 }
 
-/// How fast a stream flows. A writer of many short lines would else wake us for a few of them at a
-/// time, which costs both more than the lines.
+/// The rate of a stream. The writer of many short lines would otherwise wake the pump for a few of
+/// them at a time, which costs both processes more than the lines do.
 struct Flow {
     emptied: Instant,
     pipe: PipeSize,
@@ -107,12 +110,12 @@ struct Flow {
 enum PipeSize {
     AsItCame,
     Roomy,
-    /// It cannot be had larger.
+    /// The kernel refuses a larger pipe.
     Small,
 }
 
-/// Reads `pipe` to its end, or until `stop` is ready, and puts every line into the log store. Sets
-/// the pipe's read end non-blocking. The service must be registered with the log store.
+/// Reads `pipe` to its end, or until `stop` is ready, and puts every line into the log store. Makes
+/// the read end non-blocking. The service must be registered with the log store.
 pub async fn pump(
     pipe: OwnedFd,
     source: Source,
@@ -151,7 +154,8 @@ async fn read_and_end(
     let read = match read_to_end(pipe, stream_writer, way, stop.as_mut()).await {
         Ok(Halt::EndOfFile(pipe)) => Ok(pipe),
         Ok(Halt::Asked(pipe)) => {
-            // In a spool it is kept, and so are the drops of which nobody was told.
+            // The rest of the line is in the spool, and so are the drops that no notice has told
+            // of.
             let mut rest = Rest::default();
             if way == Way::Read {
                 rest = stream_writer.stop();
@@ -167,7 +171,7 @@ async fn read_and_end(
         Way::Look => {
             stream_writer.keep_and_hand_over(None).await?;
             tokio::select! {
-                // Nobody has to have the spool any more.
+                // Everything was delivered; the spool is not needed any more.
                 () = stream_writer.settled() => {}
                 () = stop, if read.is_ok() => {
                     return read.map(|pipe| Ended::Stopped { pipe, rest: Rest::default() });
@@ -211,7 +215,7 @@ async fn read_to_end(
             }
         }
         if is_fast {
-            // Waiting for nothing but time: else every write would wake us.
+            // Waits for the time only: otherwise every write would wake this task.
             let unwatched = pipe.into_nonblocking_fd()?;
             tokio::select! {
                 () = &mut stop => return Ok(Halt::Asked(unwatched)),
@@ -225,7 +229,7 @@ async fn read_to_end(
 }
 
 impl Flow {
-    /// Whether the pipe is empty now, will soon have much again, and can hold it meanwhile.
+    /// Whether the pipe is empty now, will soon hold much again, and has room for it.
     fn is_fast(&mut self, count: usize, pipe: &Receiver) -> bool {
         if count >= READ_SIZE {
             return false;

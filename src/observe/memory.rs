@@ -1,5 +1,5 @@
-//! Whether a run gets the memory it asks for. The kernel wakes us when its processes wait for
-//! memory; only then there is a timer, until they no longer do.
+//! Whether a run is short of memory because of its limits. The kernel wakes the observer when
+//! processes wait for memory; a timer runs only from then until they no longer do.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::linux::Error;
 use crate::linux::cgroupfs::{Group, MemoryStalls};
 use crate::linux::members::Members;
 
-/// So much of the time has to be lost to be worth telling: 10 %.
+/// The part of the time that has to be lost for a report: 10 %.
 const STALLED: Duration = Duration::from_millis(200);
 const WINDOW: Duration = Duration::from_secs(2);
-/// Without another such window for this long it has enough again.
+/// After this time without another such window the run is not short of memory any more.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Tells when the run falls short of memory because of its own limits, and when no longer. Ends at
-/// once where the host cannot say.
+/// Reports when the run becomes short of memory because of its own limits, and when it no longer
+/// is. Ends at once where the host cannot tell.
 pub async fn watch(members: Members, reporter: Reporter) {
     let Some(group) = members.group() else { return };
     let watching = match group.watch_memory_stalls(STALLED, WINDOW) {
@@ -36,7 +36,7 @@ async fn follow(group: &Group, stalls: &MemoryStalls, reporter: &Reporter) -> Re
     loop {
         stalls.next().await?;
         let now = held_back(group)?;
-        // Else it waits because the whole machine is short of memory.
+        // No event of its own limits: the whole machine is short of memory.
         if now == before {
             continue;
         }
@@ -49,7 +49,7 @@ async fn follow(group: &Group, stalls: &MemoryStalls, reporter: &Reporter) -> Re
     }
 }
 
-/// How often its own limits have held it back.
+/// How often the run was held back by its own limits.
 fn held_back(group: &Group) -> Result<u64, Error> {
     let events = group.limit_events()?;
     Ok(events.memory_high.saturating_add(events.memory_max))

@@ -1,5 +1,5 @@
-//! The world becomes events: exits, notify messages, health, ports, signals, logs, usage. Decides
-//! nothing; knows nothing of how effects are carried out.
+//! Observers: exits, notify messages, health, ports, signals, logs and usage become events. Decides
+//! nothing; knows nothing of effects.
 
 pub mod clock;
 pub mod exits;

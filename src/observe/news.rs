@@ -1,4 +1,4 @@
-//! How observers report to the node's loop what they learn.
+//! The channel by which observers report to the supervise loop.
 
 use std::os::fd::OwnedFd;
 
@@ -8,27 +8,27 @@ use super::notify_message::FdStoreRequest;
 use crate::decide::{Event, News};
 use crate::units::RunId;
 
-/// How much may wait for the loop. An observer that finds the queue full waits.
+/// How many observations may wait for the loop. An observer that finds the queue full waits.
 pub const QUEUE: usize = 1024;
 
 /// What an observer reports.
 #[derive(Debug)]
 pub enum Observation {
     Event(Event),
-    /// A service leaves descriptors with us, or asks us to drop some.
+    /// A service stores descriptors, or asks to drop some.
     FdStore {
         run: RunId,
         request: FdStoreRequest,
         fds: Vec<OwnedFd>,
     },
-    /// Something that changes nothing and that an operator should be able to read.
+    /// Something for the log that changes no state.
     Warning {
         run: RunId,
         what: String,
     },
 }
 
-/// Tells news about one run.
+/// Reports news about one run.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     run: RunId,
@@ -40,7 +40,7 @@ impl Reporter {
         Self { run, to_node }
     }
 
-    /// Waits for room. When the loop is gone there is nobody to tell, and nothing is done.
+    /// Waits for room. Does nothing if the loop has ended.
     pub async fn report(&self, news: News) {
         self.send(Observation::Event(Event::News { run: self.run, news })).await;
     }

@@ -1,4 +1,4 @@
-//! Hears what a service says on its notify socket, and believes only its own processes.
+//! Listens on the notify socket of a run, and accepts messages of its own processes only.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::linux::notify::{Completeness, Datagram, NotifySocket};
 use crate::plan::NotifyAccess;
 use crate::units::Pid;
 
-/// How many odd datagrams of one run are remarked upon; the rest are passed over in silence.
+/// How many invalid datagrams of a run are reported; further ones are ignored.
 const REMARKS_MAX: u32 = 10;
 
-/// Whose word counts.
+/// The processes whose messages are accepted.
 #[derive(Debug)]
 pub struct Trusted {
     pub access: NotifyAccess,
@@ -34,7 +34,7 @@ pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, reporter: Repor
                 waits.succeeded();
                 hear(datagram, &trusted, &reporter).await
             }
-            // What it says waits in its socket.
+            // Its messages wait in the socket meanwhile.
             Err(error) => {
                 let Failed { pause, report } = waits.failed();
                 sleep(pause).await;
@@ -50,8 +50,9 @@ pub async fn listen(socket: Arc<NotifySocket>, trusted: Trusted, reporter: Repor
     }
 }
 
-/// Returns what is odd about the datagram. Its descriptors, a BARRIER's among them, are closed at
-/// the end of this function: what was said before the barrier has been told by then.
+/// Handles a datagram; returns what is wrong with it. Its descriptors, those of a BARRIER among
+/// them, are closed at the end of this function: everything before the barrier was reported by
+/// then.
 async fn hear(datagram: Datagram, trusted: &Trusted, reporter: &Reporter) -> Vec<String> {
     if let Some(stranger) = untrusted(&datagram, trusted) {
         return vec![stranger];
@@ -72,7 +73,7 @@ async fn hear(datagram: Datagram, trusted: &Trusted, reporter: &Reporter) -> Vec
     odd.map(|line| format!("its notify message is not understood: {line}")).collect()
 }
 
-/// Why the sender's word does not count, if it does not.
+/// Why the sender's messages are not accepted; `None`: they are.
 fn untrusted(datagram: &Datagram, trusted: &Trusted) -> Option<String> {
     let Some(sender) = datagram.sender else {
         return Some("a notify message without credentials was refused".to_owned());

@@ -1,35 +1,35 @@
-//! What the datagrams of the sd_notify protocol say (sd_notify(3)): bytes to values.
+//! Parses the datagrams of the sd_notify protocol (sd_notify(3)).
 
 use std::time::Duration;
 
 use crate::decide::Notice;
 
-/// The longest `STATUS=` that is kept, in bytes; the rest is cut off at a character.
+/// The most bytes of a `STATUS=` that are kept; the rest is cut off between two characters.
 const STATUS_MAX: usize = 512;
-/// The most time that one `EXTEND_TIMEOUT_USEC=` gives.
+/// The longest time that one `EXTEND_TIMEOUT_USEC=` is taken for.
 const EXTEND_MAX: Duration = Duration::from_secs(3600);
-/// sd_pid_notify_with_fds(3): a name has at most 255 characters.
+/// The longest `FDNAME=`, in characters (sd_pid_notify_with_fds(3)).
 const FDNAME_MAX: usize = 255;
 
-/// One datagram, understood.
+/// The content of a datagram.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Message {
     pub notices: Vec<Notice>,
     pub fd_store: Option<FdStoreRequest>,
-    /// Lines that are not of the protocol, or whose value makes no sense.
+    /// Lines that are not part of the protocol, or whose value is invalid.
     pub not_understood: Vec<String>,
 }
 
-/// What is to be done with descriptors.
+/// What a service asks to do with descriptors.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FdStoreRequest {
     /// `FDSTORE=1`: keep the descriptors that came with the datagram under this name.
     Keep { name: String },
-    /// `FDSTOREREMOVE=1`: drop those of this name.
+    /// `FDSTOREREMOVE=1`: drop the stored descriptors of this name.
     Remove { name: String },
 }
 
-/// Reads a datagram; anything that is not understood is named and does no harm.
+/// Parses a datagram. Lines that are not understood are listed and have no effect.
 pub fn read(datagram: &[u8]) -> Message {
     let text = String::from_utf8_lossy(datagram);
     let mut message = Message::default();
@@ -40,8 +40,8 @@ pub fn read(datagram: &[u8]) -> Message {
             Some(("FDSTORE", "1")) => keep = Some(Keep::Yes),
             Some(("FDSTOREREMOVE", "1")) => keep = Some(Keep::No),
             Some(("FDNAME", given)) if is_fd_name(given) => name = Some(given.to_owned()),
-            // BARRIER: its descriptor is closed when this datagram has been dealt with.
-            // The others say what we learn better from the kernel.
+            // BARRIER: its descriptor is closed after the datagram was handled.
+            // The kernel tells the others more reliably.
             Some((
                 "BARRIER" | "MAINPID" | "ERRNO" | "BUSERROR" | "EXIT_STATUS" | "FDPOLL"
                 | "RELOADING" | "MONOTONIC_USEC" | "NOTIFYACCESS" | "VARLINKERROR",

@@ -1,4 +1,4 @@
-//! Readiness by an open TCP port: something on the loopback interface accepts connections.
+//! Readiness by a TCP port: something accepts connections on the loopback interface.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::news::Reporter;
 use crate::decide::News;
 
-/// The kernel tells nobody when a port opens; this asks until it is, and then never again.
+/// The interval between two tries. The kernel tells nobody when a port opens.
 const EVERY: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks until the port accepts, tells so, and ends.
+/// Tries until the port accepts a connection, reports that, and ends.
 pub async fn wait_until_open(port: u16, reporter: Reporter) {
     let mut beat = interval(EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,15 +1,15 @@
-//! What follows a wait that failed: a pause, longer each time, so that what fails at once costs no
-//! processor, and words for the first failures only. Knows nothing of what is waited for.
+//! The pauses after failed waits, which grow so that a wait that fails at once costs no processor
+//! time, and the warnings about the first failures. Knows nothing of what is waited for.
 
 use std::time::Duration;
 
-/// The pauses begin with this one and double up to `LONGEST`.
+/// The first pause. Each next one is twice as long, up to `LONGEST`.
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
-/// How many failures in a row are worth a warning.
+/// How many failures in a row are reported with a warning.
 const WARNINGS: u32 = 3;
 
-/// The failures of one wait since it last succeeded.
+/// The failures of one wait since its last success.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     failures: u32,
@@ -25,7 +25,7 @@ pub(super) struct Failed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
     Warn,
-    /// The same was warned of before.
+    /// It was reported often enough.
     Nothing,
 }
 

@@ -1,17 +1,17 @@
-//! The signals the orchestrator itself is sent.
+//! The signals that the orchestrator handles.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal means to the node.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeSignal {
-    /// SIGTERM, SIGINT: end; said again: now.
+    /// SIGTERM, SIGINT: end in order; the second time at once.
     Terminate,
     /// SIGHUP
     Reload,
-    /// SIGCHLD: a child ended, of ours or an orphan.
+    /// SIGCHLD: a child has ended, of the orchestrator or an orphan.
     ChildExited,
 }
 
@@ -24,7 +24,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on these signals no longer end the process by themselves.
+    /// Handles these signals from here on, instead of dying by them.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

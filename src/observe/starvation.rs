@@ -1,8 +1,9 @@
-//! Was a process that did not answer hung, or was it given no processor to answer with?
+//! Whether a process that did not answer hung, or was starved of processor time.
 //!
-//! A hung process sleeps, spins or is stopped; a starved one is runnable and waits in the run
-//! queue. A group tells how long that was, the present wait included (`cpu.pressure`). Without it
-//! there is `/proc/PID/schedstat` (kernel doc scheduler/sched-stats), which counts a wait when it
+//! A process that hangs sleeps, spins or is stopped; a starved one is runnable and waits in the run
+//! queue. `cpu.pressure` of a group tells how long processes waited, including a wait that goes on;
+//! without it there is `/proc/PID/schedstat` (kernel doc scheduler/sched-stats), which counts a
+//! wait after it is over. The orchestrator may wait in the same queue.
 //! is over. We ourselves may wait in the same queue.
 
 use std::time::Duration;
@@ -11,26 +12,26 @@ use crate::linux::members::Members;
 use crate::linux::{process, procfs};
 use crate::units::Tick;
 
-/// What the run's processes did on the processors so far.
+/// The processor time of the run's processes, and their waits, so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTime {
     pub ran: Duration,
     pub waited: Duration,
 }
 
-/// Watches how the processes of one run are scheduled during a check.
+/// Measures how the processes of one run are scheduled during a check.
 #[derive(Debug)]
 pub struct Scheduling {
     members: Members,
     began: Tick,
     looked: Tick,
     before: CpuTime,
-    /// How long our own process has waited.
+    /// How long the orchestrator itself has waited.
     own_before: Duration,
 }
 
-/// A check that was answered at once needs no look at its processes, which costs more than the
-/// check: the look is after this part of the patience.
+/// The part of the timeout after which the processes of an unanswered check are measured. Measuring
+/// costs more than a check that is answered at once.
 const LOOK_AFTER: u32 = 10;
 
 impl Scheduling {
@@ -44,20 +45,20 @@ impl Scheduling {
         }
     }
 
-    /// A check begins. The moment when to `look`, if it is not answered by then.
+    /// Begins a check. Returns when to call `look`, if it is not answered by then.
     pub fn begin(&mut self, now: Tick, patience: Duration) -> Tick {
         self.began = now;
         now + patience / LOOK_AFTER
     }
 
-    /// The check was not answered soon: what comes from here on is held against it.
+    /// Measures the processes of a check that was not answered soon.
     pub fn look(&mut self, now: Tick) {
         self.looked = now;
         self.before = self.sample();
         self.own_before = own_wait();
     }
 
-    /// The check that began, and was looked at, went unanswered for `patience`.
+    /// Whether the check that went unanswered for `patience` was starved.
     pub fn was_starved(&self, now: Tick, patience: Duration) -> bool {
         let frozen = self.members.group().is_some_and(|group| group.frozen().unwrap_or(false));
         let we_were_late = is_late(self.began, self.looked, now, patience);
@@ -100,13 +101,13 @@ fn own_wait() -> Duration {
     own.map(|time| time.waited).unwrap_or_default()
 }
 
-/// We ourselves looked half the patience too late, or came half of it too late at the end.
+/// The orchestrator was late by half the timeout: when it measured, or at the end.
 fn is_late(began: Tick, looked: Tick, now: Tick, patience: Duration) -> bool {
     looked.since(began) >= patience / 2 || now.since(began) >= patience + patience / 2
 }
 
-/// Waiting for a processor, theirs and our own, took half the window, and they ran for less than
-/// that.
+/// The waits of the processes and of the orchestrator took half the window, and more time than the
+/// processes ran.
 fn is_starved(window: Duration, theirs: CpuTime, own: Duration) -> bool {
     let waited = theirs.waited + own;
     waited >= window / 2 && waited > theirs.ran

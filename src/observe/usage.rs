@@ -1,4 +1,5 @@
-//! What the processes of a run use right now. Looked at when somebody asks, never by a timer.
+//! What the processes of a run use now. Measured for a `status` that was asked for, never by a
+//! timer.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::units::ByteSize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     pub memory_bytes: u64,
-    /// Processor time since the group or the processes began.
+    /// Processor time since the group was made, or since the processes began.
     pub cpu: Duration,
     /// Processes and threads.
     pub tasks: u64,
