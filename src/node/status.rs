@@ -146,7 +146,11 @@ impl View<'_> {
         }
     }
 
-    fn standing_instance(&self, id: &InstanceId, instance: &Instance) -> pb::InstanceStatus {
+    pub(super) fn standing_instance(
+        &self,
+        id: &InstanceId,
+        instance: &Instance,
+    ) -> pb::InstanceStatus {
         let plan = self.act.plan().instances.get(id);
         let socket = plan.map(|plan| plan.socket.to_string_lossy().into_owned());
         pb::InstanceStatus {

@@ -169,12 +169,25 @@ impl Supervisor {
 
     pub(super) fn take_all(&mut self, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
-            let effects = step(&mut self.node, self.observers.context.clock.now(), event);
-            events.extend(self.perform_all(effects));
+            events.extend(self.step_and_perform(event));
         }
         self.reply_to_waiters();
         self.tell_manager();
-        self.pending.status_watchers.note_change(Instant::now());
+    }
+
+    /// Most news are of checks that changed nothing; for them no status is built.
+    fn step_and_perform(&mut self, event: Event) -> Vec<Event> {
+        let run = match &event {
+            Event::News { run, .. } => Some(*run),
+            Event::Tick | Event::Command(_) => None,
+        };
+        let before = run.and_then(|run| self.watched_status_of(run));
+        let effects = step(&mut self.node, self.observers.context.clock.now(), event);
+        let after = run.and_then(|run| self.watched_status_of(run));
+        if run.is_none() || !effects.is_empty() || before != after {
+            self.pending.status_watchers.note_change(Instant::now());
+        }
+        self.perform_all(effects)
     }
 
     /// Performs effects; returns the events that they give at once.

@@ -104,6 +104,12 @@ impl Supervisor {
         }
     }
 
+    /// The status of the instance with this run; `None` if there is none, or nobody watches.
+    pub(super) fn watched_status_of(&self, run: RunId) -> Option<pb::InstanceStatus> {
+        let id = self.node.owner(run).filter(|_| self.pending.status_watchers.is_watched())?;
+        Some(self.as_view().standing_instance(id, self.node.instance(id)?))
+    }
+
     pub(super) fn watch_status(&mut self) -> watch::Receiver<Arc<pb::NodeStatus>> {
         let status = self.as_view().standing();
         self.pending.status_watchers.add(Instant::now(), status)
