@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::managed::{managed, pids, succeed};
 use common::previous::PREVIOUS;
@@ -25,9 +26,11 @@ fn copy(lab: &Lab) -> PathBuf {
     path
 }
 
+/// Written by another process: what this one has open for writing is inherited by whatever another
+/// test starts just then, and Linux executes no file that is open for writing (`ETXTBSY`).
 fn replace(path: &Path, by: &Path) {
     let fresh = path.with_extension("new");
-    fs::copy(by, &fresh).unwrap();
+    assert!(Command::new("cp").args([by, &fresh]).status().unwrap().success());
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(fresh, path).unwrap();
 }
@@ -142,7 +145,9 @@ fn other_build(lab: &Lab, build_id: &str) -> PathBuf {
     let mut program = fs::read(BINARY).unwrap();
     let at = program.windows(id.len()).position(|bytes| *bytes == *id).unwrap();
     program[at] ^= 0xff;
-    lab.file("other-build", program, 0o755)
+    let path = lab.path("other-build");
+    replace(&path, &lab.file("other-build.content", program, 0o644));
+    path
 }
 
 /// Their number is the same, as that of two builds of one version is.
