@@ -6,11 +6,11 @@ mod common;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blackhole_node::rpc::client::channel_to;
 use blackhole_node::rpc::pb::{identity, ledger, storage};
-use common::{Lab, Setup, http, processes};
+use common::{Lab, Setup, http, idle, processes, service};
 use rustix::process::Signal;
 
 const ALL: [&str; 4] = ["gateway", "identity", "ledger", "storage"];
@@ -62,6 +62,34 @@ fn the_default_services_come_up_and_are_told_of_everywhere() {
     );
     assert_eq!(http::get(&lab.api(), "/nothing").status, 404);
     node.stop();
+}
+
+/// The gateway gives an answer again for a second. What it showed after a start was asked for since
+/// then: a stop that it shows within that second it was told of. On a slow host that takes turns.
+#[test]
+fn the_gateway_is_told_of_a_change() {
+    let lab = Lab::new();
+    let setup = lab.node(&service("plain", &idle(), "")).set("api.http_port=0");
+    let setup = ALL
+        .into_iter()
+        .fold(setup, |setup, name| setup.set(&format!("services.{name}.enabled=true")));
+    let _node = setup.up();
+    let shows = |status: &str| {
+        processes::eventually(status, || {
+            http::get(&lab.api(), "/health").json()["services"]["plain"]["status"] == status
+        });
+    };
+    let is_told = || {
+        lab.done(&["stop", "plain"]);
+        shows("stopped");
+        let begun = Instant::now();
+        lab.done(&["start", "plain"]);
+        shows("healthy");
+        lab.done(&["stop", "plain"]);
+        shows("stopped");
+        begun.elapsed() < Duration::from_secs(1)
+    };
+    assert!((0..20).any(|_| is_told()));
 }
 
 #[test]
