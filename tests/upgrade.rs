@@ -1,6 +1,7 @@
 //! The orchestrator becomes another program in place: what it runs does not notice. The real binary
 //! with real children, and no service manager.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test has files copied by another process")]
 
 mod common;
 
