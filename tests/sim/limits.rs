@@ -22,7 +22,7 @@ pub fn some_limits(rng: &mut Rng) -> LimitLayers {
 impl World {
     /// An operator gives a service other limits.
     pub(super) fn set_limits(&mut self, service: &ServiceName) {
-        if self.node.limits_are_changing(service) {
+        if self.stopping || self.node.limits_are_changing(service) {
             return;
         }
         let memory = (!self.one_in(4)).then(|| ByteSize::mib(8 << self.rng.below(5)));

@@ -6,32 +6,93 @@ use std::time::Duration;
 use blackhole_node::act::{Checkpoint, CheckpointForm, State};
 use blackhole_node::config::RuntimeOverrides;
 use blackhole_node::decide::{
-    AdoptedRun, Check, Event, ExitFacts, GroupState, Membership, News, Planned, SavedNode,
-    broken_invariant, resume,
+    AdoptedRun, Check, Command, Event, ExitFacts, GroupState, Membership, News, Node, Planned,
+    Replan, SavedNode, broken_invariant, resume,
 };
 use blackhole_node::plan::Readiness;
 use blackhole_node::units::{ExitStatus, InstanceId, RunId};
 
 use super::world::{World, ms};
 
+/// What the next orchestrator finds if this one dies now.
+pub(super) struct Saved {
+    pub(super) node: SavedNode,
+    /// The plan that was in force then.
+    pub(super) planned: BTreeMap<InstanceId, Planned>,
+}
+
 impl World {
-    /// The orchestrator dies in the middle of its effects, and another goes on from what was saved
-    /// last. What was only in the former's memory is lost; what the kernel
-    /// holds is told again, but how a process ended perhaps nobody knows.
+    pub(super) fn save(&mut self) {
+        self.saved = Saved { node: self.node.saved(), planned: self.planned() };
+    }
+
+    /// The plan in force.
+    pub(super) fn planned(&self) -> BTreeMap<InstanceId, Planned> {
+        let planned = self.node.instances().filter(|(_, i)| i.membership == Membership::Planned);
+        let planned = planned.map(|(id, instance)| {
+            let (rules, limits) = (instance.rules.clone(), instance.limits.layers());
+            (id.clone(), Planned { rules, limits })
+        });
+        planned.collect()
+    }
+
+    /// The orchestrator dies in the middle of its effects, and another is started. What was only in
+    /// the former's memory is lost; what the kernel holds is told again, but how a process ended
+    /// perhaps nobody knows.
     pub(super) fn be_succeeded(&mut self) {
         self.seen.insert("Succeeded");
         self.now = self.now + ms(self.rng.below(5_000));
         self.say(format!("{:>9}ms the orchestrator is succeeded", self.now.0.as_millis()));
-        let saved = as_read(&self.saved);
-        let unseen = self.one_in(2);
         self.queue.retain(|_, event| keeps(event));
-        if unseen {
+        if self.one_in(2) {
             for event in self.queue.values_mut() {
                 if let Event::News { news: News::Exited { facts, .. }, .. } = event {
                     facts.status = ExitStatus::Unseen;
                 }
             }
         }
+        let file = self.planned();
+        self.former_limits.clear();
+        if std::mem::take(&mut self.stopping) {
+            self.end_all();
+        }
+        // An orderly end that was saved is not gone on with.
+        if self.saved.node.is_ending() {
+            return self.begin_anew(file);
+        }
+        self.go_on();
+        self.read_file_again(file);
+    }
+
+    /// Its orderly end had begun: the unit's `ExecStopPost=`, or the next one's sweep, leaves
+    /// nothing of it.
+    fn end_all(&mut self) {
+        self.seen.insert("EndedAll");
+        for process in self.processes.values_mut() {
+            (process.main_alive, process.others) = (false, false);
+        }
+        for event in self.queue.values_mut() {
+            if let Event::News { news: News::Exited { group, .. }, .. } = event {
+                *group = GroupState::Empty;
+            }
+        }
+    }
+
+    /// With nothing but the configuration.
+    fn begin_anew(&mut self, file: BTreeMap<InstanceId, Planned>) {
+        self.seen.insert("BegunAnew");
+        self.queue.clear();
+        self.processes.clear();
+        self.stillborn.clear();
+        self.formerly.clear();
+        self.node = Node::new(file, self.seed);
+        self.save();
+        self.apply(Event::Tick);
+    }
+
+    /// From what was saved last.
+    fn go_on(&mut self) {
+        let saved = as_read(&self.saved.node);
         let over = self.processes.iter().filter(|(_, process)| process.forgotten);
         self.formerly = over.map(|(run, _)| *run).collect();
         // Later runs of an instance take the place of earlier ones.
@@ -39,20 +100,44 @@ impl World {
         let adopted =
             adopted.map(|(run, p)| (p.instance.clone(), AdoptedRun { run: *run, pid: p.pid }));
         let adopted: BTreeMap<InstanceId, AdoptedRun> = adopted.collect();
-        let planned = self.node.instances().filter(|(_, i)| i.membership == Membership::Planned);
-        let planned = planned.map(|(id, instance)| {
-            let (rules, limits) = (instance.rules.clone(), instance.limits.layers());
-            (id.clone(), Planned { rules, limits })
-        });
-        let (node, effects) = resume(saved, &planned.collect(), &adopted, self.now);
-        self.former_limits.clear();
-        self.saved = node.saved();
+        let (node, effects) = resume(saved, &self.saved.planned, &adopted, self.now);
         self.node = node;
+        self.save();
         assert_eq!(broken_invariant(&self.node, self.now), None, "{}", self.place());
+        self.sweep();
         for adopted in adopted.into_values() {
-            self.look_again(adopted.run);
+            if self.node.owner(adopted.run).is_some() {
+                self.look_again(adopted.run);
+            }
         }
         self.perform_all(effects);
+    }
+
+    /// What is not gone on with is ended.
+    fn sweep(&mut self) {
+        for (run, process) in &mut self.processes {
+            if !process.forgotten && self.node.owner(*run).is_none() {
+                (process.main_alive, process.others) = (false, false);
+                process.forgotten = true;
+                self.formerly.insert(*run);
+            }
+        }
+    }
+
+    /// The configuration may be another than was in force when the state was saved.
+    fn read_file_again(&mut self, file: BTreeMap<InstanceId, Planned>) {
+        let before = self.planned();
+        if file == before {
+            return;
+        }
+        let differs = |id: &InstanceId, planned: &Planned| {
+            before.get(id).is_some_and(|before| before.rules != planned.rules)
+        };
+        let relaunch = file.iter().filter(|(id, planned)| differs(id, planned));
+        let relaunch = relaunch.map(|(id, _)| id.clone()).collect();
+        let limits = file.iter().map(|(id, planned)| (id.clone(), planned.limits)).collect();
+        let rules = file.into_iter().map(|(id, planned)| (id, planned.rules)).collect();
+        self.apply(Event::Command(Command::Replan(Replan { rules, limits, relaunch })));
     }
 
     /// What observers that are new to a run find out.

@@ -3,7 +3,7 @@
 use blackhole_node::decide::{RemarkKind, StopReason};
 
 /// Every kind of remark; together the histories must lead to each of them.
-pub const REMARKS: [&str; 21] = [
+pub const REMARKS: [&str; 23] = [
     "Starting",
     "Ready",
     "StartFailed",
@@ -23,6 +23,8 @@ pub const REMARKS: [&str; 21] = [
     "Replanned",
     "With",
     "Succeeded",
+    "EndedAll",
+    "BegunAnew",
     "LimitsRefused",
     "Undone",
 ];

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use blackhole_node::decide::{
     Announcement, Check, Command, Effect, Event, ExitFacts, GroupState, Membership, Memory, News,
-    Node, Notice, Phase, Planned, RemarkKind, Replan, Rng, SavedNode, SpawnFailure, StopReason,
-    Urgency, Wanted, broken_invariant, step,
+    Node, Notice, Phase, Planned, RemarkKind, Replan, Rng, SpawnFailure, StopReason, Urgency,
+    Wanted, broken_invariant, step,
 };
 use blackhole_node::plan::{GroupLimits, LimitLayers, Readiness};
 use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
 
 use super::limits::some_limits;
 use super::samples::services;
+use super::succession::Saved;
 use super::words::{word, word_of_reason};
 
 /// How long the world is full of faults, and how long it may take to heal or to stop.
 const FAULTY: Duration = Duration::from_secs(600);
 const HEALING: Duration = Duration::from_secs(900);
+/// How long the faults go on in a stop.
+const FAULTY_STOP: Duration = Duration::from_secs(20);
 const STOPPING: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub(super) enum Weather {
 pub struct World {
     pub(super) seed: u64,
     pub(super) node: Node,
-    pub(super) saved: SavedNode,
+    pub(super) saved: Saved,
     pub(super) now: Tick,
     pub(super) rng: Rng,
     pub(super) weather: Weather,
@@ -60,7 +63,8 @@ pub struct World {
     pub(super) next_pid: i32,
     /// What the last `set-limits` of a service took the place of.
     pub(super) former_limits: BTreeMap<ServiceName, BTreeMap<InstanceId, LimitLayers>>,
-    pub(super) shutting_down: bool,
+    /// The present orchestrator announced that it stops: nothing is to live on.
+    pub(super) stopping: bool,
     pub(super) stopped: bool,
     pub(super) loud: bool,
     pub(super) log: Vec<String>,
@@ -79,10 +83,11 @@ impl World {
             let limits = some_limits(&mut rng);
             (id, Planned { rules, limits })
         });
-        let node = Node::new(planned.collect::<Vec<_>>(), seed);
+        let planned: BTreeMap<_, _> = planned.collect();
+        let node = Node::new(planned.clone(), seed);
         Self {
             seed,
-            saved: node.saved(),
+            saved: Saved { node: node.saved(), planned },
             node,
             now: Tick::ZERO,
             rng,
@@ -95,7 +100,7 @@ impl World {
             formerly: BTreeSet::new(),
             next_pid: 100,
             former_limits: BTreeMap::new(),
-            shutting_down: false,
+            stopping: false,
             stopped: false,
             loud: false,
             log: Vec::new(),
@@ -146,14 +151,25 @@ impl World {
         self.assert_limits_hold();
     }
 
+    /// An orchestrator that dies of it, or in it, is started again and told once more.
     fn shut_down(&mut self) {
-        self.shutting_down = true;
-        let urgency = if self.one_in(5) { Urgency::Now } else { Urgency::Orderly };
-        self.apply(Event::Command(Command::Shutdown(urgency)));
+        self.tell_to_stop();
+        if self.weather == Weather::Faulty {
+            self.run_until(self.now + FAULTY_STOP);
+        }
         self.weather = Weather::Fair;
         self.run_until(self.now + STOPPING);
+        if !self.stopped {
+            assert!(!self.stopping, "{}: the node did not stop", self.place());
+            self.tell_to_stop();
+            self.run_until(self.now + STOPPING);
+        }
         assert!(self.stopped, "{}: the node did not stop", self.place());
-        assert!(self.seen.contains("Announced"), "{}: never announced", self.place());
+    }
+
+    fn tell_to_stop(&mut self) {
+        let urgency = if self.one_in(5) { Urgency::Now } else { Urgency::Orderly };
+        self.apply(Event::Command(Command::Shutdown(urgency)));
     }
 
     fn run_until(&mut self, end: Tick) {
@@ -189,16 +205,19 @@ impl World {
         let effects = step(&mut self.node, self.now, event);
         let broken = broken_invariant(&self.node, self.now);
         assert_eq!(broken, None, "{}", self.place());
-        // What an operator said is saved at once, the rest a little later.
-        if is_command || self.one_in(3) {
-            self.saved = self.node.saved();
-        }
         let dies = self.trouble(150);
         let count = u64::try_from(effects.len()).unwrap_or(0);
         let done = if dies { self.rng.below(count + 1) } else { count };
         self.perform_all(effects.into_iter().take(usize::try_from(done).unwrap_or(0)));
-        if dies && !self.stopped {
-            self.be_succeeded();
+        if self.stopped {
+            return;
+        }
+        if dies {
+            return self.be_succeeded();
+        }
+        // Once it is done. What an operator said is saved at once, the rest a little later.
+        if is_command || self.one_in(3) {
+            self.save();
         }
     }
 
@@ -244,18 +263,19 @@ impl World {
             Announcement::Ready => {}
             Announcement::Stopping => {
                 self.seen.insert("Announced");
+                self.stopping = true;
             }
             Announcement::Stopped => {
                 let left = self.processes.values().filter(|p| p.main_alive || p.others).count();
                 assert_eq!(left, 0, "{}: orphans", self.place());
-                assert!(self.shutting_down, "{}: stopped by itself", self.place());
+                assert!(self.stopping, "{}: never announced", self.place());
                 self.stopped = true;
             }
         }
     }
 
     fn spawn(&mut self, id: &InstanceId, run: RunId, limits: GroupLimits) {
-        assert!(!self.shutting_down, "{}: a spawn in a shutdown", self.place());
+        assert!(!self.stopping, "{}: a spawn in a shutdown", self.place());
         for (other, process) in &self.processes {
             let left = process.main_alive || process.others;
             assert!(process.instance != *id || !left, "{}: {run} beside {other}", self.place());
@@ -528,6 +548,9 @@ impl World {
         self.plan_has_the_last_word(&limits);
         let replan = Replan { rules: rules.clone(), limits, relaunch };
         self.apply(Event::Command(Command::Replan(replan)));
+        if self.stopping {
+            return;
+        }
         for (id, instance) in self.node.instances() {
             let planned = rules.contains_key(id);
             let membership = if planned { Membership::Planned } else { Membership::Retiring };
