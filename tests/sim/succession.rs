@@ -7,11 +7,12 @@ use blackhole_node::act::{Checkpoint, CheckpointForm, State};
 use blackhole_node::config::RuntimeOverrides;
 use blackhole_node::decide::{
     AdoptedRun, Check, Command, Event, ExitFacts, GroupState, Membership, News, Node, Planned,
-    Replan, SavedNode, broken_invariant, resume,
+    Recency, Replan, SavedNode, broken_invariant, resume,
 };
-use blackhole_node::plan::Readiness;
+use blackhole_node::plan::{LimitLayers, Readiness, Rules};
 use blackhole_node::units::{ExitStatus, InstanceId, RunId};
 
+use super::oracle::Oracle;
 use super::world::{World, ms};
 
 /// What the next orchestrator finds if this one dies now.
@@ -42,7 +43,7 @@ impl World {
     pub(super) fn be_succeeded(&mut self) {
         self.seen.insert("Succeeded");
         self.now = self.now + ms(self.rng.below(5_000));
-        self.say(format!("{:>9}ms the orchestrator is succeeded", self.now.0.as_millis()));
+        self.say(|now| format!("{now:>9}ms the orchestrator is succeeded"));
         self.queue.retain(|_, event| keeps(event));
         if self.one_in(2) {
             for event in self.queue.values_mut() {
@@ -51,17 +52,17 @@ impl World {
                 }
             }
         }
-        let file = self.planned();
+        let planned = self.planned();
         self.former_limits.clear();
         if std::mem::take(&mut self.stopping) {
             self.end_all();
         }
         // An orderly end that was saved is not gone on with.
         if self.saved.node.is_ending() {
-            return self.begin_anew(file);
+            return self.begin_anew(planned);
         }
         self.go_on();
-        self.read_file_again(file);
+        self.read_file_again(&planned);
     }
 
     /// Its orderly end had begun: the unit's `ExecStopPost=`, or the next one's sweep, leaves
@@ -79,20 +80,29 @@ impl World {
     }
 
     /// With nothing but the configuration.
-    fn begin_anew(&mut self, file: BTreeMap<InstanceId, Planned>) {
+    fn begin_anew(&mut self, former: BTreeMap<InstanceId, Planned>) {
         self.seen.insert("BegunAnew");
         self.queue.clear();
         self.processes.clear();
         self.stillborn.clear();
         self.formerly.clear();
-        self.node = Node::new(file, self.seed);
+        let limits = limits_of(&self.file, &former);
+        let planned = self.file.iter().map(|(id, rules)| {
+            let limits = limits.get(id).copied().unwrap_or_default();
+            (id.clone(), Planned { rules: rules.clone(), limits })
+        });
+        self.node = Node::new(planned, self.seed);
+        self.oracle = Oracle::new(self.seed, self.now, self.file.clone());
         self.save();
         self.apply(Event::Tick);
     }
 
     /// From what was saved last.
     fn go_on(&mut self) {
-        let saved = as_read(&self.saved.node);
+        let mut saved = as_read(&self.saved.node);
+        if self.one_in(6) {
+            saved.recency = Recency::Outdated;
+        }
         let over = self.processes.iter().filter(|(_, process)| process.forgotten);
         self.formerly = over.map(|(run, _)| *run).collect();
         // Later runs of an instance take the place of earlier ones.
@@ -102,6 +112,8 @@ impl World {
         let adopted: BTreeMap<InstanceId, AdoptedRun> = adopted.collect();
         let (node, effects) = resume(saved, &self.saved.planned, &adopted, self.now);
         self.node = node;
+        self.oracle.go_on_from(&self.node, &effects, self.now);
+        self.oracle.compare(&self.node);
         self.save();
         assert_eq!(broken_invariant(&self.node, self.now), None, "{}", self.place());
         self.sweep();
@@ -125,18 +137,22 @@ impl World {
     }
 
     /// The configuration may be another than was in force when the state was saved.
-    fn read_file_again(&mut self, file: BTreeMap<InstanceId, Planned>) {
+    fn read_file_again(&mut self, former: &BTreeMap<InstanceId, Planned>) {
         let before = self.planned();
-        if file == before {
+        let limits = limits_of(&self.file, former);
+        let other_limits = |(id, limits): (&InstanceId, &LimitLayers)| {
+            before.get(id).is_none_or(|before| before.limits != *limits)
+        };
+        let same_rules = before.iter().map(|(id, planned)| (id, &planned.rules)).eq(&self.file);
+        if same_rules && !limits.iter().any(other_limits) {
             return;
         }
-        let differs = |id: &InstanceId, planned: &Planned| {
-            before.get(id).is_some_and(|before| before.rules != planned.rules)
+        let differs = |id: &InstanceId, rules: &Rules| {
+            before.get(id).is_some_and(|before| before.rules != *rules)
         };
-        let relaunch = file.iter().filter(|(id, planned)| differs(id, planned));
+        let relaunch = self.file.iter().filter(|(id, rules)| differs(id, rules));
         let relaunch = relaunch.map(|(id, _)| id.clone()).collect();
-        let limits = file.iter().map(|(id, planned)| (id.clone(), planned.limits)).collect();
-        let rules = file.into_iter().map(|(id, planned)| (id, planned.rules)).collect();
+        let rules = self.file.clone();
         self.apply(Event::Command(Command::Replan(Replan { rules, limits, relaunch })));
     }
 
@@ -157,6 +173,15 @@ impl World {
             Readiness::Port(_) => self.tell(run, 20, News::PortOpen),
         }
     }
+}
+
+/// What the former one knew of the limits of those that are in the file.
+fn limits_of(
+    file: &BTreeMap<InstanceId, Rules>,
+    former: &BTreeMap<InstanceId, Planned>,
+) -> BTreeMap<InstanceId, LimitLayers> {
+    let known = former.iter().filter(|(id, _)| file.contains_key(id));
+    known.map(|(id, planned)| (id.clone(), planned.limits)).collect()
 }
 
 /// What the next orchestrator reads, in whatever form it is written.

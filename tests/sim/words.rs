@@ -3,7 +3,7 @@
 use blackhole_node::decide::{RemarkKind, StopReason};
 
 /// Every kind of remark; together the histories must lead to each of them.
-pub const REMARKS: [&str; 23] = [
+pub const REMARKS: [&str; 30] = [
     "Starting",
     "Ready",
     "StartFailed",
@@ -25,6 +25,13 @@ pub const REMARKS: [&str; 23] = [
     "Succeeded",
     "EndedAll",
     "BegunAnew",
+    "Extended",
+    "Hung",
+    "InAShutdown",
+    "ServicesChanged",
+    "NeedsChanged",
+    "OwnAccord",
+    "Watchdog",
     "LimitsRefused",
     "Undone",
 ];
@@ -55,11 +62,11 @@ pub fn word_of_reason(reason: &StopReason) -> Option<&'static str> {
     match reason {
         StopReason::Replanned => Some("Replanned"),
         StopReason::With(_) => Some("With"),
+        StopReason::OwnAccord => Some("OwnAccord"),
+        StopReason::Watchdog => Some("Watchdog"),
         StopReason::Operator
         | StopReason::Shutdown
-        | StopReason::OwnAccord
         | StopReason::StartTimeout
-        | StopReason::Unhealthy(_)
-        | StopReason::Watchdog => None,
+        | StopReason::Unhealthy(_) => None,
     }
 }

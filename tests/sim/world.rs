@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blackhole_node::decide::{
-    Announcement, Check, Command, Effect, Event, ExitFacts, GroupState, Membership, Memory, News,
-    Node, Notice, Phase, Planned, RemarkKind, Replan, Rng, SpawnFailure, StopReason, Urgency,
-    Wanted, broken_invariant, step,
+    Announcement, Command, Effect, Event, News, Node, Planned, RemarkKind, Rng, Urgency,
+    broken_invariant, step,
 };
-use blackhole_node::plan::{GroupLimits, LimitLayers, Readiness};
-use blackhole_node::units::{Core, ExitStatus, InstanceId, Pid, RunId, ServiceName, Signal, Tick};
+use blackhole_node::plan::{LimitLayers, Rules};
+use blackhole_node::units::{InstanceId, RunId, ServiceName, Tick};
 
 use super::limits::some_limits;
+use super::oracle::Oracle;
+use super::processes::Process;
 use super::samples::services;
 use super::succession::Saved;
 use super::words::{word, word_of_reason};
@@ -23,22 +24,6 @@ const HEALING: Duration = Duration::from_secs(900);
 const FAULTY_STOP: Duration = Duration::from_secs(20);
 const STOPPING: Duration = Duration::from_secs(900);
 
-#[derive(Debug)]
-pub(super) struct Process {
-    pub(super) instance: InstanceId,
-    pub(super) pid: Pid,
-    pub(super) main_alive: bool,
-    pub(super) others: bool,
-    pub(super) end_is_due: bool,
-    pub(super) ignores_term: bool,
-    pub(super) cannot_be_killed_until: Tick,
-    pub(super) forgotten: bool,
-    /// Bytes in use.
-    pub(super) memory: u64,
-    /// What the kernel holds it to.
-    pub(super) limits: GroupLimits,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weather {
     Faulty,
@@ -48,6 +33,10 @@ pub(super) enum Weather {
 pub struct World {
     pub(super) seed: u64,
     pub(super) node: Node,
+    /// What the node is to do by the world's own reckoning.
+    pub(super) oracle: Oracle,
+    /// The rules as the configuration has them now.
+    pub(super) file: BTreeMap<InstanceId, Rules>,
     pub(super) saved: Saved,
     pub(super) now: Tick,
     pub(super) rng: Rng,
@@ -67,6 +56,8 @@ pub struct World {
     pub(super) stopping: bool,
     pub(super) stopped: bool,
     pub(super) loud: bool,
+    /// Whether the history is written down.
+    pub(super) kept: bool,
     pub(super) log: Vec<String>,
     pub(super) seen: BTreeSet<&'static str>,
     pub steps: u64,
@@ -79,9 +70,10 @@ pub(super) fn ms(millis: u64) -> Duration {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::seeded(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xb1ac);
-        let planned = services(&mut rng).into_iter().map(|(id, rules)| {
-            let limits = some_limits(&mut rng);
-            (id, Planned { rules, limits })
+        let file = services(&mut rng);
+        let planned = file.iter().map(|(id, rules)| {
+            let (rules, limits) = (rules.clone(), some_limits(&mut rng));
+            (id.clone(), Planned { rules, limits })
         });
         let planned: BTreeMap<_, _> = planned.collect();
         let node = Node::new(planned.clone(), seed);
@@ -89,6 +81,8 @@ impl World {
             seed,
             saved: Saved { node: node.saved(), planned },
             node,
+            oracle: Oracle::new(seed, Tick::ZERO, file.clone()),
+            file,
             now: Tick::ZERO,
             rng,
             weather: Weather::Faulty,
@@ -103,6 +97,7 @@ impl World {
             stopping: false,
             stopped: false,
             loud: false,
+            kept: false,
             log: Vec::new(),
             seen: BTreeSet::new(),
             steps: 0,
@@ -111,6 +106,11 @@ impl World {
 
     pub fn loud(mut self) -> Self {
         self.loud = true;
+        self
+    }
+
+    pub fn kept(mut self) -> Self {
+        self.kept = true;
         self
     }
 
@@ -143,11 +143,7 @@ impl World {
         let everything = self.node.instances().map(|(id, _)| id.clone()).collect();
         self.apply(Event::Command(Command::Restart(everything)));
         self.run_until(self.now + HEALING);
-        for (id, instance) in self.node.instances() {
-            let ready = matches!(instance.phase, Phase::Ready { .. });
-            let reason = self.node.reason(id, self.now);
-            assert!(ready, "{}: {id} is {} ({reason})", self.place(), instance.phase.word());
-        }
+        self.assert_all_are_up();
         self.assert_limits_hold();
     }
 
@@ -200,11 +196,14 @@ impl World {
 
     pub(super) fn apply(&mut self, event: Event) {
         self.steps += 1;
-        self.say(format!("{:>9}ms {event:?}", self.now.0.as_millis()));
+        self.say(|now| format!("{now:>9}ms {event:?}"));
         let is_command = matches!(event, Event::Command(_));
+        self.oracle.hear(self.now, &event);
+        self.go_on_beating(&event);
         let effects = step(&mut self.node, self.now, event);
-        let broken = broken_invariant(&self.node, self.now);
-        assert_eq!(broken, None, "{}", self.place());
+        self.oracle.judge(&effects);
+        self.oracle.compare(&self.node);
+        assert_eq!(broken_invariant(&self.node, self.now), None, "{}", self.place());
         let dies = self.trouble(150);
         let count = u64::try_from(effects.len()).unwrap_or(0);
         let done = if dies { self.rng.below(count + 1) } else { count };
@@ -223,7 +222,7 @@ impl World {
 
     pub(super) fn perform_all(&mut self, effects: impl IntoIterator<Item = Effect>) {
         for effect in effects {
-            self.say(format!("            -> {effect:?}"));
+            self.say(|_| format!("            -> {effect:?}"));
             self.perform(effect);
         }
     }
@@ -250,14 +249,6 @@ impl World {
         }
     }
 
-    fn retire(&mut self, id: &InstanceId) {
-        assert!(self.node.instance(id).is_none(), "{}: {id} is retired, and there", self.place());
-        for (run, process) in &self.processes {
-            let left = process.instance == *id && (process.main_alive || process.others);
-            assert!(!left, "{}: {id} is retired before {run}", self.place());
-        }
-    }
-
     fn announce(&mut self, announcement: Announcement) {
         match announcement {
             Announcement::Ready => {}
@@ -274,302 +265,6 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, id: &InstanceId, run: RunId, limits: GroupLimits) {
-        assert!(!self.stopping, "{}: a spawn in a shutdown", self.place());
-        for (other, process) in &self.processes {
-            let left = process.main_alive || process.others;
-            assert!(process.instance != *id || !left, "{}: {run} beside {other}", self.place());
-        }
-        self.assert_needs_are_met(id);
-        if self.trouble(12) {
-            let failure = SpawnFailure("no memory for a process".to_owned());
-            self.stillborn.insert(run);
-            return self.tell(run, 0, News::SpawnFailed(failure));
-        }
-        let pid = Pid(self.next_pid);
-        self.next_pid += 1;
-        let faulty = self.weather == Weather::Faulty;
-        let process = Process {
-            instance: id.clone(),
-            pid,
-            main_alive: true,
-            others: self.trouble(6),
-            end_is_due: false,
-            ignores_term: self.trouble(5),
-            cannot_be_killed_until: Tick::ZERO,
-            forgotten: false,
-            memory: 1 << (20 + self.rng.below(7)),
-            limits,
-        };
-        self.processes.insert(run, process);
-        if !faulty || !self.one_in(20) {
-            self.tell(run, 0, News::Spawned { pid });
-        } else {
-            let late = self.rng.below(5);
-            self.tell(run, late, News::Spawned { pid });
-        }
-        if self.trouble(15) {
-            self.tell(run, 1, News::ExecFailed(SpawnFailure("no such file".to_owned())));
-            return self.end_main(run, 2, ExitStatus::Code(127));
-        }
-        self.grow_up(id, run);
-    }
-
-    fn assert_needs_are_met(&self, id: &InstanceId) {
-        let rules = &self.node.instance(id).expect("only known instances are spawned").rules;
-        for (other, state) in self.node.instances() {
-            let met = matches!(state.phase, Phase::Ready { .. } | Phase::Stopped);
-            let stays = state.membership == Membership::Planned;
-            let needed = stays && rules.needs.contains(&other.service);
-            assert!(met || !needed, "{}: {id} started before {other}", self.place());
-        }
-    }
-
-    /// The process begins its work: signs of readiness, and perhaps an early end.
-    fn grow_up(&mut self, id: &InstanceId, run: RunId) {
-        self.tell(run, 1, News::Executed);
-        if self.trouble(4) {
-            let after = self.rng.below(2_000);
-            let status = self.some_end();
-            self.end_main(run, after, status);
-        }
-        if self.trouble(8) {
-            return;
-        }
-        let after = 2 + self.rng.below(400);
-        let readiness = self.node.instance(id).expect("spawned a moment ago").rules.readiness;
-        match readiness {
-            Readiness::Started => {}
-            Readiness::Notify => self.tell(run, after, News::Notice(Notice::Ready)),
-            Readiness::Grpc => self.tell(run, after, News::Checked(Check::Healthy)),
-            Readiness::Port(_) => self.tell(run, after, News::PortOpen),
-        }
-    }
-
-    fn some_end(&mut self) -> ExitStatus {
-        match self.rng.below(5) {
-            0 => ExitStatus::Code(0),
-            1 => ExitStatus::Signal { number: Signal(11), core: Core::Dumped },
-            2 => ExitStatus::Signal { number: Signal::KILL, core: Core::None },
-            _ => ExitStatus::Code(1),
-        }
-    }
-
-    fn end_main(&mut self, run: RunId, after: u64, status: ExitStatus) {
-        let oom_kills = u64::from(self.trouble(10));
-        let at = self.now + ms(after);
-        let Some(process) = self.processes.get_mut(&run) else { return };
-        if !process.main_alive || process.end_is_due {
-            return;
-        }
-        process.end_is_due = true;
-        let group = if process.others { GroupState::Populated } else { GroupState::Empty };
-        let facts = ExitFacts { status, oom_kills };
-        self.order += 1;
-        let news = News::Exited { facts, group };
-        self.queue.insert((at, self.order), Event::News { run, news });
-        // From here on the process is as good as gone: what the core can still do does not matter.
-        process.main_alive = false;
-    }
-
-    fn signal(&mut self, run: RunId, signal: Signal) {
-        if self.stillborn.contains(&run) {
-            return;
-        }
-        let place = self.place();
-        let after = self.rng.below(300);
-        let process = self.processes.get(&run);
-        let process = process.unwrap_or_else(|| panic!("{place}: {signal} to unknown run {run}"));
-        assert!(!process.forgotten, "{place}: {signal} to run {run}, which is over");
-        self.assert_stop_order(run);
-        if !self.processes[&run].ignores_term {
-            self.end_main(run, after, ExitStatus::Signal { number: signal, core: Core::None });
-        }
-    }
-
-    /// In an orderly stop nobody is told to go while somebody who needs it is still there.
-    fn assert_stop_order(&self, run: RunId) {
-        let id = &self.processes[&run].instance;
-        let Some(instance) = self.node.instance(id) else { return };
-        let Phase::Stopping { reason: StopReason::Shutdown, .. } = &instance.phase else { return };
-        for (other, state) in self.node.instances() {
-            let needs_it = state.rules.needs.contains(&id.service);
-            let gone = state.phase.is_at_rest();
-            assert!(!needs_it || gone, "{}: {id} stops before {other}", self.place());
-        }
-    }
-
-    fn kill(&mut self, run: RunId) {
-        if self.stillborn.contains(&run) {
-            return;
-        }
-        let place = self.place();
-        let stuck = self.trouble(10).then(|| self.now + ms(self.rng.below(20_000)));
-        let now = self.now;
-        let process = self.processes.get_mut(&run);
-        let process = process.unwrap_or_else(|| panic!("{place}: kill of unknown run {run}"));
-        assert!(!process.forgotten, "{place}: kill of run {run}, which is over");
-        if let Some(until) = stuck {
-            process.cannot_be_killed_until = until;
-        }
-        if now >= process.cannot_be_killed_until {
-            process.others = false;
-            let status = ExitStatus::Signal { number: Signal::KILL, core: Core::None };
-            self.end_main(run, 1, status);
-        }
-    }
-
-    fn clear(&mut self, run: RunId) {
-        let after = if self.trouble(8) { 7_000 } else { self.rng.below(50) };
-        let process = self.processes.get_mut(&run).expect("only known runs are cleared");
-        assert!(!process.main_alive && !process.forgotten);
-        process.others = false;
-        self.tell(run, after, News::GroupEmpty);
-    }
-
-    fn forget(&mut self, run: RunId) {
-        let place = self.place();
-        if self.stillborn.contains(&run) {
-            return;
-        }
-        let process = self.processes.get_mut(&run).expect("only known runs are forgotten");
-        let left = process.main_alive || process.others;
-        assert!(!left, "{place}: run {run} is forgotten with processes left");
-        let twice = process.forgotten && !self.formerly.contains(&run);
-        assert!(!twice, "{place}: run {run} is forgotten twice");
-        process.forgotten = true;
-    }
-
-    /// Something goes wrong, or an operator does something.
-    fn make_trouble(&mut self) {
-        let Some(run) = self.some_run() else { return };
-        match self.rng.below(14) {
-            0 | 1 => {
-                let status = self.some_end();
-                self.end_main(run, 0, status);
-            }
-            2 => {
-                self.end_main(run, 0, ExitStatus::Signal { number: Signal::KILL, core: Core::None })
-            }
-            3..=6 => {
-                let failed = Check::Failed("no answer within 5s".to_owned());
-                let check = [Check::Healthy, failed.clone(), failed, Check::Starved];
-                let which = usize::try_from(self.rng.below(4)).unwrap_or(0);
-                self.tell(run, 0, News::Checked(check[which].clone()));
-            }
-            7 => {
-                let notices = [
-                    Notice::Ready,
-                    Notice::Stopping,
-                    Notice::Watchdog,
-                    Notice::WatchdogTrigger,
-                    Notice::ExtendTimeout(ms(5_000)),
-                    Notice::Status("busy".to_owned()),
-                ];
-                let which = usize::try_from(self.rng.below(6)).unwrap_or(0);
-                self.tell(run, 0, News::Notice(notices[which].clone()));
-            }
-            8 => {
-                let memory = [Memory::Short, Memory::Enough];
-                let which = usize::try_from(self.rng.below(2)).unwrap_or(0);
-                self.tell(run, 0, News::Memory(memory[which]));
-            }
-            9 => self.repeat_old_news(run),
-            _ => self.operator_acts(),
-        }
-    }
-
-    /// News about some run, old or new, that may have been told before.
-    fn repeat_old_news(&mut self, run: RunId) {
-        let process = &self.processes[&run];
-        let status = ExitStatus::Code(3);
-        let facts = ExitFacts { status, oom_kills: 0 };
-        let pid = process.pid;
-        if process.forgotten {
-            let news = [
-                News::Exited { facts, group: GroupState::Empty },
-                News::GroupEmpty,
-                News::Spawned { pid },
-                News::Notice(Notice::Stopping),
-                News::Executed,
-            ];
-            for news in news {
-                self.tell(run, 0, news);
-            }
-        } else {
-            self.tell(run, 0, News::Executed);
-            self.tell(run, 0, News::PortOpen);
-        }
-    }
-
-    fn operator_acts(&mut self) {
-        let ids: Vec<InstanceId> = self.node.instances().map(|(id, _)| id.clone()).collect();
-        let count = u64::try_from(ids.len()).unwrap_or(1);
-        let which = usize::try_from(self.rng.below(count)).unwrap_or(0);
-        let chosen = BTreeSet::from([ids[which].clone()]);
-        let service = ids[which].service.clone();
-        let command = match self.rng.below(7) {
-            0 => Command::Stop(chosen),
-            1 => Command::Restart(chosen),
-            2 | 3 => return self.configuration_changes(),
-            4 => return self.set_limits(&service),
-            _ => Command::Start(chosen),
-        };
-        self.apply(Event::Command(command));
-    }
-
-    /// Instances come and go, rules change, some need another process.
-    fn configuration_changes(&mut self) {
-        let rng = &mut self.rng;
-        let mut rules = BTreeMap::new();
-        let mut limits = BTreeMap::new();
-        let mut relaunch = BTreeSet::new();
-        for (id, instance) in self.node.instances() {
-            if id.index != 0 && rng.below(4) == 0 {
-                continue;
-            }
-            let mut now = instance.rules.clone();
-            if rng.below(6) == 0 {
-                now.restart.max_restarts = u32::try_from(rng.below(7)).unwrap_or(5);
-                now.stop_timeout = ms(500 + rng.below(5_000));
-                relaunch.insert(id.clone());
-            }
-            if rng.below(6) == 0 {
-                let more = InstanceId::new(id.service.clone(), id.index + 1);
-                rules.entry(more).or_insert_with(|| now.clone());
-            }
-            if rng.below(5) == 0 {
-                limits.insert(id.clone(), some_limits(rng));
-            }
-            rules.insert(id.clone(), now);
-        }
-        let before: BTreeMap<InstanceId, Wanted> =
-            self.node.instances().map(|(id, i)| (id.clone(), i.wanted)).collect();
-        self.plan_has_the_last_word(&limits);
-        let replan = Replan { rules: rules.clone(), limits, relaunch };
-        self.apply(Event::Command(Command::Replan(replan)));
-        if self.stopping {
-            return;
-        }
-        for (id, instance) in self.node.instances() {
-            let planned = rules.contains_key(id);
-            let membership = if planned { Membership::Planned } else { Membership::Retiring };
-            assert_eq!(instance.membership, membership, "{}: {id}", self.place());
-            let new = !before.contains_key(id);
-            assert!(!new || instance.wanted == Wanted::Up, "{}: {id}", self.place());
-        }
-        let missing = rules.keys().find(|id| self.node.instance(id).is_none());
-        assert_eq!(missing, None, "{}", self.place());
-    }
-
-    fn some_run(&mut self) -> Option<RunId> {
-        let count = u64::try_from(self.processes.len()).unwrap_or(0);
-        let which = usize::try_from(self.rng.below(count.max(1))).unwrap_or(0);
-        // The newest runs are the interesting ones.
-        let recent = which % 8;
-        self.processes.keys().rev().nth(recent).or(self.processes.keys().next()).copied()
-    }
-
     pub(super) fn tell(&mut self, run: RunId, after: u64, news: News) {
         self.order += 1;
         self.queue.insert((self.now + ms(after), self.order), Event::News { run, news });
@@ -583,7 +278,12 @@ impl World {
         self.weather == Weather::Faulty && self.one_in(one_in)
     }
 
-    pub(super) fn say(&mut self, line: String) {
+    /// A line of the history, with the milliseconds since its beginning.
+    pub(super) fn say(&mut self, line: impl FnOnce(u128) -> String) {
+        if !self.loud && !self.kept {
+            return;
+        }
+        let line = line(self.now.0.as_millis());
         if self.loud {
             println!("{line}");
         }
