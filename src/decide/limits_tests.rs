@@ -1,14 +1,14 @@
 //! Changes of limits, step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::{Effect, RemarkKind};
 use super::event::{LimitsRefusal, Usage};
 use super::limits::*;
 use super::node::Node;
 use crate::decide::samples::rules;
-use crate::decide::{Command, Event, ExitFacts, GroupState, News, step};
-use crate::plan::{LimitLayer, LimitLayers};
+use crate::decide::{Command, Event, ExitFacts, GroupState, News, Replan, Urgency, step};
+use crate::plan::{GroupLimits, LimitLayer, LimitLayers};
 use crate::units::{ByteSize, ExitStatus, InstanceId, Pid, RunId, ServiceName, Tick};
 
 const MIB: fn(u64) -> ByteSize = ByteSize::mib;
@@ -186,7 +186,8 @@ fn a_kernel_that_does_not_answer_is_told_of_and_undone() {
     scene.set(MIB(64));
     scene.now = scene.now + STEP_TIMEOUT;
     let undone = scene.then(Event::Tick);
-    assert_eq!(refusals(&undone).len(), 1, "the other one follows the undo: {undone:?}");
+    let words = ["the kernel has not taken its limits within 1m"];
+    assert_eq!(refusals(&undone), words, "the other one follows the undo");
     assert_eq!((scene.in_force("web-0"), scene.in_force("web-1")), (None, None));
 }
 
@@ -207,4 +208,99 @@ fn a_change_that_takes_the_place_of_another_knows_what_that_one_lowered() {
     let kept = scene.news("web-0", News::LimitsRefused { change, refusal });
     let [Effect::SetLimits { limits, .. }] = &kept[..] else { panic!("{kept:?}") };
     assert_eq!(limits.memory_high, Some(MIB(90)));
+}
+
+fn refuse(scene: &mut Scene, name: &str) -> Vec<Effect> {
+    let change = scene.node.instance(&id(name)).unwrap().limits.change().unwrap();
+    let refusal = LimitsRefusal::Kernel("EIO".to_owned());
+    scene.news(name, News::LimitsRefused { change, refusal })
+}
+
+fn plan(scene: &mut Scene, limits: &[(&str, LimitLayers)]) -> Vec<Effect> {
+    let rules = ["web-0", "web-1"].map(|name| (id(name), rules(&[]))).into();
+    let limits = limits.iter().map(|(name, layers)| (id(name), *layers)).collect();
+    let plan = Replan { rules, limits, relaunch: BTreeSet::new() };
+    scene.then(Event::Command(Command::Replan(plan)))
+}
+
+fn of_file(memory: ByteSize) -> LimitLayers {
+    let file = GroupLimits { memory: Some(memory), ..GroupLimits::default() };
+    LimitLayers { file, ..LimitLayers::default() }
+}
+
+#[test]
+fn each_step_of_a_change_has_its_time() {
+    let mut scene = Scene::new();
+    let due = |scene: &Scene, name: &str| {
+        scene.node.instance(&id(name)).unwrap().limits.deadline().unwrap().since(scene.now)
+    };
+    scene.set(MIB(64));
+    assert_eq!(due(&scene, "web-0"), STEP_TIMEOUT);
+    scene.now = scene.now + PAUSE;
+    scene.usage("web-0", MIB(10));
+    scene.usage("web-1", MIB(100));
+    assert_eq!((due(&scene, "web-0"), due(&scene, "web-1")), (STEP_TIMEOUT, STEP_TIMEOUT));
+    scene.usage("web-1", MIB(100));
+    scene.now = scene.now + PAUSE;
+    scene.then(Event::Tick);
+    assert_eq!(due(&scene, "web-1"), STEP_TIMEOUT, "the next try");
+    scene.now = scene.now + PAUSE;
+    refuse(&mut scene, "web-1");
+    assert_eq!(due(&scene, "web-1"), STEP_TIMEOUT, "what it had is set again");
+    let words = LimitsRefusal::NoAnswer { within: STEP_TIMEOUT }.to_string();
+    assert_eq!(words, "the kernel has not taken its limits within 1m");
+}
+
+#[test]
+fn a_refusal_is_known_until_the_next_change() {
+    let mut scene = Scene::new();
+    let is_refused =
+        |scene: &Scene| scene.node.instance(&id("web-0")).unwrap().limits.refusal().is_some();
+    scene.set(MIB(64));
+    refuse(&mut scene, "web-0");
+    assert!(is_refused(&scene));
+    scene.set(MIB(32));
+    assert!(!is_refused(&scene));
+    refuse(&mut scene, "web-0");
+    plan(&mut scene, &[("web-0", of_file(MIB(128)))]);
+    assert!(!is_refused(&scene));
+}
+
+/// What an operator had set is not undone where a plan says something else by now, and only there.
+#[test]
+fn a_plan_has_the_last_word_on_what_an_operator_had_set() {
+    let mut scene = Scene::new();
+    scene.set(MIB(64));
+    let same = scene.node.instance(&id("web-1")).unwrap().limits.layers();
+    let operator = LimitLayer { memory: Some(Some(MIB(128))), ..Default::default() };
+    let other = LimitLayers { operator, ..LimitLayers::default() };
+    let asked = plan(&mut scene, &[("web-0", other), ("web-1", same)]);
+    let [Effect::ReadUsage { .. }] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(plan(&mut scene, &[("web-0", other)]), [], "it is so already");
+    refuse(&mut scene, "web-1");
+    assert_eq!((scene.in_force("web-0"), scene.in_force("web-1")), (Some(MIB(128)), None));
+}
+
+#[test]
+fn a_change_is_of_its_services() {
+    let mut scene = Scene::new();
+    scene.set(MIB(64));
+    assert!(scene.changes());
+    assert!(!scene.node.limits_are_changing(&"db".parse().unwrap()));
+    let (mut node, now) =
+        (Node::new([id("web-0"), id("db-0")].map(|id| (id, rules(&[]))), 1), Tick::ZERO);
+    step(&mut node, now, Event::Tick);
+    let rules = ["web-0", "db-0"].map(|name| (id(name), rules(&[]))).into();
+    let limits = ["web-0", "db-0"].map(|name| (id(name), of_file(MIB(8)))).into();
+    let plan = Replan { rules, limits, relaunch: BTreeSet::new() };
+    step(&mut node, now, Event::Command(Command::Replan(plan)));
+    assert!(node.limits_are_changing(&"db".parse().unwrap()));
+}
+
+#[test]
+fn nobody_sets_limits_in_a_shutdown() {
+    let mut scene = Scene::new();
+    scene.then(Event::Command(Command::Shutdown(Urgency::Orderly)));
+    assert_eq!(scene.set(MIB(64)), []);
+    assert_eq!((scene.in_force("web-0"), scene.changes()), (None, false));
 }

@@ -38,9 +38,13 @@ mod rng;
 mod samples;
 mod settle;
 mod step;
+#[cfg(test)]
+mod step_tests;
 mod stop;
 mod view;
 mod wanted;
+#[cfg(test)]
+mod words_tests;
 
 pub use effect::{Announcement, Effect, Remark, RemarkKind};
 pub use event::{

@@ -99,7 +99,9 @@ fn backoff(rules: &RestartRules, attempt: u32, rng: &mut Rng) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::samples;
+    use crate::decide::{SpawnFailure, samples};
+    use crate::plan::LimitLayers;
+    use crate::units::RunId;
 
     fn rules() -> RestartRules {
         samples::rules(&[]).restart
@@ -124,5 +126,26 @@ mod tests {
         let delays: std::collections::BTreeSet<_> =
             (0..100).map(|_| backoff(&rules(), 1, &mut rng)).collect();
         assert!(delays.len() > 90);
+        assert!(delays.last() > Some(&Duration::from_millis(1_220)), "nearly a quarter more");
+    }
+
+    #[test]
+    fn a_restart_counts_as_long_as_its_window_and_no_longer() {
+        let window = rules().window;
+        for began in [Tick::ZERO, Tick::from_millis(77)] {
+            let next = |since: Duration| {
+                let mut rules = samples::rules(&[]);
+                rules.restart.max_restarts = 1;
+                let mut instance = Instance::new(rules, LimitLayers::default());
+                instance.recent = [began].into();
+                let how = Ending::NeverStarted(SpawnFailure(String::new()));
+                let (run, lasted) = (RunId::FIRST, Duration::ZERO);
+                let (pid, asked, ready_for) = (None, None, None);
+                let ended = Ended { run, pid, at: began, how, asked, lasted, ready_for };
+                after(&mut instance, &ended, began + since, &mut Rng::seeded(1))
+            };
+            assert!(matches!(next(window - Duration::from_nanos(1)), Next::GiveUp(_)));
+            assert!(matches!(next(window), Next::After { attempt: 1, .. }));
+        }
     }
 }

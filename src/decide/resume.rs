@@ -328,7 +328,9 @@ mod tests {
     use super::super::invariants::broken_invariant;
     use super::super::samples;
     use super::*;
+    use crate::decide::{Announcement, Ending, StopReason};
     use crate::plan::LimitLayers;
+    use crate::units::Signal;
 
     const NOW: Tick = Tick::from_millis(1_000_000);
 
@@ -377,7 +379,7 @@ mod tests {
 
     #[test]
     fn who_was_starting_in_an_outdated_state_counts_as_ready() {
-        for run in [3, 9] {
+        for run in [3, 7, 9] {
             let now = phase_after(starting(3), Recency::Newest, Some(run));
             assert!(matches!(now, Phase::Starting { .. }), "{now:?}");
             assert!(now.deadline() >= Some(NOW + CATCHING_UP), "{now:?}");
@@ -423,5 +425,115 @@ mod tests {
             numbered.next_run = RunId(run);
             resumed(numbered, Some(3));
         }
+    }
+
+    #[test]
+    fn what_is_planned_and_was_not_saved_begins_and_nothing_else_comes_up() {
+        let saved = node([]);
+        assert!(!saved.is_ending());
+        let (now, effects) = resume(
+            saved,
+            &BTreeMap::from([(id(), samples::rules(&[]).into())]),
+            &BTreeMap::new(),
+            NOW,
+        );
+        assert!(matches!(now.instance(&id()).unwrap().phase, Phase::Starting { .. }));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Spawn { .. })));
+        let ending = SavedNode { goal: Goal::Shutdown, ..node([(id(), instance(starting(3)))]) };
+        assert!(ending.is_ending());
+        let (now, effects) = resumed(ending, Some(3));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::SetLimits { .. })));
+        assert_eq!(now.instance(&id()).unwrap().phase.word(), "stopping");
+    }
+
+    #[test]
+    fn a_watchdog_message_is_nothing_that_has_to_be_saved() {
+        let watched = |watchdog| Phase::Ready {
+            run: RunId(3),
+            pid: Pid(42),
+            spawned: NOW,
+            since: NOW,
+            strikes: u32::from(watchdog == Some(NOW)),
+            watchdog,
+        };
+        let saved = [None, Some(NOW)].map(|watchdog| {
+            let mut whole = Instance::new(samples::rules(&[]), LimitLayers::default());
+            whole.phase = watched(watchdog);
+            whole.saved()
+        });
+        assert_eq!(saved[0], saved[1]);
+    }
+
+    #[test]
+    fn no_deadline_of_a_former_clock_is_without_end() {
+        let too_far = Tick(Duration::MAX);
+        let (since, pid) = (Tick::ZERO, None);
+        let phase =
+            Phase::Starting { run: RunId(3), since, pid, exec_failure: None, deadline: too_far };
+        let now = phase_after(Some(phase), Recency::Newest, Some(3));
+        assert_eq!(now.deadline(), Some(NOW + LONGEST));
+        let backoff = Phase::Backoff { until: too_far, attempt: 3 };
+        let now = phase_after(Some(backoff), Recency::Newest, None);
+        assert_eq!(now.deadline(), Some(NOW + samples::rules(&[]).restart.backoff_max * 2));
+        let mut counted = instance(None);
+        counted.restarts = u64::MAX;
+        let (now, _) = resumed(node([(id(), counted)]), None);
+        assert_eq!(now.instance(&id()).unwrap().restarts, COUNT_MOST);
+    }
+
+    fn stopping(stop_step: StopStep) -> Phase {
+        let (run, spawned, reason) = (RunId(3), Tick::ZERO, StopReason::Operator);
+        let (pid, ready, deadline) = (None, None, NOW);
+        Phase::Stopping { run, pid, spawned, ready, stop_step, reason, deadline }
+    }
+
+    #[test]
+    fn what_was_to_end_a_run_is_done_again_for_the_process_that_is_there() {
+        let run = RunId(3);
+        let facts = ExitFacts { status: ExitStatus::Code(1), oom_kills: 0 };
+        let gone = node([(id(), instance(Some(ready(3))))]);
+        let (gone, _) = resumed(gone, None);
+        let ended = gone.instance(&id()).unwrap().last.clone().unwrap();
+        let unseen = ExitFacts { status: ExitStatus::Unseen, ..facts };
+        assert_eq!(ended.how, Ending::Exited(unseen), "nobody saw that it was killed");
+        let term = Effect::Signal { run, signal: Signal::TERM };
+        let clearing = Phase::Clearing { run, ended, deadline: NOW };
+        let again = [
+            (stopping(StopStep::Term), term),
+            (stopping(StopStep::Kill), Effect::KillGroup { run }),
+            (stopping(StopStep::Unkillable), Effect::KillGroup { run }),
+            (clearing, Effect::Clear { run }),
+        ];
+        for (phase, effect) in again {
+            let (now, effects) = resumed(node([(id(), instance(Some(phase)))]), Some(3));
+            assert_eq!(effects.iter().filter(|done| **done == effect).count(), 1, "{effect:?}");
+            let instance = now.instance(&id()).unwrap();
+            let pid = Some(Pid(42)).filter(|_| !matches!(effect, Effect::Clear { .. }));
+            assert_eq!(instance.pid(), pid);
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_not_wanted_is_not_wanted_by_going_on_with_it() {
+        for (phase, run) in [(Some(Phase::Stopped), 9), (None, 3)] {
+            let mut unwanted = instance(phase);
+            unwanted.wanted = Wanted::Down;
+            let (now, _) = resumed(node([(id(), unwanted)]), Some(run));
+            let now = now.instance(&id()).unwrap();
+            assert_eq!((now.wanted, now.phase.word()), (Wanted::Down, "stopping"));
+        }
+    }
+
+    #[test]
+    fn numbers_of_runs_go_on_after_the_last_and_readiness_is_announced_again() {
+        let other: InstanceId = "web-1".parse().unwrap();
+        let both = [id(), other.clone()].map(|id| (id, samples::rules(&[]).into())).into();
+        let pid = Pid(42);
+        let adopted = [(id(), RunId(5000)), (other, RunId(8))];
+        let adopted = adopted.map(|(id, run)| (id, AdoptedRun { run, pid })).into();
+        let saved = node([(id(), instance(None)), ("web-1".parse().unwrap(), instance(None))]);
+        let (now, effects) = resume(saved, &both, &adopted, NOW);
+        assert!(now.next_run > RunId(5000));
+        assert!(effects.contains(&Effect::Announce(Announcement::Ready)));
     }
 }

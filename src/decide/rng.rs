@@ -27,3 +27,21 @@ impl Rng {
         if bound == 0 { 0 } else { self.draw() % bound }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the authors' program gives for the seed 1234567.
+    #[test]
+    fn it_is_split_mix_64() {
+        let mut rng = Rng::seeded(1_234_567);
+        let drawn = [0; 3].map(|_| rng.draw());
+        let published =
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!(drawn, published);
+        assert_eq!(Rng::seeded(rng.state()), rng, "it goes on as it was");
+        assert_eq!((rng.below(0), rng.below(1)), (0, 0));
+        assert!((0..100).any(|_| rng.below(2) == 1));
+    }
+}
