@@ -22,6 +22,8 @@ mod oracle_verdict;
 mod processes;
 #[path = "sim/samples.rs"]
 mod samples;
+#[path = "sim/saved_form.rs"]
+mod saved_form;
 #[path = "sim/scenarios.rs"]
 mod scenarios;
 #[path = "sim/seeds.rs"]

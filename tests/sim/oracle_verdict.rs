@@ -6,7 +6,7 @@ use std::time::Duration;
 use blackhole_node::decide::{
     Announcement, Effect, Instance, Membership, Node, Phase, Remark, RemarkKind, StopStep, Wanted,
 };
-use blackhole_node::units::{InstanceId, RunId, Tick};
+use blackhole_node::units::{InstanceId, RunId, Signal, Tick};
 
 use super::oracle::{Deed, Expected, KILL_PATIENCE, Life, Oracle, Stage, State, Want, cause};
 use super::oracle_ends::End;
@@ -95,6 +95,10 @@ impl Oracle {
                     let fits = life.due >= Some(least) && most.is_none_or(|most| life.due <= most);
                     self.must(fits, || format!("run {run} has until {:?} to start", life.due));
                 }
+                if let Some(again) = life.to_do_again() {
+                    let done = effects.iter().any(|effect| deed(effect).as_ref() == Some(&again));
+                    self.must(done, || format!("not done again: {again:?}"));
+                }
                 next.runs.insert(run, id.clone());
             }
             next.instances.insert(id.clone(), it);
@@ -106,6 +110,22 @@ impl Oracle {
 impl Life {
     pub(super) fn of(run: RunId, stage: Stage) -> Self {
         Self { run, has_pid: false, exec_failed: false, ready: None, strikes: 0, stage, due: None }
+    }
+
+    /// What a former orchestrator may have died before.
+    fn to_do_again(&self) -> Option<Deed> {
+        let run = self.run;
+        match &self.stage {
+            Stage::Stopping { step: StopStep::Term, cause: "watchdog" } => {
+                Some(Deed::Signal(run, Signal::ABRT))
+            }
+            Stage::Stopping { step: StopStep::Term, .. } => Some(Deed::Signal(run, Signal::TERM)),
+            Stage::Stopping { step: StopStep::Kill | StopStep::Unkillable, .. } => {
+                Some(Deed::Kill(run))
+            }
+            Stage::Clearing { .. } => Some(Deed::Clear(run)),
+            Stage::Starting | Stage::Ready | Stage::Stopping { .. } => None,
+        }
     }
 }
 

@@ -1,10 +1,7 @@
 //! The orchestrator's death in the simulated world, and the one that goes on from what was saved.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use blackhole_node::act::{Checkpoint, CheckpointForm, State};
-use blackhole_node::config::RuntimeOverrides;
 use blackhole_node::decide::{
     AdoptedRun, Check, Command, Event, ExitFacts, GroupState, Membership, News, Node, Planned,
     Recency, Replan, SavedNode, broken_invariant, resume,
@@ -13,6 +10,7 @@ use blackhole_node::plan::{LimitLayers, Readiness, Rules};
 use blackhole_node::units::{ExitStatus, InstanceId, RunId};
 
 use super::oracle::Oracle;
+use super::saved_form::as_read;
 use super::world::{World, ms};
 
 /// What the next orchestrator finds if this one dies now.
@@ -99,7 +97,8 @@ impl World {
 
     /// From what was saved last.
     fn go_on(&mut self) {
-        let mut saved = as_read(&self.saved.node);
+        let mut saved =
+            if self.one_in(3) { as_read(&self.saved.node) } else { self.saved.node.clone() };
         if self.one_in(6) {
             saved.recency = Recency::Outdated;
         }
@@ -182,25 +181,6 @@ fn limits_of(
 ) -> BTreeMap<InstanceId, LimitLayers> {
     let known = former.iter().filter(|(id, _)| file.contains_key(id));
     known.map(|(id, planned)| (id.clone(), planned.limits)).collect()
-}
-
-/// What the next orchestrator reads, in whatever form it is written.
-fn as_read(node: &SavedNode) -> SavedNode {
-    let (boot, began_at) = ("boot".to_owned(), Duration::ZERO);
-    let state = State {
-        generation: 1,
-        began_at,
-        config: String::new(),
-        overrides: RuntimeOverrides::default(),
-        node: node.clone(),
-    };
-    let written = Checkpoint { sequence: 0, boot, state, runs: BTreeMap::new() };
-    for form in CheckpointForm::ALL {
-        let bytes = form.write(&written).unwrap();
-        let read = form.read(&bytes, (&written.boot, began_at)).unwrap();
-        assert_eq!((&read.node, read.remarks.as_slice()), (node, [].as_slice()), "{form:?}");
-    }
-    written.state.node
 }
 
 /// Whether the news is still to be had when the orchestrator that would have heard it is gone.

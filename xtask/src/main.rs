@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the node's rule on children is not for its tools")]
 
 mod bench;
+mod mutants;
 mod previous;
 mod setup;
 mod supervise;
@@ -11,6 +12,8 @@ mod vm;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+
+use mutants::Which;
 
 const HELP: &str = "\
 usage: cargo xtask VERB
@@ -23,6 +26,10 @@ usage: cargo xtask VERB
   vm build        make the machines that tests boot, and the node that they put on them
   vm shell [MACHINE]
                   a root shell in one of them: bookworm or trixie
+  mutants [PART]  whether the tests of the core catch each fault that is planted in it, or those
+                  whose name contains PART
+  mutants --some  150 of them, others each time
+  mutants --again those that survived the last time
   previous        build the version before this one, once, and print the path of its binary";
 
 /// The exit code of a command line that makes no sense, as in clap and the shells.
@@ -41,6 +48,10 @@ fn main() -> ExitCode {
         ["bench"] => bench::run_all(),
         ["bench", "supervise", options @ ..] => supervise::run(options),
         ["vm", rest @ ..] => vm::run(rest),
+        ["mutants"] => mutants::run(Which::All),
+        ["mutants", "--some"] => mutants::run(Which::Some),
+        ["mutants", "--again"] => mutants::run(Which::Again),
+        ["mutants", part] if !part.starts_with('-') => mutants::run(Which::Of(part)),
         ["previous"] => previous::run(),
         ["race-floor", rest @ ..] => supervise::floor(rest),
         ["bench", name] => bench::run_one(name),
