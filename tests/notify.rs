@@ -1,6 +1,7 @@
 //! `sd_notify(3)` in both directions: what services say to the node, and what the node says to the
 //! service manager that started it. The real binary with real children.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test waits until a deadline is over")]
 
 mod common;
 

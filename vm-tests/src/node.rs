@@ -217,7 +217,8 @@ pub fn json(text: &str) -> Value {
 /// crate is built again. The node itself is optimized, for it is emulated (decision 21).
 const BUILD: &str = "build --quiet --package blackhole-node --package xtask \
                      --bin blackhole-node --example race \
-                     --config profile.dev.package.blackhole-node.opt-level=1";
+                     --config profile.dev.package.blackhole-node.opt-level=1 \
+                     --config profile.dev.package.blackhole-node.debug=false";
 
 static BINARY: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
 static PREVIOUS: OnceLock<Result<Vec<u8>, Error>> = OnceLock::new();
