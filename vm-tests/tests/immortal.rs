@@ -7,15 +7,15 @@ use vm_tests::Release::{self, Bookworm, Trixie};
 use vm_tests::node::{BUILT_IN, GROUP, UPLOADED, json};
 use vm_tests::{Machine, Node, times};
 
-const GRPC: &str = include_str!("guest/grpc.py");
-const CALLER: &str = include_str!("guest/caller.py");
+pub const GRPC: &str = include_str!("guest/grpc.py");
+pub const CALLER: &str = include_str!("guest/caller.py");
 const KILLER: &str = include_str!("guest/killer.py");
 
 /// How often the orchestrator is killed, when `DEATHS` says nothing else.
 const DEATHS: u32 = 5;
 
 /// Counts, 50 times a second.
-const COUNTS: &str = r#"
+pub const COUNTS: &str = r#"
 [services.counts]
 command = ["python3", "-u", "-c", """
 import time
@@ -32,7 +32,7 @@ cpu_cores = 1
 "#;
 
 /// The numbers that `counts` has in the journal, in their order.
-fn counted(machine: &Machine) -> Vec<u64> {
+pub fn counted(machine: &Machine) -> Vec<u64> {
     let lines = machine.journal("BLACKHOLE_SERVICE=counts");
     let numbers: Vec<u64> = lines
         .lines()

@@ -13,3 +13,4 @@ mod processes;
 mod root_node;
 mod service;
 mod unit;
+mod versions;
