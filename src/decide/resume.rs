@@ -381,7 +381,8 @@ mod tests {
     fn who_was_starting_in_an_outdated_state_counts_as_ready() {
         for run in [3, 7, 9] {
             let now = phase_after(starting(3), Recency::Newest, Some(run));
-            assert!(matches!(now, Phase::Starting { .. }), "{now:?}");
+            assert!(matches!(now, Phase::Starting { pid: Some(Pid(42)), .. }), "{now:?}");
+            assert_eq!(now.run(), Some(RunId(run)));
             assert!(now.deadline() >= Some(NOW + CATCHING_UP), "{now:?}");
             assert_eq!(phase_after(starting(3), Recency::Outdated, Some(run)), ready(run));
         }
@@ -491,6 +492,9 @@ mod tests {
     fn what_was_to_end_a_run_is_done_again_for_the_process_that_is_there() {
         let run = RunId(3);
         let facts = ExitFacts { status: ExitStatus::Code(1), oom_kills: 0 };
+        let (spawned, since, pid) = (NOW, NOW, Pid(1));
+        let former = Phase::Ready { run, pid, spawned, since, strikes: 0, watchdog: None };
+        assert_eq!(phase_after(Some(former), Recency::Newest, Some(3)), ready(3));
         let gone = node([(id(), instance(Some(ready(3))))]);
         let (gone, _) = resumed(gone, None);
         let ended = gone.instance(&id()).unwrap().last.clone().unwrap();
