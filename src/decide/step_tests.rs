@@ -145,14 +145,17 @@ fn a_watchdog_message_arms_for_its_time_and_no_longer() {
 
 #[test]
 fn a_run_that_is_gone_on_with_keeps_its_watchdog() {
-    let saved = Scene::ready(watched()).node.saved();
-    let planned = BTreeMap::from([(web(), Planned::from(watched()))]);
-    let adopted = AdoptedRun { run: RunId::FIRST, pid: Pid(7) };
-    let now = Tick::from_millis(3_600_000);
-    let (node, _) = resume(saved, &planned, &BTreeMap::from([(web(), adopted)]), now);
-    let mut scene = Scene { node, now };
-    scene.pass(WATCHDOG);
-    assert_eq!(scene.word(), "stopping");
+    for (watchdog, patience) in [(WATCHDOG, WATCHDOG), (SECOND, 5 * SECOND)] {
+        let rules = Rules { watchdog: Some(watchdog), ..rules() };
+        let saved = Scene::ready(rules.clone()).node.saved();
+        let planned = BTreeMap::from([(web(), Planned::from(rules))]);
+        let adopted = AdoptedRun { run: RunId::FIRST, pid: Pid(7) };
+        let now = Tick::from_millis(3_600_000);
+        let (node, _) = resume(saved, &planned, &BTreeMap::from([(web(), adopted)]), now);
+        let mut scene = Scene { node, now };
+        scene.pass(patience);
+        assert_eq!(scene.word(), "stopping");
+    }
 }
 
 #[test]
