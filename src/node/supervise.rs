@@ -101,11 +101,11 @@ impl Supervisor {
         }
     }
 
-    /// A deadline is judged by what was said before it: where the node had no processor for a while,
-    /// the deadline and the message that kept it are found at the same moment, and the message is
-    /// still in its socket. Yielding lets the observers look at their sockets first: the runtime
-    /// polls the kernel before it wakes who yielded, and those who have something to read are woken
-    /// before us.
+    /// A deadline is judged by what was said before it: where the node had no processor for a
+    /// while, the deadline and the message that kept it are found at the same moment, and the
+    /// message is still in its socket. Yielding lets the observers read their sockets first: the
+    /// runtime polls the kernel before it wakes the task that yielded, and wakes the tasks that
+    /// have something to read before it.
     async fn hear_before_judging(&mut self, waiting: &mut mpsc::Receiver<Observation>) {
         for _ in 0..TURNS_OF_OBSERVERS {
             yield_now().await;

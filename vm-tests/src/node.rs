@@ -213,8 +213,8 @@ pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The packages of the plain tests, and an example for the features that tests give to crates: so no
-/// crate is built again. The node itself is optimized, for it is emulated (decision 21).
+/// The packages of the plain tests, and an example for the features that tests give to crates: so
+/// no crate is built again. The node itself is optimized, for it is emulated (decision 21).
 const BUILD: &str = "build --quiet --package blackhole-node --package xtask \
                      --bin blackhole-node --example race \
                      --config profile.dev.package.blackhole-node.opt-level=1 \
