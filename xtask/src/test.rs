@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ExitCode, Stdio};
 
+use crate::mutants::{self, Which};
 use crate::{cargo, previous, setup, succeeds, vm};
 
 /// What is built as one decides the features of crates, so the lints, the tests and the version
@@ -61,6 +62,10 @@ fn checks(filter: Option<&str>) -> Tally {
     // Built before the tests, for it takes longer than a test waits.
     tally.add(Tally::of(previous::binary().inspect_err(|why| eprintln!("xtask: {why}")).is_ok()));
     tally.add(test(&PLAIN, &[]));
+    if filter.is_none() {
+        let some = mutants::try_all(Which::Some).inspect_err(|why| eprintln!("xtask: {why}"));
+        tally.add(Tally::of(some == Ok(true)));
+    }
     // One that is filtered may need none: then those that it needs are made by the tests.
     if filter.is_none() {
         tally.add(Tally::of(vm::build()));
