@@ -78,7 +78,7 @@ impl Supervisor {
             if unsaved > UNSAVED_MOST || (unsaved > 0 && inbox.observations.is_empty()) {
                 self.save();
             }
-            self.take_waiting(&mut inbox.observations);
+            self.take_waiting(&mut inbox.observations, HEARD_AT_ONCE);
             if self.end.is_none() {
                 let wake = self.wait(inbox).await;
                 if matches!(wake, Wake::Due) {
@@ -92,8 +92,8 @@ impl Supervisor {
     /// Observations come before deadlines and operators: a run that has ended did not miss its
     /// deadline. Their number is bounded, so that a service that never stops sending does not
     /// starve the rest.
-    fn take_waiting(&mut self, waiting: &mut mpsc::Receiver<Observation>) {
-        for _ in 0..HEARD_AT_ONCE {
+    fn take_waiting(&mut self, waiting: &mut mpsc::Receiver<Observation>, most: usize) {
+        for _ in 0..most {
             match waiting.try_recv() {
                 Ok(observation) => self.on_observation(observation),
                 Err(_) => return,
@@ -110,11 +110,8 @@ impl Supervisor {
         for _ in 0..TURNS_OF_OBSERVERS {
             yield_now().await;
         }
-        for _ in 0..waiting.len() {
-            if let Ok(observation) = waiting.try_recv() {
-                self.on_observation(observation);
-            }
-        }
+        let most = waiting.len();
+        self.take_waiting(waiting, most);
     }
 
     async fn wait(&mut self, inbox: &mut Inbox) -> Wake {
