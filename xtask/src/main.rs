@@ -10,7 +10,7 @@ mod supervise;
 mod test;
 mod vm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use mutants::Which;
@@ -73,6 +73,13 @@ fn cargo(arguments: &[&str]) -> Command {
 fn root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     xtask.map_or_else(|| ".".into(), |xtask| xtask.join(".."))
+}
+
+/// Cargo's target folder.
+fn target() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = manifest.parent().unwrap_or(manifest);
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
 }
 
 /// Whether the command ran and succeeded; why it did not run is told.

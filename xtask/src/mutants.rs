@@ -17,11 +17,11 @@ use accepted::Accepted;
 use program::{Outcome, Program};
 use sites::Mutant;
 
-use crate::root;
+use crate::{root, target};
 
 const ACCEPTED: &str = "xtask/mutants.accepted";
 /// Those that were not caught the last time.
-const SURVIVORS: &str = "target/mutants/survivors";
+const SURVIVORS: &str = "mutants/survivors";
 /// How many of them are tried among all other tests.
 const SAMPLE: usize = 150;
 /// What is no decision: checks that mutants are caught by, and what only tests use.
@@ -55,15 +55,12 @@ pub fn try_all(which: Which<'_>) -> Result<bool, String> {
     let path = root().join(ACCEPTED);
     let text = fs::read_to_string(&path).map_err(|error| format!("{ACCEPTED}: {error}"))?;
     let accepted = accepted::read(&text)?;
-    let mut sources = decide_sources()?;
-    let mut names = Vec::new();
+    let (mut sources, mut names) = (decide_sources()?, Vec::new());
     for (file, source) in &mut sources {
         let mutants = sites::find(source).map_err(|error| format!("{file}: {error}"))?;
-        *source = rewrite::with_mutants(source, &mutants, names.len() + 1);
-        // The source is needed for the names, which are of what was there.
-        let original = fs::read_to_string(root().join("src/decide").join(file));
-        let original = original.map_err(|error| error.to_string())?;
-        name_all(file, &original, &mutants, &mut names);
+        let rewritten = rewrite::with_mutants(source, &mutants, names.len() + 1);
+        name_all(file, source, &mutants, &mut names);
+        *source = rewritten;
     }
     let program = Program::build(&sources)?;
     println!("{} mutants, built in {:.0?}", names.len(), began.elapsed());
@@ -72,7 +69,7 @@ pub fn try_all(which: Which<'_>) -> Result<bool, String> {
     let outcomes = run_chosen(&program, &chosen, &names)?;
     let survived = outcomes.iter().filter(|(_, outcome)| **outcome == Outcome::Survived);
     let survived: String = survived.map(|(n, _)| format!("{}\n", names[n - 1])).collect();
-    fs::write(root().join(SURVIVORS), survived).map_err(|error| error.to_string())?;
+    fs::write(target().join(SURVIVORS), survived).map_err(|error| error.to_string())?;
     let holds = judge(&names, &outcomes, &accepted, which);
     println!("{} mutants tried in {:.0?}", outcomes.len(), began.elapsed());
     Ok(holds)
@@ -117,7 +114,7 @@ fn choose(names: &[String], which: Which<'_>) -> Vec<usize> {
         Which::All => all.collect(),
         Which::Of(part) => all.filter(|number| names[number - 1].contains(part)).collect(),
         Which::Again => {
-            let last = fs::read_to_string(root().join(SURVIVORS)).unwrap_or_default();
+            let last = fs::read_to_string(target().join(SURVIVORS)).unwrap_or_default();
             let last: BTreeSet<&str> = last.lines().collect();
             all.filter(|number| last.contains(names[number - 1].as_str())).collect()
         }

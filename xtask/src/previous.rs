@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::root;
+use crate::{root, target};
 
 /// The commit of that version. With a release it becomes the released one.
 const PREVIOUS: &str = "5286a20489486d822bf86aee767233ec488d83a0";
@@ -49,11 +49,6 @@ pub fn binary() -> Result<PathBuf, String> {
         build(&folder, &binary)?;
     }
     Ok(binary)
-}
-
-fn target() -> PathBuf {
-    let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    named.unwrap_or_else(|| root().join("target"))
 }
 
 /// Held until it is dropped.

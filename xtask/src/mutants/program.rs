@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::{cargo, root};
+use crate::{cargo, root, target};
 
 /// Which mutant it is to be.
 const CHOSEN: &str = "MUTANT";
@@ -80,11 +80,11 @@ pub struct Program {
 
 impl Program {
     pub fn build(sources: &BTreeMap<String, String>) -> Result<Self, String> {
-        let folder = root().join("target/mutants");
+        let folder = target().join("mutants");
         let failed = |error: io::Error| format!("{}: {error}", folder.display());
         write_crate(&folder, sources).map_err(failed)?;
         let mut build = cargo(&["test", "--no-run", "--offline", "--message-format=json"]);
-        build.arg("--target-dir").arg(root().join("target"));
+        build.arg("--target-dir").arg(target());
         build.current_dir(&folder).stderr(Stdio::inherit());
         let built = build.output().map_err(failed)?;
         if !built.status.success() {

@@ -29,7 +29,7 @@ use self::contenders::Programs;
 use self::measures::Extent;
 use self::report::{Report, missed};
 use self::results::{Results, bars};
-use crate::{USAGE, cargo, setup, succeeds};
+use crate::{USAGE, cargo, setup, succeeds, target};
 
 const HELP: &str = "\
 usage: cargo xtask bench supervise [--only NAME,...] [--quick] [--rr] [--report FILE]
@@ -201,12 +201,6 @@ fn race(options: &Options, words: &[&str]) -> Result<bool, String> {
         println!("{}", missed(bar));
     }
     Ok(missing.is_empty())
-}
-
-fn target() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workspace = manifest.parent().unwrap_or(manifest);
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
 }
 
 fn build() -> Result<Programs, String> {
